@@ -13,7 +13,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
 }
 
-/// Bytes from their digits, small or capital; `None` where they are none.
+/// Bytes from their digits, small or capital; `None` if they are none.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }

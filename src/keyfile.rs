@@ -141,7 +141,7 @@ fn failed(reason: &'static str) -> std::io::Error {
 }
 
 impl Vault {
-    /// A vault that seals with this secret; `None` where the system has no AES-256-GCM.
+    /// A vault that seals with this secret; `None` if the system has no AES-256-GCM.
     pub fn sealed(secret: &str) -> Option<Self> {
         let extracted = Salt::new(HKDF_SHA256, b"ndxp-gateway key files").extract(secret.as_bytes());
         let mut key = Zeroizing::new([0; 32]);
@@ -273,7 +273,7 @@ impl MacKey {
         Self::of(&vault.read_own_or_make(path, make)?).ok_or_else(no_mac_key)
     }
 
-    /// The key in a file; `None` where there is none.
+    /// The key in a file; `None` if there is none.
     ///
     /// # Errors
     /// As for [`MacKey::open`].
@@ -285,7 +285,7 @@ impl MacKey {
         }
     }
 
-    /// The key of these bytes; `None` where they are none.
+    /// The key of these bytes; `None` if they are none.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == MAC_BYTES).then(|| MacKey(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
     }

@@ -4,7 +4,7 @@
 /// Longest encoding in bytes: of 64 bits.
 const MAX_BYTES: usize = 10;
 
-/// Reads an integer; gives it with how many bytes it takes. `None` where it does not end, or has more than 64 bits.
+/// Reads an integer; gives it with how many bytes it takes. `None` if it does not end, or has more than 64 bits.
 #[inline]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
     // Nearly all of them: tags below 16, short lengths, codes.

@@ -98,7 +98,7 @@ impl WorkPool {
     /// Runs work of the control plane for an owner. Work that has begun runs to its end, also where nobody waits for it any more.
     ///
     /// # Errors
-    /// [`Reason::AdministrationBusy`] where too much is in flight, for this owner or in all; [`Reason::RegistryUnavailable`] where the work
+    /// [`Reason::AdministrationBusy`] if too much is in flight, for this owner or in all; [`Reason::RegistryUnavailable`] if the work
     /// panicked.
     pub async fn run<T: Send + 'static>(
         &self,
@@ -116,7 +116,7 @@ impl WorkPool {
 }
 
 impl WorkPermit {
-    /// Runs on a thread of the blocking pool, as soon as one of this kind is free; `None` where the work panicked or the
+    /// Runs on a thread of the blocking pool, as soon as one of this kind is free; `None` if the work panicked or the
     /// runtime ends.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let own = self.0.own.clone().acquire_owned().await.ok()?;

@@ -37,7 +37,7 @@ impl ReadPermits {
     /// A permit for a holder, by the id of a client or a person.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where the owner has too many reads in flight or starts them too fast, `GATEWAY_OVERLOADED` where all holders together
+    /// `RATE_LIMITED` if the owner has too many reads in flight or starts them too fast, `GATEWAY_OVERLOADED` if all holders together
     /// have too many; both say when to try again.
     pub fn begin(&self, holder: &str) -> Result<ReadPermit, Refusal> {
         self.begin_at(holder, Instant::now())

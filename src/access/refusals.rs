@@ -188,7 +188,7 @@ impl RefusalLog {
         taken
     }
 
-    /// Logs a refusal, and returns its index when its entry is durable, or `None` where it was only counted.
+    /// Logs a refusal, and returns its index when its entry is durable, or `None` if it was only counted.
     ///
     /// # Errors
     /// Where the log cannot be written.
@@ -199,7 +199,7 @@ impl RefusalLog {
         }
     }
 
-    /// Logs a refusal without waiting; false where it was only counted.
+    /// Logs a refusal without waiting; false if it was only counted.
     pub fn note_detached(&self, kind: RefusalKind, by: Identity, entry: Entry) -> bool {
         let Some(entry) = self.take(kind, by, entry) else { return false };
         self.append(&entry);

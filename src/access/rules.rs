@@ -8,7 +8,7 @@ macro_rules! rules {
         /// Every method's.
         const ALL: &[RoleRule] = &[$($name,)*];
 
-        /// What a method of the service needs; `None` where there is none of this name.
+        /// What a method of the service needs; `None` if there is none of this name.
         pub(super) fn of(method: &str) -> Option<&'static RoleRule> {
             ALL.iter().find(|rule| rule.method == method)
         }

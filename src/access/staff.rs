@@ -40,7 +40,7 @@ impl StaffAuthorizer {
     ///
     /// # Errors
     /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the bounds of refusals;
-    /// `EXCHANGE_LOG_UNAVAILABLE` where that cannot be written.
+    /// `EXCHANGE_LOG_UNAVAILABLE` if that cannot be written.
     pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
         let RoleRule { event, roles, .. } = *rule;
         peer.check_time(now())?;
@@ -83,7 +83,7 @@ impl StaffAuthorizer {
     /// Appends an entry to the exchange log, and returns its index.
     ///
     /// # Errors
-    /// EXCHANGE_LOG_UNAVAILABLE where it cannot be written.
+    /// EXCHANGE_LOG_UNAVAILABLE if it cannot be written.
     pub async fn note(&self, entry: &Entry) -> Result<u64, Refusal> {
         self.log.append(entry).await.map_err(|_| Reason::ExchangeLogUnavailable.into())
     }

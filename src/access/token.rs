@@ -207,7 +207,7 @@ impl TokenChecker {
     /// Verifies signature and form: everything that stays true as long as the key does.
     ///
     /// # Errors
-    /// TOKEN_MALFORMED where it is no JWT; TOKEN_INVALID or TOKEN_EXPIRED where it is not of this issuer, for this audience, under a known key.
+    /// TOKEN_MALFORMED if it is no JWT; TOKEN_INVALID or TOKEN_EXPIRED if it is not of this issuer, for this audience, under a known key.
     pub fn verify(&self, token: &str, registry: &Snapshot, now: i64) -> Result<VerifiedToken, Refusal> {
         let malformed = || Refusal::from(Reason::TokenMalformed);
         let invalid = || Refusal::from(Reason::TokenInvalid);

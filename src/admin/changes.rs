@@ -34,7 +34,7 @@ pub enum BootstrapError {
 /// approver; gives both as they are registered. The drafts' roles do not count.
 ///
 /// # Errors
-/// Where an id or a name is malformed or taken, where both are one person, or where there is an approver already.
+/// Where an id or a name is malformed or taken, where both are one person, or if there is an approver already.
 pub fn bootstrap(
     store: &dyn Store,
     administrator: StaffDraft,

@@ -116,7 +116,7 @@ impl Holds {
         Ok(changed)
     }
 
-    /// Places a hold on whatever fits a query; gives it, or `None` where there are as many as there may be.
+    /// Places a hold on whatever fits a query; gives it, or `None` if there are as many as there may be.
     pub fn add(&mut self, query: &Query, case: &str, by: &str) -> Option<&Hold> {
         if self.holds.len() >= MAX_HOLDS {
             return None;
@@ -139,7 +139,7 @@ impl Holds {
             && id().is_some_and(|id| id >= self.last || self.holds.iter().any(|hold| hold.id == id))
     }
 
-    /// Releases a hold; false where there is none of this number.
+    /// Releases a hold; false if there is none of this number.
     pub fn release(&mut self, id: u64) -> bool {
         let before = self.holds.len();
         self.holds.retain(|hold| hold.id != id);

@@ -51,7 +51,7 @@ pub fn object(file: &str, digest: &str) -> String {
     format!("file:{file} sha256:{digest}")
 }
 
-/// A file's digest; `None` where there is no such file.
+/// A file's digest; `None` if there is no such file.
 ///
 /// # Errors
 /// It cannot be read.

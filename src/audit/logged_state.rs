@@ -93,7 +93,7 @@ impl LoggedState {
         lost.map(text).collect()
     }
 
-    /// The object of the event that ends a hold which the file has lost; `None` where the log has no such hold.
+    /// The object of the event that ends a hold which the file has lost; `None` if the log has no such hold.
     pub fn lost_hold(&self, id: u64) -> Option<String> {
         let (_, digest) = self.holds.keys().find(|(other, _)| *other == id)?;
         Some(format!("hold:{id} sha256:{digest}"))

@@ -78,7 +78,7 @@ fn end_us(reader: &LogReader) -> Result<i64, AuditError> {
     Ok(end)
 }
 
-/// When the oldest entry that is still here was made; `None` where there is none.
+/// When the oldest entry that is still here was made; `None` if there is none.
 fn first_time_us(reader: &LogReader) -> Result<Option<i64>, AuditError> {
     let mut index = 0;
     while index < reader.size() {

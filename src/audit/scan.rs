@@ -65,7 +65,7 @@ fn intents_text(key: &AdminEventKey, until: u64) -> String {
     format!("{until} {}\n", key.code_of_text(&format!("intents below {until} have their end")))
 }
 
-/// Returns the index below which every intent has its end. `None` where it was not saved, or not by this gateway: a larger index by anyone
+/// Returns the index below which every intent has its end. `None` if it was not saved, or not by this gateway: a larger index by anyone
 /// else would leave writes without an end. The file may be deleted: then the complete log is searched once more.
 pub fn intents_ended(data: &Path, key: &AdminEventKey) -> Option<u64> {
     let there = std::fs::read_to_string(intents_path(data)).ok()?;

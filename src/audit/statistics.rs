@@ -27,7 +27,7 @@ pub fn counts(query: &Query) -> bool {
 
 /// What was counted.
 pub struct PeriodStatistics {
-    /// The counts, in the order of time; `None` where there are more than wanted.
+    /// The counts, in the order of time; `None` if there are more than wanted.
     pub counts: Option<Vec<Hour>>,
     /// Entries that were pruned before they were counted.
     pub not_counted: u64,

@@ -128,7 +128,7 @@ pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sou
     if faults.is_empty() { Ok((found, named)) } else { Err(faults) }
 }
 
-/// Reads one entry; `None` where something is wrong with it.
+/// Reads one entry; `None` if something is wrong with it.
 fn one<T>(
     file: &Path,
     read: impl FnOnce(&Table<'_>) -> Option<T>,

@@ -230,7 +230,7 @@ struct FieldWalk<'a> {
 }
 
 impl FieldWalk<'_> {
-    /// What is left of a message; `None` where that is all of it.
+    /// What is left of a message; `None` if that is all of it.
     fn message(&mut self, node: usize, bytes: &[u8]) -> Result<Option<Vec<u8>>, MalformedMessage> {
         let (mut at, mut out) = (0, None);
         while at < bytes.len() {

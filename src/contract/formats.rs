@@ -55,7 +55,7 @@ pub const OLD_PROVINCES: [&str; 63] = [
 /// Weights of a tax code's check digit (Circular 95/2016/TT-BTC, annex).
 const TAX_WEIGHTS: [u32; 9] = [31, 29, 23, 19, 17, 13, 7, 5, 3];
 
-/// The tenth digit of a tax code whose first nine are given; `None` where there is no valid one.
+/// The tenth digit of a tax code whose first nine are given; `None` if there is no valid one.
 pub fn tax_check_digit(first_nine: &str) -> Option<u32> {
     if first_nine.len() != 9 {
         return None;

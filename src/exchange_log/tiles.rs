@@ -238,7 +238,7 @@ pub fn read_tile(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: 
 }
 
 /// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` returns by level, index and width;
-/// `None` where the subtree is not complete.
+/// `None` if the subtree is not complete.
 ///
 /// # Errors
 /// What `read` returns for a tile that it cannot give.
@@ -264,7 +264,7 @@ pub fn subtree(
 /// under one name, so a crash leaves one file at most.
 ///
 /// # Errors
-/// [`LogError::Io`] where it cannot be written, synced or renamed.
+/// [`LogError::Io`] if it cannot be written, synced or renamed.
 pub fn write_file(disk: &dyn Disk, root: &Path, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let fresh = root.join("unfinished");
     let write = || {

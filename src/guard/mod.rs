@@ -16,7 +16,7 @@
 //!
 //! **By client.** One client's requests may make a source fail. So failures that only one client's calls show count for this client alone,
 //! for breaker (`evidence.rs`, `circuit.rs`), hub and endpoint (`endpoints.rs`): they count for all as soon as other clients' calls show
-//! them, too, or where the gateway gets no connection, which no request can cause.
+//! them, too, or if the gateway gets no connection, which no request can cause.
 //!
 //! **Shares.** Nothing that one client does takes a source from the others: permits, queue and retries are shared among those that
 //! want them (`permits.rs`, `retry.rs`), streams by halves (`streams.rs`).
@@ -123,7 +123,7 @@ pub struct Guard {
 #[derive(Clone)]
 pub struct OperationGuard {
     guard: Arc<Guard>,
-    /// `None` where a call's duration does not indicate the source's load.
+    /// `None` if a call's duration does not indicate the source's load.
     pace: Option<Arc<BaseLatency>>,
     /// Its number at the breaker.
     operation: usize,

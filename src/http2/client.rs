@@ -168,8 +168,8 @@ impl PendingResponse {
     /// Waits for the head of the response, and returns it with its body.
     ///
     /// # Errors
-    /// [`Http2Error::Unprocessed`] where the peer has certainly not processed the call, which may then be sent again;
-    /// [`Http2Error::Broken`] or [`Http2Error::EnhanceYourCalm`] where it may have.
+    /// [`Http2Error::Unprocessed`] if the peer has certainly not processed the call, which may then be sent again;
+    /// [`Http2Error::Broken`] or [`Http2Error::EnhanceYourCalm`] if it may have.
     pub async fn head(mut self) -> Result<Response<Incoming>, Http2Error> {
         match self.response.await {
             Ok(response) => Ok(response.map(|body| Incoming::new(body, Some(self.under_way)))),
@@ -204,7 +204,7 @@ impl Http2 {
     /// been sent then, and `head` is called again.
     ///
     /// # Errors
-    /// [`Http2Error::NoConnection`] where no connection can be had; what `head` returns.
+    /// [`Http2Error::NoConnection`] if no connection can be had; what `head` returns.
     pub async fn begin<E: From<Http2Error>>(
         &self,
         path: &PathAndQuery,

@@ -222,7 +222,7 @@ pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Liv
     }
 }
 
-/// Connects; `None` where the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
+/// Connects; `None` if the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
 /// streams it takes.
 async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<LiveConnection>, Arc<str>> {
     let connector = pool.connector();

@@ -111,7 +111,7 @@ impl Body for Incoming {
 /// What goes to a peer in one stream. Dropped before its end, it resets the stream.
 pub struct Outgoing {
     stream: SendStream<Bytes>,
-    /// With a peer that takes nothing; `None` where something else ends the call.
+    /// With a peer that takes nothing; `None` if something else ends the call.
     patience: Option<Arc<SendTimeout>>,
 }
 
@@ -157,7 +157,7 @@ impl Outgoing {
     /// Sends one complete message, and the trailers that end the stream.
     ///
     /// # Errors
-    /// [`Http2Error::Broken`] where the stream or the connection has ended, or the peer has closed its window for longer than the send
+    /// [`Http2Error::Broken`] if the stream or the connection has ended, or the peer has closed its window for longer than the send
     /// timeout.
     pub async fn send_message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
         self.stream.reserve_capacity(data.len());

@@ -110,7 +110,7 @@ impl Reply {
     /// Sends a response that is nothing but its head.
     ///
     /// # Errors
-    /// [`Http2Error::Broken`] where the stream has ended.
+    /// [`Http2Error::Broken`] if the stream has ended.
     pub fn head(mut self, head: Response<()>) -> Result<(), Http2Error> {
         self.reply.send_response(head, true)?;
         Ok(())
@@ -119,7 +119,7 @@ impl Reply {
     /// Sends the head of a response; the rest goes through what this returns.
     ///
     /// # Errors
-    /// [`Http2Error::Broken`] where the stream has ended.
+    /// [`Http2Error::Broken`] if the stream has ended.
     pub fn begin(mut self, head: Response<()>) -> Result<Outgoing, Http2Error> {
         Ok(Outgoing { stream: self.reply.send_response(head, false)?, patience: Some(self.patience) })
     }

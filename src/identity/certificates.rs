@@ -12,7 +12,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// The certificate of a chain; `None` where that is empty.
+    /// The certificate of a chain; `None` if that is empty.
     pub fn of(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<Certificate>> {
         let thumbprint = Thumbprint::of(chain.first()?);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);

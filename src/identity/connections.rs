@@ -126,7 +126,7 @@ impl OpenConnections {
 }
 
 impl ConnectionPermit {
-    /// Counts a place for the peer that its balancer has named; false where that peer has as many as it may: the place counts for
+    /// Counts a place for the peer that its balancer has named; false if that peer has as many as it may: the place counts for
     /// the balancer then, until it is dropped. One that has been counted for a peer stays so.
     pub fn assign(&mut self, peer: IpAddr) -> bool {
         if let ConnectionOwner::Peer(_) = self.counted_for {

@@ -48,7 +48,7 @@ pub enum ListFault {
 pub struct List {
     /// Its issuer's name, as text.
     pub issuer: String,
-    /// The CRL number, big-endian without leading zeros; `None` where it has none.
+    /// The CRL number, big-endian without leading zeros; `None` if it has none.
     pub number: Option<Vec<u8>>,
     /// When it was made, Unix time in seconds.
     pub this_update: i64,

@@ -88,7 +88,7 @@ impl Certificate {
         self.ends.iter().copied().filter(|end| *end > now).min()
     }
 
-    /// Of a chain; `None` where that is empty.
+    /// Of a chain; `None` if that is empty.
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let own = chain.first()?;
         let thumbprint = Thumbprint::of(own);

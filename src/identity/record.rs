@@ -59,7 +59,7 @@ struct CrlRecordState {
     below: BTreeMap<String, Arc<Authority>>,
     /// What is in the file.
     saved: Marks,
-    /// SHA-256 of the file as it was read or written last; `None` where there is none, or not the gateway's.
+    /// SHA-256 of the file as it was read or written last; `None` if there is none, or not the gateway's.
     digest: Option<String>,
     /// Whether the file was compared with the log: until then nothing is written over it.
     is_compared: bool,

@@ -13,7 +13,7 @@ pub(super) fn take_newest(lists: &mut Vec<Arc<List>>, list: &Arc<List>) {
     }
 }
 
-/// Why `after` must not take the place of `before`, both of one CA and one list for each scope; `None` where it may.
+/// Why `after` must not take the place of `before`, both of one CA and one list for each scope; `None` if it may.
 ///
 /// A scope may go only where nothing that its list revokes comes back by that: a complete list is followed by one of some
 /// distribution points only if that revokes all that the complete one did.

@@ -234,7 +234,7 @@ impl<'s> Issuer<'s> {
     /// no other key signs, at once too. Tokens of the older ones are trusted until the last of them has expired.
     ///
     /// # Errors
-    /// [`IssueError::Registry`] where the store cannot be written; [`IssueError::Key`] where the key cannot be made.
+    /// [`IssueError::Registry`] if the store cannot be written; [`IssueError::Key`] if the key cannot be made.
     pub fn rotate_key(&self, algorithm: KeyAlgorithm, at_once: bool) -> Result<SigningKey, IssueError> {
         let now = now();
         let at_once = at_once || signing_key(&self.store.keys()?, now).is_none();
@@ -342,7 +342,7 @@ impl<'s> Issuer<'s> {
     /// Issues a token, as an administrator does.
     ///
     /// # Errors
-    /// As for [`Issuer::prepare`]; [`IssueError::NoKey`] or [`IssueError::Key`] where none can sign; [`IssueError::Registry`] where the
+    /// As for [`Issuer::prepare`]; [`IssueError::NoKey`] or [`IssueError::Key`] if none can sign; [`IssueError::Registry`] if the
     /// record cannot be written.
     pub fn issue(&self, client: &ClientView, request: IssueRequest) -> Result<(String, TokenRecord), IssueError> {
         let record = self.prepare(client, request)?;
@@ -361,7 +361,7 @@ impl<'s> Issuer<'s> {
     /// Loads a signing key.
     ///
     /// # Errors
-    /// [`IssueError::Key`] where its file or token cannot be used.
+    /// [`IssueError::Key`] if its file or token cannot be used.
     pub fn signer(&self, key: &SigningKey) -> Result<Signer, IssueError> {
         let path = self.key_path(&key.kid);
         // A key from before the module was configured is still in its file.
@@ -387,7 +387,7 @@ impl<'s> Issuer<'s> {
     /// Signs what was prepared.
     ///
     /// # Errors
-    /// [`IssueError::TooLarge`] where no call could carry the token.
+    /// [`IssueError::TooLarge`] if no call could carry the token.
     pub fn sign(&self, signer: &Signer, record: &TokenRecord) -> Result<String, IssueError> {
         let token = self.sign_any(signer, record)?;
         if token.len() > MAX_TOKEN {

@@ -1,5 +1,5 @@
-//! Who changes the registry: a person with a certificate, a client about its own tokens, the system's user on the
-//! gateway's host, or the gateway itself.
+//! The actor of a change of the registry: a person with a certificate, a client for its own tokens, the system's user
+//! on the gateway's host, or the gateway itself.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,11 +21,11 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Who changes the registry.
+/// The actor of a change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Actor {
-    /// Somebody who administers, through `ndxp.admin.v1`, with their certificate.
+    /// A member of staff, through `ndxp.admin.v1`, with their certificate.
     Staff {
         /// Their id.
         id: String,
@@ -35,16 +35,16 @@ pub enum Actor {
         key: Digest,
         /// Its URI and DNS names, in canonical form.
         names: Vec<String>,
-        /// Where the connection came from, `ip:port`.
+        /// The peer's address, `ip:port`.
         address: String,
     },
-    /// A client that revokes a token of its own.
+    /// A client that revokes one of its own tokens.
     Client {
         /// Its id.
         id: String,
         /// SHA-256 of its certificate.
         thumbprint: Digest,
-        /// Where the connection came from, `ip:port`.
+        /// The peer's address, `ip:port`.
         address: String,
     },
     /// A user of the gateway's own host, without a certificate: for bootstrapping and emergencies.
@@ -54,24 +54,24 @@ pub enum Actor {
         /// Its name.
         user: String,
     },
-    /// The gateway itself: an upgrade, or an end in time.
+    /// The gateway itself: an upgrade, or an expiry.
     System,
 }
 
 impl Actor {
-    /// The user whom this process runs as. Where somebody signed in as another and then became this one (`sudo`), the
-    /// system still knows who: that user, as Linux audit names them.
+    /// Returns the user of this process. If somebody signed in as another user and then became this one (`sudo`), the
+    /// system still knows that user: the result is that user, as Linux audit names them.
     pub fn local() -> Self {
         let own = rustix::process::getuid().as_raw();
         let read = std::fs::read_to_string("/proc/self/loginuid").ok();
         let login: Option<u32> = read.and_then(|text| text.trim().parse().ok()).filter(|uid| *uid != u32::MAX);
         let uid = login.unwrap_or(own);
         let user = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
-        // A user whom the system does not name is told by the number alone.
+        // A user without a name in the system is identified by the number alone.
         Actor::Local { uid, user: user.unwrap_or_default() }
     }
 
-    /// Their id, or the user's name: what resources are shared out by, never what rights are.
+    /// Returns their id, or the user's name: used for sharing resources, never for rights.
     pub fn id(&self) -> &str {
         match self {
             Actor::Staff { id, .. } | Actor::Client { id, .. } => id,
@@ -80,7 +80,7 @@ impl Actor {
         }
     }
 
-    /// SHA-256 of the certificate that this was done with; empty without one.
+    /// Returns the SHA-256 of their certificate; empty without one.
     pub fn thumbprint(&self) -> &[u8] {
         match self {
             Actor::Staff { thumbprint, .. } | Actor::Client { thumbprint, .. } => &thumbprint.0,
@@ -88,7 +88,7 @@ impl Actor {
         }
     }
 
-    /// Where it was done from; empty where it was no connection.
+    /// Returns their address; empty without a connection.
     pub fn address(&self) -> &str {
         match self {
             Actor::Staff { address, .. } | Actor::Client { address, .. } => address,
@@ -96,8 +96,8 @@ impl Actor {
         }
     }
 
-    /// Whether two actors are one person, as far as anybody can tell: the same id, certificate, key, or a certificate
-    /// name in common. Two ids with one certificate are one person.
+    /// Returns whether two actors are one person, as far as can be determined: the same id, certificate or key, or a
+    /// common certificate name. Two ids with one certificate are one person.
     pub fn is_same_person(&self, other: &Actor) -> bool {
         let both = |one: &[u8], other: &[u8]| !one.is_empty() && one == other;
         match (self, other) {

@@ -10,32 +10,32 @@ use serde_json::Value;
 pub struct ObjectChange {
     /// `client:ID`, `grant:ID`, `staff:ID`, `key:KID`, `token:ID` or `change:ID`.
     pub object: String,
-    /// The whole record before, as canonical JSON; `null`: it was not there.
+    /// The complete record before, as canonical JSON; `null`: it did not exist.
     pub before: String,
-    /// The whole record afterwards; `null`: it is gone.
+    /// The complete record afterwards; `null`: it no longer exists.
     pub after: String,
 }
 
 /// An admin event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminEvent {
-    /// Its number in the sequence of events, from 1, without a gap: one that is missing was removed.
+    /// Its number in the sequence of events, from 1, without gaps: a missing one was removed.
     pub sequence: u64,
-    /// UUIDv7: the id of its entry, so that one logged twice is seen to be one.
+    /// UUIDv7: the id of its entry, which shows whether two entries are one event.
     pub id: [u8; 16],
     /// Unix time in microseconds.
     pub time_us: i64,
-    /// Who did it, as [`super::Actor`] prints.
+    /// The actor, as [`super::Actor`] prints.
     pub actor: String,
-    /// SHA-256 of the certificate that it was done with; empty without one.
+    /// SHA-256 of the actor's certificate; empty without one.
     pub certificate: Vec<u8>,
-    /// The peer's address, `ip:port`; empty where it was no connection.
+    /// The peer's address, `ip:port`; empty without a connection.
     pub address: String,
     /// The kind of event (`grant.add`).
     pub event: String,
-    /// To what, as `kind:id`.
+    /// The object, as `kind:id`.
     pub object: String,
-    /// Who approved it, where that was needed.
+    /// The approver, if one was needed.
     pub approved_by: String,
     /// The actor's justification.
     pub justification: String,
@@ -50,7 +50,7 @@ pub enum LoggedEvent {
     Authentic(AdminEvent),
     /// An event that was recorded by an older version, which authenticated none, and adopted when its file was upgraded.
     Upgraded(AdminEvent),
-    /// A row that cannot be authenticated: invented, changed, moved or damaged.
+    /// A row that cannot be authenticated: forged, changed, moved or damaged.
     Refused(RefusedEvent),
 }
 
@@ -69,7 +69,7 @@ impl LoggedEvent {
 pub struct RefusedEvent {
     /// The number in the sequence that it claims.
     pub sequence: u64,
-    /// What it claims to be, at most [`MAX_CLAIM`] characters; it is not authenticated.
+    /// Its unauthenticated claim, at most [`MAX_CLAIM`] characters.
     pub claim: String,
 }
 
@@ -77,7 +77,7 @@ pub struct RefusedEvent {
 pub const MAX_CLAIM: usize = 200;
 
 impl RefusedEvent {
-    /// A refused row that claims this.
+    /// Makes a refused row with this claim.
     pub(super) fn new(sequence: u64, claim: &str) -> Self {
         let plain = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
         RefusedEvent { sequence, claim: claim.chars().take(MAX_CLAIM).map(plain).collect() }
@@ -92,7 +92,7 @@ impl From<&AdminEvent> for RefusedEvent {
 
 /// Longest justification in characters.
 pub const MAX_JUSTIFICATION: usize = 500;
-/// Largest record (canonical JSON) that is taken from now on, in bytes: twice that and its frame fit into one entry.
+/// Largest record (canonical JSON) that is accepted, in bytes: twice that and its frame fit into one entry.
 pub const MAX_RECORD_BYTES: usize = 20_000;
 /// Largest sum of changes in one event, in bytes.
 pub const MAX_CHANGES_BYTES: usize = 44_000;
@@ -103,7 +103,7 @@ pub(crate) fn too_large(record: &str) -> String {
 }
 
 impl ObjectChange {
-    /// A change of an object's record.
+    /// Makes a change of an object's record.
     pub(super) fn new<T: Serialize>(
         object: String,
         before: Option<&T>,
@@ -113,25 +113,26 @@ impl ObjectChange {
         if after.len() > MAX_RECORD_BYTES && before.len() <= MAX_RECORD_BYTES {
             return Err(RegistryError::Invalid("a record is at most 20 kB: the exchange log holds all of it"));
         }
-        // Records of older versions may be larger. What is taken away from them is logged nonetheless.
+        // Records of older versions may be larger. Their removal is logged nonetheless.
         let fits = |text: String, most: usize| if text.len() > most { too_large(&text) } else { text };
         let before = fits(before, MAX_RECORD_BYTES);
         Ok(ObjectChange { object, before, after: fits(after, MAX_CHANGES_BYTES - MAX_RECORD_BYTES) })
     }
 
-    /// Its size in an entry, about.
+    /// Returns its approximate size in an entry.
     pub(super) fn size(&self) -> usize {
         self.object.len() + self.before.len() + self.after.len() + 16
     }
 }
 
-/// A record as canonical JSON; `null` where there is none.
+/// Returns a record as canonical JSON; `null` if there is none.
 fn record<T: Serialize>(record: Option<&T>) -> Result<String, RegistryError> {
     let value = serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))?;
     Ok(canonical_json(&value))
 }
 
-/// JSON without white space, its names in order of their bytes (RFC 8785; the registry's numbers are all whole).
+/// Returns JSON without white space, its names in order of their bytes (RFC 8785; the registry's numbers are all
+/// integers).
 pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
@@ -168,7 +169,7 @@ fn write(value: &Value, text: &mut String) {
     }
 }
 
-/// Changes in parts that an entry holds each; one part at least.
+/// Splits changes into parts that fit into one entry each; at least one part.
 pub(super) fn parts(changes: Vec<ObjectChange>) -> Vec<Vec<ObjectChange>> {
     let (mut parts, mut size) = (vec![Vec::new()], 0);
     for change in changes {
@@ -206,7 +207,7 @@ mod tests {
         assert!(ObjectChange::new("client:a".into(), None, Some(&long)).is_err());
         let old = "x".repeat(MAX_CHANGES_BYTES);
         let gone = ObjectChange::new("client:a".into(), Some(&old), Some(&old));
-        // What no entry can hold is told by its digest: another record has another.
+        // A record that fits into no entry is represented by its digest: another record has another.
         let summary = too_large(&Value::from(old.as_str()).to_string());
         assert!(gone.is_ok_and(|change| change.size() < MAX_CHANGES_BYTES && change.after == summary));
         assert!(summary != too_large("other") && serde_json::from_str::<Value>(&summary).is_ok());

@@ -37,7 +37,7 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub struct AdminEventKey(MacKey);
 
-/// Where the key of a registry's file is.
+/// Returns the path of the key of a registry's file.
 fn path(registry: &Path) -> PathBuf {
     registry.with_file_name("keys").join("acts.key")
 }
@@ -47,8 +47,8 @@ fn unread(path: &Path, error: &std::io::Error) -> RegistryError {
 }
 
 impl AdminEventKey {
-    /// The key of a registry's file, made where there is none: with a new file, or on command. Acts that were noted with
-    /// another one are refused then.
+    /// Reads the key of a registry's file, or makes it if there is none: with a new file, or on command. Events that
+    /// another key authenticated are then refused.
     ///
     /// # Errors
     /// The key cannot be read, unsealed, or made.
@@ -57,10 +57,10 @@ impl AdminEventKey {
         MacKey::open(&path, vault).map(AdminEventKey).map_err(|error| unread(&path, &error))
     }
 
-    /// The key that a registry's file was made with.
+    /// Reads the key that a registry's file was made with.
     ///
     /// # Errors
-    /// It is missing, or not sealed where keys are sealed; it cannot be read or unsealed.
+    /// It is missing, not sealed although keys are sealed, or cannot be read or unsealed.
     pub fn open(registry: &Path, vault: &Vault) -> Result<Self, RegistryError> {
         let gone = || {
             let advice = "is gone, or lies open where keys are sealed (keys.encryption_secret): put it back, or make another \
@@ -70,7 +70,7 @@ impl AdminEventKey {
         Self::read(registry, vault)?.ok_or_else(gone)
     }
 
-    /// The key of a registry's file, if there is one.
+    /// Reads the key of a registry's file, if there is one.
     ///
     /// # Errors
     /// It cannot be read or unsealed.
@@ -174,7 +174,7 @@ mod tests {
             &|event| event.event = "client.retire".into(),
             &|event| event.object.push('b'),
             &|event| event.approved_by = "staff:minh".into(),
-            // What one field loses, the next one does not gain.
+            // A byte that one field loses is not gained by the next.
             &|event| (event.approved_by, event.justification) = ("x".into(), String::new()),
         ];
         for (number, edit) in edits.iter().enumerate() {
@@ -199,13 +199,13 @@ mod tests {
         let code = |key: &AdminEventKey| key.code(Origin::Logged, &event(), "[]");
         let open = AdminEventKey::make(&registry, &Vault::default()).unwrap();
         assert_eq!(code(&open), code(&AdminEventKey::make(&registry, &Vault::default()).unwrap()));
-        // Where a secret is configured, a key that anybody could have put there does not count.
+        // If a secret is configured, a key that anybody could have put there is refused.
         let vault = Vault::sealed("0123456789abcdef0123456789abcdef").unwrap();
         let sealed = AdminEventKey::make(&registry, &vault).unwrap();
         assert_ne!(code(&open), code(&sealed));
         assert_eq!(code(&sealed), code(&AdminEventKey::make(&registry, &vault).unwrap()));
         assert!(AdminEventKey::make(&registry, &Vault::default()).is_err(), "sealed");
-        // Only who says so gets another one.
+        // Only an explicit command makes another one.
         std::fs::remove_file(path(&registry)).unwrap();
         let error = AdminEventKey::open(&registry, &vault).unwrap_err().to_string();
         assert!(error.contains("acts.key is gone") && error.contains("keys init"), "{error}");

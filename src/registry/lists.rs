@@ -1,27 +1,27 @@
-//! Lists of texts that many grants and tokens have in common, kept once: a million grants have a few hundred lists of
-//! scopes, purposes and fields between them.
+//! Lists of texts that many grants and tokens share, each stored once: a million grants have a few hundred different
+//! lists of scopes, purposes and fields.
 
 use foldhash::HashMap;
 use std::sync::Arc;
 
-/// Fewest lists at which it is worth looking for those that nobody uses any more.
+/// Minimum number of lists for a search for unused ones.
 const WORTH_A_LOOK: usize = 1_024;
 
 /// Lists by their stored text: either all JSON or all words.
 #[derive(Default)]
 pub(crate) struct Lists {
     known: HashMap<Box<str>, Arc<[String]>>,
-    /// At how many the unused ones are dropped next.
+    /// Number of lists at which the unused ones are dropped next.
     look_at: usize,
 }
 
 impl Lists {
-    /// The list that a stored text (JSON) stands for; one that cannot be read is empty, and so grants nothing.
+    /// Returns the list of a stored text (JSON); a text that cannot be read is an empty list, and so grants nothing.
     pub(super) fn of(&mut self, text: &str) -> Arc<[String]> {
         self.read(text, |text| serde_json::from_str(text).unwrap_or_default())
     }
 
-    /// The list that words stand for.
+    /// Returns the list of these words.
     pub(crate) fn words(&mut self, text: &str) -> Arc<[String]> {
         self.read(text, |text| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect())
     }

@@ -1,8 +1,8 @@
 //! The registry: clients, grants, tokens and keys, the state that administrators change.
 //!
-//! A [`Store`] keeps it durably; gateways read a [`Snapshot`] that is swapped as a whole when the store changes, so a
-//! call sees one state from its beginning to its end, and looks nothing up in a database. A change is followed by reading
-//! what changed, not everything: with 100,000 clients and a million grants it is in force as soon as with ten.
+//! A [`Store`] keeps it durably. Gateways read a [`Snapshot`] that is swapped as a whole when the store changes, so a
+//! call sees one state from its beginning to its end, without database access. A gateway follows a change by reading
+//! what changed, not everything: with 100,000 clients and a million grants a change is in force as soon as with ten.
 
 mod actor;
 pub mod admin_event;
@@ -33,16 +33,17 @@ use std::time::Duration;
 pub use store::{Item, Store};
 pub use view::{ClientView, GrantView, Granted};
 
-/// The longest life of a token that any policy can allow, and so how long those of a replaced key are still believed.
+/// The longest lifetime of a token that any policy can allow, and therefore the time for which tokens of a replaced key
+/// are still trusted.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Why the registry cannot do something.
+/// The reason that an operation of the registry fails.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The store failed.
     #[error("the registry cannot be used: {0}")]
     Store(String),
-    /// Nothing of this kind and id.
+    /// There is no object of this kind and id.
     #[error("there is no {0} {1:?}")]
     Unknown(&'static str, String),
     /// It exists already.
@@ -51,18 +52,18 @@ pub enum RegistryError {
     /// A certificate name belongs to another client or person.
     #[error("the certificate name {name:?} belongs to {owner} already; a name has one holder")]
     NameTaken {
-        /// Which name, in canonical form.
+        /// The name, in canonical form.
         name: String,
-        /// Whose it is, as `kind:id`.
+        /// Its owner, as `kind:id`.
         owner: String,
     },
     /// The object has changed since the change was requested.
     #[error("it is no longer as it was when the change was asked for: ask for it anew")]
     Outdated,
-    /// A bound is reached.
+    /// A limit is reached.
     #[error("too many {0}")]
     Full(&'static str),
-    /// A record or a text that the registry does not take.
+    /// A record or a text that the registry does not accept.
     #[error("{0}")]
     Invalid(&'static str),
     /// A rule forbids it.
@@ -77,32 +78,32 @@ pub struct Client {
     pub id: String,
     /// Agency code (mã định danh).
     pub agency: String,
-    /// Whom to call when something is wrong.
+    /// The contact for problems.
     pub contact: String,
     /// Names in the certificate's SAN: `spiffe://…/client/ID`, or a DNS name.
     pub names: Vec<String>,
-    /// Whether it may call.
+    /// Whether it is suspended.
     pub suspended: bool,
     /// Unix time in seconds.
     pub created: i64,
-    /// Retired for good; its id and certificate names stay taken, so that no one can impersonate it.
+    /// Retired permanently; its id and certificate names stay reserved, so that no one can impersonate it.
     pub retired: bool,
-    /// Tokens issued before then are revoked, Unix time in seconds.
+    /// Tokens issued before this time are revoked, Unix time in seconds.
     pub tokens_from: i64,
 }
 
-/// What an administrator allows a client.
+/// The rights that an administrator gives a client.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     /// Id.
     pub id: String,
-    /// Whose.
+    /// The client's id.
     pub client: String,
     /// Scopes (`population:read`).
     pub scopes: Vec<String>,
     /// Purposes: `*`, `procedure:CODE`, or `dossier:AGENCY` (dossiers of that agency and those below it).
     pub purposes: Vec<String>,
-    /// Answer fields by path; `*` for all.
+    /// Response fields by path; `*` for all.
     pub fields: Vec<String>,
     /// Calls a second, sustained.
     pub rate: u32,
@@ -118,14 +119,14 @@ pub struct Grant {
     pub legal_basis: String,
     /// Networks that calls may come from; none: any.
     pub networks: Vec<Network>,
-    /// Who requested it; set by the store.
+    /// The requester; set by the store.
     pub requested_by: String,
-    /// The same with certificate and address, by which the approver is known to be another person; set by the store.
+    /// The requester with certificate and address, to check that the approver is another person; set by the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requester: Option<Actor>,
-    /// Who approved it.
+    /// The approver.
     pub approved_by: Option<String>,
-    /// Whether it works only when a second person has approved it.
+    /// Whether it works only after a second person has approved it.
     pub needs_approval: bool,
     /// Whether it was withdrawn.
     pub withdrawn: bool,
@@ -145,15 +146,15 @@ pub enum GrantState {
 }
 
 impl Grant {
-    /// When it ends by itself while it waits for approval, Unix time in seconds: a week after it was asked for, which its id
-    /// tells, or at its own end.
+    /// Returns when a pending grant expires, Unix time in seconds: a week after its request, which its id records, or
+    /// at its own end.
     pub fn pending_until(&self) -> i64 {
         let created = self.id.strip_prefix("g-").and_then(|id| uuid::Uuid::try_parse(id).ok()?.get_timestamp());
         let created = created.and_then(|time| i64::try_from(time.to_unix().0).ok());
         created.map_or(self.not_after, |created| self.not_after.min(created.saturating_add(pending::PENDING_S)))
     }
 
-    /// Its state.
+    /// Returns its state.
     pub fn state(&self, now: i64) -> GrantState {
         match self {
             Grant { withdrawn: true, .. } => GrantState::Withdrawn,
@@ -169,14 +170,14 @@ impl Grant {
 pub enum ClientState {
     /// It may call.
     Active,
-    /// It may not, for now.
+    /// It may not call, for now.
     Suspended,
-    /// It is gone.
+    /// It is retired.
     Retired,
 }
 
 impl Client {
-    /// Its state.
+    /// Returns its state.
     pub fn state(&self) -> ClientState {
         match (self.retired, self.suspended) {
             (true, _) => ClientState::Retired,
@@ -189,16 +190,16 @@ impl Client {
 /// The state of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenState {
-    /// It is good, or will be.
+    /// It is valid, or will be.
     InForce,
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It was revoked.
     Revoked,
 }
 
 impl TokenRecord {
-    /// Its state.
+    /// Returns its state.
     pub fn state(&self, now: i64) -> TokenState {
         match self {
             TokenRecord { revoked: true, .. } => TokenState::Revoked,
@@ -227,7 +228,7 @@ pub enum Role {
 pub struct Staff {
     /// Id.
     pub id: String,
-    /// What they may do.
+    /// Their roles.
     pub roles: Vec<Role>,
     /// Names in their certificate.
     pub names: Vec<String>,
@@ -238,7 +239,7 @@ pub struct Staff {
 pub struct TokenRecord {
     /// `jti`.
     pub id: String,
-    /// Whose.
+    /// The client's id.
     pub client: String,
     /// Scopes that it carries.
     pub scopes: Vec<String>,
@@ -267,7 +268,7 @@ pub struct SigningKey {
     pub created: i64,
     /// It is published before then, and signs from then on, Unix time in seconds.
     pub signs_from: i64,
-    /// Tokens signed with it are trusted until then; 0: no end set. Entries of the log have it under this name.
+    /// Tokens signed with it are trusted until then; 0: no end set. Entries of the log use this name.
     #[serde(rename = "believed_until")]
     pub trusted_until: i64,
 }
@@ -281,7 +282,7 @@ pub enum KeyState {
     Signing,
     /// A newer key signs; its tokens are trusted until its end.
     Replaced,
-    /// Its tokens are refused, and it is in JWKS no more.
+    /// Its tokens are refused, and it is no longer in JWKS.
     Retired,
 }
 
@@ -304,19 +305,19 @@ impl SigningKey {
     }
 }
 
-/// The key that signs: of those whose time has begun, the one made last. Where that was retired, the next one that is
-/// published signs before its time; one that was replaced never signs again. `all` are oldest first.
+/// Returns the key that signs: the newest of those whose time has begun. If that one was retired, the next published
+/// key signs before its time; a replaced key never signs again. `all` is in order of age, oldest first.
 pub fn signing_key(all: &[SigningKey], now: i64) -> Option<&SigningKey> {
     let newest = all.iter().rposition(|key| key.signs_from <= now)?;
     all.get(newest..)?.iter().find(|key| key.is_trusted(now))
 }
 
-/// Unix time in seconds, by a clock that does not go back ([`clock`]).
+/// Returns the Unix time in seconds, by a clock that does not go back ([`clock`]).
 pub fn now() -> i64 {
     clock::now_us().div_euclid(1_000_000)
 }
 
-/// Whether a text can be the id of a client or a person: 1 to 64 lower-case letters, digits, hyphens, dots.
+/// Returns whether a text can be the id of a client or a person: 1 to 64 lower-case letters, digits, hyphens, dots.
 pub fn is_id(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     (1..=64).contains(&text.len()) && text.chars().all(plain)

@@ -1,12 +1,12 @@
 //! Certificate names, in the one form in which the registry stores and compares them.
 
-/// The form in which a certificate name is stored and compared.
+/// Returns the canonical form of a certificate name, in which it is stored and compared.
 ///
 /// Two spellings of one name must not be two identities, or one certificate could be two persons:
 /// - A DNS name is compared without regard to case and without its final dot (RFC 4343; RFC 1034, section 3.1).
 /// - Of a URI, the scheme and the authority (SPIFFE: the trust domain) are compared without regard to case; the path is
 ///   compared byte by byte (RFC 3986, section 6.2.2.1; SPIFFE-ID, section 2). Nothing is percent-decoded: SPIFFE ids
-///   have no percent-encoding, and what is not decoded anywhere cannot be read in two ways.
+///   have no percent-encoding, and a text that is never decoded cannot be read in two ways.
 pub fn canonical_name(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once(':') else {
         return text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -29,12 +29,13 @@ pub(super) fn canonical_names(names: &[String]) -> Vec<String> {
     canonical
 }
 
-/// Most names of one client or person.
+/// Maximum number of names of one client or person.
 pub const MAX_NAMES: usize = 16;
 /// Longest name in bytes.
 pub const MAX_NAME_BYTES: usize = 512;
 
-/// Whether a text can be a certificate name that the registry takes: printable ASCII, a DNS name or a URI with a scheme.
+/// Returns whether the registry accepts a text as a certificate name: printable ASCII, a DNS name or a URI with a
+/// scheme.
 pub fn is_name(text: &str) -> bool {
     let scheme = |scheme: &str| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::IpAddr;
 
-/// Bits of the prefix `::ffff:0:0/96`, below which IPv6 notation has IPv4 addresses.
+/// Bits of the prefix `::ffff:0:0/96`, which contains the IPv4 addresses in IPv6 notation.
 const MAPPED_BITS: u8 = 96;
 
-/// A network, `10.20.0.0/16` or `2001:db8::/32`. One in IPv4-mapped notation is the IPv4 network.
+/// A network, `10.20.0.0/16` or `2001:db8::/32`. A network in IPv4-mapped notation is the IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -17,7 +17,7 @@ impl Network {
     /// Parses `address/bits`; an address alone is a network of one.
     ///
     /// # Errors
-    /// The text says what a network looks like.
+    /// The text describes the form of a network.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no network: write 10.20.0.0/16");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
@@ -30,19 +30,19 @@ impl Network {
         let IpAddr::V6(six) = address else { return Ok(Network { address, bits }) };
         match six.to_ipv4_mapped() {
             None => Ok(Network { address, bits }),
-            // An IPv4 network in IPv6 notation is that network (RFC 4291, section 2.5.5.2), or all of it would be compared
-            // with 32 bits of an address. A shorter prefix holds more than IPv4, and says nothing that anybody means.
+            // An IPv4 network in IPv6 notation is that network (RFC 4291, section 2.5.5.2); otherwise all of it would
+            // be compared with 32 bits of an address. A shorter prefix contains more than IPv4, which nobody means.
             Some(four) if bits >= MAPPED_BITS => Ok(Network { address: four.into(), bits: bits - MAPPED_BITS }),
             Some(_) => Err(wrong()),
         }
     }
 
-    /// Whether all of another network is in it.
+    /// Returns whether it contains another network completely.
     pub fn contains(&self, other: &Network) -> bool {
         self.address.is_ipv4() == other.address.is_ipv4() && self.bits <= other.bits && self.has(other.address)
     }
 
-    /// Whether an address is in it. An IPv4 address written as IPv6 (`::ffff:…`) counts as the IPv4 one.
+    /// Returns whether it contains an address. An IPv4 address written as IPv6 (`::ffff:…`) counts as the IPv4 one.
     pub fn has(&self, address: IpAddr) -> bool {
         let same = |own: u128, other: u128, width: u32| {
             let shift = width.saturating_sub(u32::from(self.bits));

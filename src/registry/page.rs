@@ -1,17 +1,16 @@
-//! Listings: what is asked of one, and what a page of it holds. The store filters and cuts; nothing beyond a page leaves
-//! it.
+//! Listings: the request for one, and a page of it. The store filters and pages; it never returns more than a page.
 
 use super::{ClientState, GrantState, TokenState};
 
 /// A part of a listing: the records after `after` that the filter selects.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'q, F> {
-    /// Where the page before ended ([`ListPage::next`]); empty: from the beginning.
+    /// The end of the previous page ([`ListPage::next`]); empty: from the beginning.
     pub after: &'q str,
-    /// Largest number of records. A page may hold fewer although more follow: a store looks at a bounded number of
-    /// records for each page. `usize::MAX`: the whole listing, however long that takes.
+    /// Maximum number of records. A page may have fewer although more follow: a store examines a bounded number of
+    /// records for each page. `usize::MAX`: the complete listing, however long that takes.
     pub max: usize,
-    /// Which records belong to the listing.
+    /// Selects the records of the listing.
     pub filter: F,
 }
 
@@ -22,11 +21,11 @@ pub trait AllRecords {
 }
 
 impl<F: AllRecords> Page<'static, F> {
-    /// The whole listing.
+    /// The complete listing.
     pub const ALL: Self = Page { after: "", max: usize::MAX, filter: F::EVERY };
 }
 
-/// Which clients belong to a listing.
+/// Selects the clients of a listing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ClientFilter<'q> {
     /// Only those of this agency and the agencies below it; empty: of any.
@@ -39,7 +38,7 @@ impl AllRecords for ClientFilter<'static> {
     const EVERY: Self = ClientFilter { agency: "", state: None };
 }
 
-/// Which grants belong to a listing.
+/// Selects the grants of a listing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GrantFilter {
     /// Only those in this state now.
@@ -50,7 +49,7 @@ impl AllRecords for GrantFilter {
     const EVERY: Self = GrantFilter { state: None };
 }
 
-/// Which tokens belong to a listing.
+/// Selects the tokens of a listing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokenFilter {
     /// Only those in this state now.
@@ -66,8 +65,8 @@ impl AllRecords for TokenFilter {
 pub struct ListPage<T> {
     /// The records.
     pub records: Vec<T>,
-    /// Where the next page begins ([`Page::after`]); empty: this was the last page. There may be a next page although
-    /// this one is not full.
+    /// The beginning of the next page ([`Page::after`]); empty: this was the last page. There may be a next page
+    /// although this one is not full.
     pub next: String,
 }
 

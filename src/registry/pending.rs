@@ -4,11 +4,11 @@ use super::{Actor, Client, Grant, Network, Role, Staff};
 use serde::Serialize;
 use serde_json::Value;
 
-/// How long a change waits before it ends by itself, in seconds: a week.
+/// How long a change waits before it expires, in seconds: a week.
 pub const PENDING_S: i64 = 7 * 86_400;
-/// Changes that wait at once, in all.
+/// Maximum number of pending changes in all.
 pub const MAX_PENDING: i64 = 1_000;
-/// Changes of one requester that wait at once.
+/// Maximum number of pending changes of one requester.
 pub const MAX_PENDING_OF_ONE: i64 = 50;
 
 /// A change that waits for approval by another person than its requester. It is bound to the state in which it was requested.
@@ -16,24 +16,24 @@ pub const MAX_PENDING_OF_ONE: i64 = 50;
 pub struct PendingChange {
     /// Id, `c-…`; in order of age.
     pub id: String,
-    /// What is to be done: `client.change`, `client.resume`, `grant.change`, `staff.add` or `staff.change`.
+    /// The requested event: `client.change`, `client.resume`, `grant.change`, `staff.add` or `staff.change`.
     #[serde(rename = "act")]
     pub event: String,
-    /// To what, as `kind:id`.
+    /// The object, as `kind:id`.
     pub object: String,
-    /// The complete record in which it was requested; null: there was none.
+    /// The complete record at the request; null: there was none.
     pub before: Value,
-    /// The whole record that is to be.
+    /// The complete record after the change.
     pub after: Value,
     /// The requester.
     pub requested_by: String,
-    /// The same with certificate and address; none where it cannot be read, and then it cannot be approved.
+    /// The requester with certificate and address; none if it cannot be read: then the change cannot be approved.
     pub requester: Option<Actor>,
-    /// Why, in the requester's words.
+    /// The requester's justification.
     pub justification: String,
     /// When it was requested, Unix time in seconds.
     pub requested: i64,
-    /// When it ends by itself.
+    /// When it expires.
     pub ends: i64,
 }
 
@@ -57,8 +57,8 @@ pub fn staff_widens(before: &Staff, after: &Staff) -> bool {
     after.roles.iter().any(role) || after.names.iter().any(|name| !before.names.contains(name))
 }
 
-/// Returns whether a changed grant would allow anything new. Purposes and fields are compared as they are written: one that a wider one
-/// covers in another form counts as new, and is looked at.
+/// Returns whether a changed grant would allow anything new. Purposes and fields are compared as text: one that a wider
+/// one covers in another form counts as new, and needs a review.
 pub fn grant_widens(before: &Grant, after: &Grant) -> bool {
     let more = |before: &[String], after: &[String]| {
         after.iter().any(|one| !before.contains(one) && !before.iter().any(|all| all == "*"))
@@ -75,7 +75,7 @@ pub fn grant_widens(before: &Grant, after: &Grant) -> bool {
         || after.burst > before.burst
         || after.not_before < before.not_before
         || after.not_after > before.not_after
-        // What it was approved on.
+        // The approval was based on it.
         || after.legal_basis != before.legal_basis
 }
 

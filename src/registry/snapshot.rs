@@ -6,8 +6,8 @@ use foldhash::HashMap;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use std::sync::Arc;
 
-/// A revoked token is remembered for longer than any clock skew that the configuration can forgive: until then it might
-/// pass as not yet expired.
+/// A revoked token is remembered for longer than any clock skew that the configuration can tolerate: until then it
+/// might count as not yet expired.
 pub const MAX_SKEW_S: i64 = 600;
 
 /// A key that tokens may be signed with.
@@ -16,7 +16,7 @@ pub struct VerifyingKey {
     pub algorithm: Algorithm,
     /// The key.
     pub key: DecodingKey,
-    /// Believed until then, Unix time in seconds; 0: no end set.
+    /// Trusted until then, Unix time in seconds; 0: no end set.
     pub trusted_until: i64,
 }
 
@@ -28,7 +28,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// A key that cannot be read is left out and reported: its tokens are refused.
+    /// A key that cannot be read is skipped and reported: its tokens are refused.
     fn new(all: Vec<SigningKey>) -> Self {
         let mut keys = Keys::default();
         for key in all {
@@ -48,7 +48,7 @@ impl Keys {
     }
 }
 
-/// Whom a certificate names.
+/// The identity that a certificate names.
 #[derive(Debug, Clone, Copy)]
 pub enum NameOwner<'s> {
     /// Nobody who is registered now.
@@ -57,11 +57,11 @@ pub enum NameOwner<'s> {
     Client(&'s Arc<ClientView>),
     /// One person.
     Staff(&'s Arc<Staff>),
-    /// More than one identity, a retired client among them or not: it is not known whose right is used.
+    /// More than one identity, including retired clients: it is unknown which right is used.
     Ambiguous,
 }
 
-/// Who holds one name.
+/// The owner of one name.
 #[derive(Debug, Clone)]
 enum HeldName {
     Client(Arc<ClientView>),
@@ -96,17 +96,17 @@ impl HeldName {
 pub struct Snapshot {
     revision: u64,
     by_id: HashMap<Arc<str>, Arc<ClientView>>,
-    /// Holders of certificate names, in canonical form.
+    /// Owners of certificate names, in canonical form.
     by_name: HashMap<Arc<str>, HeldName>,
     /// Names of retired clients, by id.
     retired: HashMap<Arc<str>, Vec<String>>,
-    /// Revoked tokens, and when they would end.
+    /// Revoked tokens, and when they would expire.
     revoked: HashMap<String, i64>,
     keys: Arc<Keys>,
     staff: Vec<Arc<Staff>>,
 }
 
-/// What was read so far.
+/// The records read so far.
 #[derive(Default)]
 struct SnapshotBuilder {
     clients: HashMap<String, (Client, Vec<GrantView>)>,
@@ -144,7 +144,7 @@ impl Snapshot {
         Ok(fresh)
     }
 
-    /// Reads what has changed since, or returns `None` where nothing has.
+    /// Reads what has changed since; returns `None` if nothing has.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -162,7 +162,7 @@ impl Snapshot {
     }
 
     fn put(&mut self, read: SnapshotBuilder) {
-        // All that go before any that come: a name may have passed from one changed client to another.
+        // First all removals, then all additions: a name may have moved from one changed client to another.
         for id in read.clients.keys() {
             let names = self.by_id.remove(id.as_str()).map(|before| before.client.names.clone());
             for name in names.or_else(|| self.retired.remove(id.as_str())).unwrap_or_default() {
@@ -213,12 +213,12 @@ impl Snapshot {
         }
     }
 
-    /// The client of this id.
+    /// Returns the client of this id.
     pub fn client(&self, id: &str) -> Option<&Arc<ClientView>> {
         self.by_id.get(id)
     }
 
-    /// Every client that is not retired.
+    /// Returns every client that is not retired.
     pub fn clients(&self) -> impl Iterator<Item = &Arc<ClientView>> {
         self.by_id.values()
     }
@@ -251,7 +251,7 @@ impl Snapshot {
         }
     }
 
-    /// The key that tokens are signed with at a time.
+    /// Returns the key that signs tokens at a time.
     pub fn signing(&self, now: i64) -> Option<&SigningKey> {
         signing_key(&self.keys.public, now)
     }
@@ -269,7 +269,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a token was revoked, by itself or with all of its client's.
+    /// Returns whether a token was revoked, by itself or with all of its client's tokens.
     pub fn is_revoked(&self, token: &str, issued: i64, client: &Client) -> bool {
         issued < client.tokens_from || self.revoked.contains_key(token)
     }

@@ -1,5 +1,5 @@
-//! Files below `state/` that the gateway keeps for itself and that no entry of the log tells of: JSON with a code of
-//! `keys/admin_events.key`, so that what somebody else wrote there is told from the gateway's own, and counts for nothing.
+//! Files below `state/` that the gateway keeps for itself and that no entry of the log covers: JSON with a code of the
+//! key of admin events (`keys/acts.key`), so that content from anybody else is detected and ignored.
 
 use super::AdminEventKey;
 use serde::Serialize;
@@ -9,41 +9,41 @@ use std::path::Path;
 const CODE: &str = "{\"code\":\"";
 const STATE: &str = "\",\"state\":";
 
-/// Why such a file counts for nothing.
+/// The reason that such a file is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateFileError {
     /// Its code is missing, or another key's.
     #[error("was not written with keys/acts.key: one of the two was changed")]
     Foreign,
-    /// There is no key that could vouch for it.
+    /// There is no key that could authenticate it.
     #[error("cannot be checked: there is no keys/acts.key")]
     NoKey,
-    /// What it says cannot be read, or not be written.
+    /// Its content cannot be read or written.
     #[error("{0}")]
     Malformed(String),
 }
 
-/// What a code is of: the file's name, so that no file passes for another, and its content.
+/// The input of a code: the file's name, so that no file passes for another, and its content.
 fn of(file: &Path, state: &str) -> String {
     format!("{}\n{state}", file.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The text of a file that holds `state`.
+/// Returns the text of a file that holds `state`.
 ///
 /// # Errors
-/// It has no JSON.
+/// The state cannot be encoded as JSON.
 pub fn encode(file: &Path, key: &AdminEventKey, state: &impl Serialize) -> Result<String, StateFileError> {
     let state = serde_json::to_string(state).map_err(|error| StateFileError::Malformed(error.to_string()))?;
     Ok(format!("{CODE}{}{STATE}{state}}}", key.code_of_text(&of(file, &state))))
 }
 
-/// The state in a file's text as it was written; every byte of it counts.
+/// Returns the state in a file's text exactly as it was written; every byte of it counts.
 fn state<'t>(file: &Path, key: &AdminEventKey, text: &'t str) -> Option<&'t str> {
     let (code, state) = text.strip_prefix(CODE)?.strip_suffix('}')?.split_once(STATE)?;
     key.is_code_of_text(&of(file, state), code).then_some(state)
 }
 
-/// What a file's text says.
+/// Returns the state in a file's text.
 ///
 /// # Errors
 /// It was not written by [`encode`] with this key, or is another kind of file.
@@ -52,7 +52,7 @@ pub fn decode<T: DeserializeOwned>(file: &Path, key: Option<&AdminEventKey>, tex
     serde_json::from_str(state).map_err(|error| StateFileError::Malformed(error.to_string()))
 }
 
-/// Whether a file is there that was not written with this key.
+/// Returns whether a file exists that was not written with this key.
 pub fn is_foreign(file: &Path, key: &AdminEventKey) -> bool {
     match std::fs::read(file) {
         Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| state(file, key, text)).is_none(),

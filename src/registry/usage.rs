@@ -1,9 +1,10 @@
-//! What was used of daily quotas, kept for the next start. In a file of its own: it changes all the time. What was used
-//! after the last keeping is found in the exchange log: each entry tells its number within its grant's day.
+//! Use of daily quotas, saved for the next start. In a separate file: it changes all the time. What was used after the
+//! last save is found in the exchange log: each entry has its number within its grant's day.
 //!
-//! All of it has one code of `keys/admin_events.key`: what somebody else wrote counts for nothing, and the whole day is read from the log.
-//! It is kept five times a second, so a keeping costs what changed and not what there is ([`RowCodes`]).
-//! An older file that is put back is the gateway's own, and says itself from when on the log has to be read.
+//! All of it has one code of the key of admin events (`keys/acts.key`): content from anybody else is ignored, and the
+//! complete day is read from the log. It is saved five times a second, so a save costs what changed and not what there
+//! is ([`RowCodes`]). An older file that is put back is the gateway's own, and itself records from when on the log has
+//! to be read.
 
 use super::admin_event_key::CODE_BYTES;
 use super::{AdminEventKey, RegistryError};
@@ -23,12 +24,12 @@ pub struct DayUsage {
     pub used: u64,
 }
 
-/// What was kept, and when.
+/// The saved usage, and when it was saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredUsage {
     /// The usage of every grant.
     pub usage: Vec<DayUsage>,
-    /// Everything used until then is in it, Unix time in microseconds; 0: nothing was ever kept.
+    /// It includes everything used until then, Unix time in microseconds; 0: nothing was ever saved.
     pub until_us: i64,
 }
 
@@ -40,14 +41,15 @@ pub struct UsageStore(Mutex<OpenUsage>, AdminEventKey);
 
 struct OpenUsage {
     connection: Connection,
-    /// The codes of what this gateway has kept; `None` until it has looked.
+    /// The codes of what this gateway has saved; `None` until it has read them.
     codes: Option<RowCodes>,
-    /// The newest day of which anything was kept since the start.
+    /// The newest day of which anything was saved since the start.
     newest: i64,
 }
 
-/// How many rows there are, and the XOR of their codes. No row's own code is kept, and what is kept is a code over this: so nobody
-/// without the key finds other rows of the same. The number tells two equal rows, which cancel each other, from none.
+/// The number of rows, and the XOR of their codes. No row's own code is stored, and the stored value is a code over
+/// this: so nobody without the key finds other rows with the same one. The number distinguishes two equal rows, which
+/// cancel each other, from none.
 #[derive(Debug, Clone, Copy, Default)]
 struct RowCodes {
     rows: u64,
@@ -76,7 +78,7 @@ impl RowCodes {
         self.xor.iter_mut().zip(code).for_each(|(xor, byte)| *xor ^= byte);
     }
 
-    /// What the file's code is of.
+    /// Returns the text that the file's code authenticates.
     fn text(&self, until_us: i64) -> String {
         format!("used until {until_us}: {} {}", self.rows, hex(&self.xor))
     }
@@ -86,7 +88,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<DayUsage> {
     Ok(DayUsage { grant: row.get(0)?, day: row.get(1)?, used: row.get::<_, i64>(2)?.unsigned_abs() })
 }
 
-/// What is kept, and its code; `None` where it has none.
+/// Returns the saved content, and its code; `None` if it has none.
 fn read(connection: &Connection) -> Result<(StoredUsage, Option<String>), RegistryError> {
     let mut all = connection.prepare("SELECT grant_id, day, used FROM usage ORDER BY grant_id")?;
     let usage = all.query_map([], row)?.collect::<Result<_, _>>()?;
@@ -96,14 +98,14 @@ fn read(connection: &Connection) -> Result<(StoredUsage, Option<String>), Regist
 }
 
 impl StoredUsage {
-    /// Its codes, where the file's code is that of them.
+    /// Returns the codes, if the file's code authenticates them.
     fn vouched_codes(&self, code: Option<&str>, key: &AdminEventKey) -> Option<RowCodes> {
         let codes = RowCodes::of(&self.usage, key);
         code.is_some_and(|code| key.is_code_of_text(&codes.text(self.until_us), code)).then_some(codes)
     }
 }
 
-/// Whether a data folder's file is there and not the gateway's own: it counts for nothing.
+/// Returns whether a data folder's file exists and is not the gateway's own: then it is ignored.
 ///
 /// # Errors
 /// It cannot be read.
@@ -119,7 +121,7 @@ pub fn is_foreign(path: &Path, key: &AdminEventKey) -> Result<bool, RegistryErro
         return Ok(true);
     }
     let (kept, code) = read(&connection)?;
-    // One that is new has nothing that anybody could vouch for.
+    // A new file has nothing to authenticate.
     let is_new = kept == StoredUsage::default() && code.is_none();
     Ok(!is_new && kept.vouched_codes(code.as_deref(), key).is_none())
 }
@@ -234,13 +236,13 @@ mod tests {
             "DELETE FROM usage WHERE grant_id = 'b'",
             "INSERT INTO usage VALUES ('c', 100, 1)",
             "UPDATE usage SET grant_id = 'd' WHERE grant_id = 'b'",
-            // So that what the log tells since then is not looked at.
+            // So that the log since then is not read.
             "UPDATE kept SET until_us = 9000000000000000",
             "DELETE FROM kept",
             "DELETE FROM vouched",
             "UPDATE vouched SET code = upper(code)",
             "CREATE TABLE more (x)",
-            // What an earlier version kept.
+            // What an earlier version saved.
             "DROP TABLE vouched",
         ] {
             std::fs::write(&file, &whole).unwrap();
@@ -250,13 +252,13 @@ mod tests {
             assert!(is_foreign(&file, &key).unwrap(), "{edit}");
             if !edit.starts_with("CREATE") {
                 assert_eq!(open().load().unwrap(), StoredUsage::default(), "{edit}");
-                // It goes on, and is the gateway's own again.
+                // It continues, and is the gateway's own again.
                 open().save(&[used("a", 100, 10)], 3_000).unwrap();
                 assert_eq!(open().load().unwrap().usage, [used("a", 100, 10)], "{edit}");
                 assert!(!is_foreign(&file, &key).unwrap(), "{edit}");
             }
         }
-        // What is changed while the gateway runs is not vouched for by its next keeping.
+        // The next save does not authenticate changes by anybody else while the gateway runs.
         for edit in [
             "UPDATE usage SET used = 0 WHERE grant_id = 'b'",
             "INSERT INTO usage VALUES ('c', 100, 1)",
@@ -274,7 +276,7 @@ mod tests {
             drop(store);
             assert!(is_foreign(&file, &key).unwrap(), "{edit}");
         }
-        // Another gateway's, and another key.
+        // Another gateway's file, and another key.
         std::fs::write(&file, &whole).unwrap();
         std::fs::remove_file(folder.path().join("keys/acts.key")).unwrap();
         let other = AdminEventKey::make(&registry, &Vault::default()).unwrap();

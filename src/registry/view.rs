@@ -4,7 +4,7 @@ use super::{Client, Grant, Network};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// What a call needs of a grant. Equal lists are one list ([`super::lists`]).
+/// The part of a grant that a call needs. Equal lists are one list ([`super::lists`]).
 #[derive(Debug)]
 pub struct GrantView {
     /// Id.
@@ -13,7 +13,7 @@ pub struct GrantView {
     pub scopes: Arc<[String]>,
     /// Purposes.
     pub purposes: Arc<[String]>,
-    /// Answer fields.
+    /// Response fields.
     pub fields: Arc<[String]>,
     /// Networks that calls may come from; none: any.
     pub networks: Vec<Network>,
@@ -27,13 +27,13 @@ pub struct GrantView {
     pub not_before: i64,
     /// In force until.
     pub not_after: i64,
-    /// Whether a second person approved it: without that, it opens nothing that a contract calls sensitive, also where the
-    /// contract did not when it was granted.
+    /// Whether a second person approved it: without approval, it allows nothing that a contract marks as sensitive,
+    /// even if the contract did not when the grant was made.
     pub approved: bool,
 }
 
 impl GrantView {
-    /// Whether it works now.
+    /// Returns whether it is in force.
     pub fn in_force(&self, now: i64) -> bool {
         (self.not_before..self.not_after).contains(&now)
     }
@@ -62,11 +62,11 @@ impl From<&Grant> for GrantView {
 pub struct ClientView {
     /// The client.
     pub client: Client,
-    /// Its grants that are approved and not withdrawn, by id, which is by age: where several fit, the same one is always
-    /// taken. Their time is checked at each call.
+    /// Its grants that are approved and not withdrawn, by id, that is, by age: if several match, the same one is always
+    /// selected. Each call checks their time.
     pub grants: Box<[GrantView]>,
-    /// Which grants have a scope, by the scope's hash. A call looks at those of its scope alone, and a client's many
-    /// grants stay where they are: they are on some thirty cache lines, these on one or two.
+    /// The grants of each scope, by the scope's hash. A call reads only those of its scope and does not touch the
+    /// client's other grants: those are on about thirty cache lines, these on one or two.
     by_scope: Box<[(u32, u32)]>,
 }
 
@@ -82,7 +82,7 @@ impl ClientView {
         ClientView { client, grants: grants.into(), by_scope: by_scope.into() }
     }
 
-    /// Its grants that have a scope, the oldest first.
+    /// Returns its grants with a scope, the oldest first.
     pub fn granted(self: &Arc<Self>, scope: &str) -> impl Iterator<Item = Granted> {
         let hash = scope_hash(scope);
         let from = self.by_scope.partition_point(|(other, _)| *other < hash);
@@ -91,18 +91,18 @@ impl ClientView {
         grants.filter(move |granted| granted.scopes.iter().any(|one| one == scope))
     }
 
-    /// Its grant of this id, with the client.
+    /// Returns its grant of this id, with the client.
     pub fn granted_as(self: &Arc<Self>, id: &str) -> Option<Granted> {
         Granted::new(self, self.grants.iter().position(|grant| *grant.id == *id)?)
     }
 
-    /// Its grant of this id.
+    /// Returns its grant of this id.
     pub fn grant(&self, id: &str) -> Option<&GrantView> {
         self.grants.iter().find(|grant| *grant.id == *id)
     }
 }
 
-/// Only for finding: what is found is compared as text.
+/// Only for look-ups: results are compared as text.
 fn scope_hash(scope: &str) -> u32 {
     let hash = foldhash::fast::FixedState::default().hash_one(scope);
     hash as u32
@@ -121,7 +121,7 @@ impl Granted {
         Some(Granted { client: client.clone(), place })
     }
 
-    /// The id of the client that it is granted to.
+    /// Returns the id of the grant's client.
     pub fn client(&self) -> &str {
         &self.client.client.id
     }
@@ -131,7 +131,7 @@ impl std::ops::Deref for Granted {
     type Target = GrantView;
 
     fn deref(&self) -> &GrantView {
-        // `new` has seen that it is there.
+        // `new` has checked that it exists.
         &self.client.grants[self.place]
     }
 }

@@ -59,7 +59,7 @@ impl DevFolder {
     /// Lays a folder with the seeds' own ports.
     ///
     /// # Errors
-    /// [`PkiError`] where a certificate cannot be made or a file cannot be written.
+    /// [`PkiError`] if a certificate cannot be made or a file cannot be written.
     pub fn create(path: &Path) -> Result<Self, PkiError> {
         Self::lay(path, &PORTS, None)
     }

@@ -98,7 +98,7 @@ impl Sandbox {
     /// Starts a sandbox; when this returns, it answers.
     ///
     /// # Errors
-    /// [`SandboxError`] where an address cannot be bound or a certificate cannot be used.
+    /// [`SandboxError`] if an address cannot be bound or a certificate cannot be used.
     pub fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
         let province = Arc::new(Province::new(config.seed, config.people));
         let faults = Arc::new(Faults::default());

@@ -361,7 +361,7 @@ impl Metrics {
         self.connections.port(port)
     }
 
-    /// Counts a read that a second hub was asked for, too: in which fields its response differs; `None` where it has none.
+    /// Counts a read that a second hub was asked for, too: in which fields its response differs; `None` if it has none.
     pub fn shadowed(&self, source: &str, operation: &str, differing: Option<&BTreeSet<String>>) {
         let result = match differing {
             None => "failed",

@@ -7,7 +7,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-/// The JWK of a public key; `None` where its PEM cannot be read.
+/// The JWK of a public key; `None` if its PEM cannot be read.
 pub(super) fn jwk(key: &SigningKey) -> Option<Value> {
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(key.public_pem.as_bytes()).ok()?;
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);

@@ -181,7 +181,7 @@ fn scheme(value: &HeaderValue) -> String {
 }
 
 /// The client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is not looked at, since the certificate proves who
-/// asks. `None` where the header is no Basic credentials.
+/// asks. `None` if the header is no Basic credentials.
 fn basic_id(value: &HeaderValue) -> Option<String> {
     let (_, encoded) = value.to_str().ok().filter(|_| scheme(value) == "basic")?.split_once(' ')?;
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;

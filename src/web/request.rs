@@ -110,7 +110,7 @@ impl FromRequest<Arc<Web>> for WebRequest {
     }
 }
 
-/// A request's body; `None` where it is too large or breaks off.
+/// A request's body; `None` if it is too large or breaks off.
 async fn whole(mut body: Body) -> Option<Bytes> {
     let (mut kept, mut size) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {

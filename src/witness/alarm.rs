@@ -44,7 +44,7 @@ fn file(data: &Path) -> PathBuf {
     data.join("state/fork-alarm.json")
 }
 
-/// Returns the alarm that is not acknowledged yet; `None` where there is none. One that cannot be read still is an alarm.
+/// Returns the alarm that is not acknowledged yet; `None` if there is none. One that cannot be read still is an alarm.
 pub fn read(data: &Path) -> Option<ForkAlarm> {
     let path = file(data);
     let size = match std::fs::metadata(&path) {
@@ -63,7 +63,7 @@ pub fn read(data: &Path) -> Option<ForkAlarm> {
 }
 
 /// The SHA-256 of the alarm's file, in hexadecimal, as the event [`FORK_EVENT`](crate::exchange_log::file_acts::FORK_ACT) names it;
-/// `None` where there is no file.
+/// `None` if there is no file.
 ///
 /// # Errors
 /// It cannot be read, or is larger than any that was written.
@@ -77,7 +77,7 @@ pub fn digest_of_file(data: &Path) -> Result<Option<String>, LogError> {
 }
 
 /// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence. Gives the object of the event
-/// that tells of it in the log; `None` where nothing changed.
+/// that tells of it in the log; `None` if nothing changed.
 ///
 /// # Errors
 /// It cannot be written.

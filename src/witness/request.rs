@@ -27,7 +27,7 @@ impl AddCheckpoint {
         format!("old {}\n{proof}\n{}", self.old, self.note)
     }
 
-    /// As it is received; `None` where it has another form.
+    /// As it is received; `None` if it has another form.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, note) = text.split_once("\n\n")?;
         let mut lines = head.split('\n');

@@ -320,7 +320,7 @@ impl KnownLog {
         Ok(())
     }
 
-    /// The lines by the log's keys; `None` where there is none, or one does not verify.
+    /// The lines by the log's keys; `None` if there is none, or one does not verify.
     fn signatures<'n>(&self, note: &Note<'n>) -> Option<Vec<&'n str>> {
         let found: Result<Vec<_>, _> = self.verifiers.iter().map(|key| key.signatures(note)).collect();
         found.ok().map(|lines| lines.concat()).filter(|lines| !lines.is_empty())

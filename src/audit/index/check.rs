@@ -64,7 +64,7 @@ struct CellRow {
     bytes: Vec<u8>,
 }
 
-/// Recomputes the index of a data folder from its log; `None` where there is none. Calls `progress` with how many entries were
+/// Recomputes the index of a data folder from its log; `None` if there is none. Calls `progress` with how many entries were
 /// compared, of how many; where it says no, the rest is left out.
 ///
 /// # Errors
@@ -270,7 +270,7 @@ pub fn is_record_foreign(data: &Path, vault: &Vault) -> bool {
     verified(data, vault).is_none() || !serde_json::from_slice(&bytes).is_ok_and(whole)
 }
 
-/// When the index of a data folder was verified last; `None` where it never was, or what is kept of it was not kept by the gateway.
+/// When the index of a data folder was verified last; `None` if it never was, or what is kept of it was not kept by the gateway.
 pub fn verified(data: &Path, vault: &Vault) -> Option<LastVerification> {
     let record: VerificationRecord = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;
     let key = IndexKey::read(data, vault).ok()??;

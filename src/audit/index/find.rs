@@ -62,7 +62,7 @@ impl EntryPositions {
         }
     }
 
-    /// Keeps those of others; false where none is left.
+    /// Keeps those of others; false if none is left.
     fn keep(&mut self, others: &Self) -> bool {
         self.0.iter_mut().zip(&others.0).for_each(|(word, other)| *word &= other);
         self.0.iter().any(|word| *word != 0)

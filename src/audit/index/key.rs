@@ -34,7 +34,7 @@ impl IndexKey {
         MacKey::open(&path(data), vault).map(IndexKey).map_err(named)
     }
 
-    /// The key of a data folder; `None` where there is none.
+    /// The key of a data folder; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read or unsealed.

@@ -84,7 +84,7 @@ pub enum CellFault {
 }
 
 impl SearchIndex {
-    /// Opens the index of a data folder for reading; `None` where there is none that can be used: then the log itself is read.
+    /// Opens the index of a data folder for reading; `None` if there is none that can be used: then the log itself is read.
     pub fn read(data: &Path, vault: &Vault) -> Option<Self> {
         let path = index_path(data);
         let key = match IndexKey::read(data, vault) {

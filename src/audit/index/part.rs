@@ -222,7 +222,7 @@ impl PartBuilder {
         }
     }
 
-    /// Adds a smaller part, cell by cell; `None` where one is missing or cannot be read.
+    /// Adds a smaller part, cell by cell; `None` if one is missing or cannot be read.
     pub fn part(&mut self, smaller: IndexPart, mut cell: impl FnMut(u16) -> Option<Vec<u8>>) -> Option<()> {
         let offset = u16::try_from(smaller.entries().start - self.part.entries().start).ok()?;
         for bucket in 0..smaller.buckets() {

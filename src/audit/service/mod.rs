@@ -171,7 +171,7 @@ impl Audit {
     /// Whether a caller may call a method, before its message is read.
     ///
     /// # Errors
-    /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` where there is no such method.
+    /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
     pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
         match &self.host {

@@ -48,7 +48,7 @@ enum ReceiptEntry {
     NotIndexed,
 }
 
-/// When an exchange id was made (RFC 9562, section 5.7), in milliseconds; `None` where it is no UUIDv7.
+/// When an exchange id was made (RFC 9562, section 5.7), in milliseconds; `None` if it is no UUIDv7.
 fn made_ms(id: &[u8; 16]) -> Option<u64> {
     let uuid = uuid::Uuid::from_bytes(*id);
     let (seconds, nanos) = (uuid.get_version_num() == 7).then(|| uuid.get_timestamp())??.to_unix();
@@ -176,7 +176,7 @@ impl Audit {
         }
     }
 
-    /// Waits until so many entries are sealed; false where that was so from the beginning, or does not come.
+    /// Waits until so many entries are sealed; false if that was so from the beginning, or does not come.
     async fn sealed(&self, size: u64) -> bool {
         let mut sealed = self.host.watch_sealed();
         if *sealed.borrow_and_update() >= size {

@@ -35,7 +35,7 @@ pub fn about(session: &Session, filter: &Filter) -> Result<CompleteListing<Found
     entries::newest(session, filter, usize::MAX, exchange)
 }
 
-/// The published checkpoint, checked with the log's key; `None` where none counts yet.
+/// The published checkpoint, checked with the log's key; `None` if none counts yet.
 pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
     let got = session.read(session.audit().get_checkpoint(api::GetCheckpointRequest {}))?;
     if got.checkpoint.is_empty() {

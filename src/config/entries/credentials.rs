@@ -3,7 +3,7 @@
 use crate::config::reader::Table;
 use crate::drivers::credentials::{Credentials, HashedBasic, Lgsp, LoginSession, OAuth2, UsernameToken};
 
-/// Reads a table of credentials, and refuses keys that its kind does not have; `None` where something is wrong with it.
+/// Reads a table of credentials, and refuses keys that its kind does not have; `None` if something is wrong with it.
 pub(super) fn read(table: &Table<'_>) -> Option<Credentials> {
     let credentials = read_credentials(table);
     table.refuse_unknown();

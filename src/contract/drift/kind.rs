@@ -71,7 +71,7 @@ impl DriftPolicy {
         }
     }
 
-    /// Returns the policy of a contract; `None` where it has none.
+    /// Returns the policy of a contract; `None` if it has none.
     pub fn of(said: options::DriftPolicy) -> Option<Self> {
         match said {
             options::DriftPolicy::Unspecified => None,

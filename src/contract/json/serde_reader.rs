@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::fmt;
 
-/// Reads a document; `None` where this reader does not, whatever the reason: not well-formed, a name that stands twice, nested too
+/// Reads a document; `None` if this reader does not, whatever the reason: not well-formed, a name that stands twice, nested too
 /// deeply, a number that no float holds.
 pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
     let floats = RefCell::new(Floats { bytes, at: 0, given: 0 });

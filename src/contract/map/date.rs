@@ -197,7 +197,7 @@ impl Notation {
         out
     }
 
-    /// Reads a text in this notation; `None` where it is another notation or no date of the calendar.
+    /// Reads a text in this notation; `None` if it is another notation or no date of the calendar.
     pub fn read(&self, text: &str) -> Option<DateParts> {
         let mut parts = DateParts::default();
         let mut time = (0, 0, 0);
@@ -316,7 +316,7 @@ impl DateParts {
         parts.is_valid(Precision::Time).then_some(parts)
     }
 
-    /// Unix time in seconds of this local time; `None` where that is outside the years 1 to 9999, in which protobuf's timestamps
+    /// Unix time in seconds of this local time; `None` if that is outside the years 1 to 9999, in which protobuf's timestamps
     /// are.
     pub fn to_unix(self) -> Option<i64> {
         let (hour, minute, second) = self.time.unwrap_or_default();
@@ -337,7 +337,7 @@ impl DateParts {
         stands_for_none(self) || local().is_some_and(|local| stands_for_none(&local))
     }
 
-    /// A date of which each part stands for itself; empty or 0 is not known. `None` where nothing is.
+    /// A date of which each part stands for itself; empty or 0 is not known. `None` if nothing is.
     pub fn of_texts(parts: [Option<String>; 3]) -> Option<Result<Self, ()>> {
         let number = |part: &Option<String>| match part.as_deref().map(str::trim) {
             None | Some("") => Some(0),

@@ -44,7 +44,7 @@ pub struct Layout<'a> {
 /// Maps a checked request to the source's document, parameters and headers.
 ///
 /// # Errors
-/// [`MapError::Request`] for a value that has no form at the source, [`MapError::SettingMissing`] where the connection entry lacks a
+/// [`MapError::Request`] for a value that has no form at the source, [`MapError::SettingMissing`] if the connection entry lacks a
 /// setting.
 pub fn write(
     operation: &Operation,
@@ -203,7 +203,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The value of a request field, by path, as the source has it; `None` where it is not given.
+    /// The value of a request field, by path, as the source has it; `None` if it is not given.
     fn at(&self, plan: &MessagePlan, message: &DynamicMessage, path: &str) -> Result<Option<Value>, MapError> {
         let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
         let Some(field) = plan.field(head).filter(|field| message.has_field(&field.field)) else { return Ok(None) };
@@ -403,7 +403,7 @@ fn write_date<'p>(
     Ok(())
 }
 
-/// Reads a `PartialDate` or a `Timestamp`; `None` where it is no date of the calendar.
+/// Reads a `PartialDate` or a `Timestamp`; `None` if it is no date of the calendar.
 pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> {
     let number = |index: u32| date.get_field_by_number(index);
     if matches!(kind, FieldKind::Time(_)) {

@@ -17,7 +17,7 @@ pub(super) struct EventNote<'n> {
 }
 
 impl EventNote<'_> {
-    /// Writes the event, in as many rows as there will be entries. Within an exclusive write transaction.
+    /// Writes the event, in as many rows as it needs entries. Within an exclusive write transaction.
     pub(super) fn write(
         &self,
         connection: &Connection,
@@ -65,7 +65,7 @@ fn number(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// The last place in the sequence that was given to any event, whether it is still here or not.
+/// Returns the last number of the sequence that was given to any event, whether its row still exists or not.
 fn last(connection: &Connection) -> Result<u64, RegistryError> {
     let sql = "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'acts'
                UNION ALL SELECT MAX(seq) FROM acts)";
@@ -73,7 +73,7 @@ fn last(connection: &Connection) -> Result<u64, RegistryError> {
     Ok(last.unsigned_abs())
 }
 
-/// Has the next event noted behind this place at least.
+/// Sets the minimum number of the next event to one after this.
 pub(super) fn note_after(connection: &Connection, sequence: u64) -> Result<(), RegistryError> {
     if last(connection)? < sequence {
         let sequence = number(sequence);
@@ -90,7 +90,7 @@ pub(super) fn adopt(connection: &Connection, key: &AdminEventKey) -> Result<(), 
         Ok((row.get::<_, i64>("seq")?, whole(row).map(|(event, changes, _)| (event, changes))))
     })?;
     for (sequence, row) in rows {
-        // One that cannot be read is refused later, and reported.
+        // A row that cannot be read is refused later, and reported.
         if let Some((event, changes)) = row {
             let code = key.code(Origin::Upgraded, &event, &changes);
             connection.execute("UPDATE acts SET code = ?2 WHERE seq = ?1", params![sequence, code.as_slice()])?;
@@ -99,12 +99,13 @@ pub(super) fn adopt(connection: &Connection, key: &AdminEventKey) -> Result<(), 
     Ok(())
 }
 
-/// Rows that are returned at once: each may be as large as an entry.
+/// Maximum number of rows that are returned at once: each may be as large as an entry.
 const HANDED_OVER: i64 = 200;
-/// Rows of events that a comparison reads. More of them wait only where no gateway runs; what they changed counts as not logged.
+/// Rows of events that a comparison reads. More of them wait only if no gateway runs; their changes count as not
+/// logged.
 const COMPARED: i64 = 100_000;
 
-/// The oldest rows behind a place in the sequence.
+/// Returns the oldest rows after a number in the sequence.
 pub(super) fn noted(
     connection: &Connection,
     key: &AdminEventKey,
@@ -122,7 +123,7 @@ pub(super) fn all_noted(
     read(connection, "SELECT * FROM acts ORDER BY seq LIMIT ?1", [COMPARED], |row| checked(row, key))
 }
 
-/// How many rows there are up to a place in the sequence, and the first of them.
+/// Returns the number of rows up to a number in the sequence, and the first of them.
 pub(super) fn left(
     connection: &Connection,
     key: &AdminEventKey,
@@ -144,7 +145,7 @@ fn read<T>(
     super::all(connection, sql, params, read)
 }
 
-/// A row as an event, the text of its changes, and its code; `None` where it cannot be read as one.
+/// Reads a row as an event, the text of its changes, and its code; `None` if it cannot be read as one.
 fn whole(row: &Row<'_>) -> Option<(AdminEvent, String, Vec<u8>)> {
     let changes: String = row.get("changes").ok()?;
     let event = AdminEvent {
@@ -173,7 +174,7 @@ fn checked(row: &Row<'_>, key: Option<&AdminEventKey>) -> rusqlite::Result<Logge
     })
 }
 
-/// Describes a row that is no event.
+/// Describes a row that is not an event.
 fn unreadable(row: &Row<'_>) -> rusqlite::Result<RefusedEvent> {
     let text = |column: &str| match row.get_ref(column) {
         Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),

@@ -1,6 +1,6 @@
-//! A registry of an older version, whose acts in the log did not hold what they changed: everything is restated once, so
-//! that the registry can be recomputed from the log alone from here on. The gateway takes this into the log only where the log
-//! has nothing of a registry yet.
+//! A registry of an older version, whose events in the log did not hold their changes: everything is restated once, so
+//! that from then on the registry can be recomputed from the log alone. The gateway logs this only if the log has no
+//! registry yet.
 
 use super::super::admin_event::{MAX_CHANGES_BYTES, ObjectChange};
 use super::super::{Actor, AdminEventKey, RegistryError, TokenRecord};
@@ -10,14 +10,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use serde::Serialize;
 use std::path::Path;
 
-/// The event that states an older version's registry as a whole, once in the life of a log.
+/// The event that records an older version's complete registry, once in the life of a log.
 pub const ADOPT_EVENT: &str = "registry.adopt";
 
-/// Events under way: a registry of a million grants is never in memory as a whole.
+/// Events in progress: a registry of a million grants is never in memory completely.
 struct RestatedEvents<'c> {
     connection: &'c Connection,
     key: &'c AdminEventKey,
-    /// The object of all its acts, by which they are known to belong together.
+    /// The object of all its events, which marks them as belonging together.
     object: String,
     changes: Vec<ObjectChange>,
     size: usize,
@@ -34,7 +34,7 @@ impl RestatedEvents<'_> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (id, record) = read(row)?;
-            // As if it had been there before: a record of an older version may be larger than new ones.
+            // Written as an unchanged record: a record of an older version may be larger than new ones.
             let change = ObjectChange::new(format!("{kind}:{id}"), Some(&record), Some(&record))?;
             let change = ObjectChange { before: "null".into(), ..change };
             self.size += change.size();
@@ -55,7 +55,7 @@ impl RestatedEvents<'_> {
     }
 }
 
-/// Restates everything, in acts of the gateway itself.
+/// Restates everything, as events of the gateway itself.
 pub(super) fn restate(connection: &Connection, issued: &Path, key: &AdminEventKey) -> Result<(), RegistryError> {
     let object = format!("registry:{}", uuid::Uuid::now_v7().simple());
     let mut restating = RestatedEvents { connection, key, object, changes: Vec::new(), size: 0 };
@@ -70,7 +70,7 @@ pub(super) fn restate(connection: &Connection, issued: &Path, key: &AdminEventKe
     };
     restating.table("token", "SELECT token, expires FROM revocations ORDER BY token", |row| {
         let (id, expires): (String, i64) = (row.get(0)?, row.get(1)?);
-        // Of one whose record is gone, what is known stands for it.
+        // If a token's record is gone, the known fields stand for it.
         let unknown = || TokenRecord { id: id.clone(), expires, ..TokenRecord::default() };
         let record = TokenRecord { revoked: true, ..token(&id).unwrap_or_else(unknown) };
         Ok((id, record))

@@ -1,4 +1,4 @@
-//! How a change that waits for a second person ends: approved, rejected, or over; and the first two people.
+//! How a pending change ends: approved, rejected, or expired; and the first two people.
 
 use super::super::admin_event::canonical_json;
 use super::super::pending::PENDING_S;
@@ -17,7 +17,7 @@ fn record<T: DeserializeOwned>(value: &Value) -> Result<T, RegistryError> {
         .map_err(|error| RegistryError::Store(format!("a change that waits cannot be read: {error}")))
 }
 
-/// The record as it is now; null where there is none.
+/// Returns the present record; null if there is none.
 fn current<T: Serialize>(found: Result<T, RegistryError>) -> Result<Value, RegistryError> {
     match found {
         Ok(record) => json(Some(&record)),
@@ -26,7 +26,7 @@ fn current<T: Serialize>(found: Result<T, RegistryError>) -> Result<Value, Regis
     }
 }
 
-/// Makes a change that waited, if what it was asked on is still so.
+/// Makes a pending change, if its object is unchanged since the request.
 pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, RegistryError> {
     store.change("change.approve", format!("change:{id}"), |changing| {
         let pending = read(changing, id)?;
@@ -54,7 +54,7 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<PendingChange, Re
     })
 }
 
-/// Ends a change that waits, unmade: by an approver, by who asked for it, or on the gateway's own host.
+/// Ends a pending change without making it: by an approver, by its requester, or on the gateway's own host.
 pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, RegistryError> {
     store.change("change.reject", format!("change:{id}"), |changing| {
         let pending = read(changing, id)?;
@@ -72,7 +72,7 @@ pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, Reg
     })
 }
 
-/// Grants that wait for longer than they may, by their ids, which begin with their time (UUIDv7).
+/// Returns grants that have waited for too long, by their ids, which begin with their time (UUIDv7).
 fn overdue(connection: &Connection) -> Result<Vec<Grant>, RegistryError> {
     let before_ms = u64::try_from((now() - PENDING_S).max(0)).unwrap_or_default() * 1_000;
     let sql = "SELECT * FROM grants WHERE NOT withdrawn AND needs_approval AND approved_by IS NULL
@@ -82,10 +82,10 @@ fn overdue(connection: &Connection) -> Result<Vec<Grant>, RegistryError> {
     Ok(grants.into_iter().filter(|grant| grant.pending_until() <= now).collect())
 }
 
-/// Ends those whose time is over; gives how many.
+/// Ends the expired ones; returns their number.
 pub(super) fn end(store: &SqliteStore) -> Result<usize, RegistryError> {
     let sql = "SELECT * FROM pending WHERE ends <= ?1 ORDER BY id";
-    // Looked at first: nothing is written where nothing ended.
+    // Checked first: nothing is written if nothing expired.
     let over = |connection: &Connection| Ok((all(connection, sql, [now()], read_pending)?, overdue(connection)?));
     let (changes, grants) = store.readers.read(over)?;
     if changes.is_empty() && grants.is_empty() {

@@ -1,5 +1,5 @@
-//! One change of the registry: what it does to the tables, what gateways must read again, and the note of it for the
-//! exchange log, all of it or nothing.
+//! One change of the registry: its effect on the tables, what gateways must read again, and its event for the exchange
+//! log, all in one transaction.
 
 use super::super::admin_event::ObjectChange;
 use super::super::{Actor, RegistryError};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::collections::HashSet;
 use std::ops::Deref;
 
-/// What a change touched, and gateways must read again.
+/// What a change touched; gateways must read it again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum TouchedObjects {
     /// A client, with its grants.
@@ -19,19 +19,19 @@ pub(super) enum TouchedObjects {
     Token(String),
     /// Signing keys.
     Keys,
-    /// Those who administer.
+    /// Staff.
     Staff,
 }
 
-/// Changes that are remembered: a gateway that is further behind reads everything.
+/// Number of changes that are remembered: a gateway that is further behind reads everything.
 pub(super) const REMEMBERED: i64 = 100_000;
 
-/// A change under way.
+/// A change in progress.
 pub(super) struct Changing<'c> {
     connection: &'c Connection,
-    /// Who makes it.
+    /// The actor.
     pub(super) actor: &'c Actor,
-    /// Why, in their words.
+    /// The actor's justification.
     pub(super) justification: &'c str,
     changes: Vec<ObjectChange>,
     touched: HashSet<TouchedObjects>,
@@ -47,12 +47,12 @@ impl Deref for Changing<'_> {
 }
 
 impl Changing<'_> {
-    /// Gateways must read this again.
+    /// Records that gateways must read this again.
     pub(super) fn touch(&mut self, touched: TouchedObjects) {
         self.touched.insert(touched);
     }
 
-    /// Notes a record as it was and as it is now.
+    /// Records an object's record before and after.
     pub(super) fn record<T: Serialize>(
         &mut self,
         kind: &str,
@@ -64,14 +64,14 @@ impl Changing<'_> {
         Ok(())
     }
 
-    /// Notes who approved it: who makes it.
+    /// Records the actor as the approver.
     pub(super) fn approved(&mut self) {
         self.approved_by = self.actor.to_string();
     }
 }
 
 impl SqliteStore {
-    /// One change and the note of it, both or neither: the note goes into the exchange log from here.
+    /// Makes one change and records its event in one transaction: the event goes into the exchange log from here.
     pub(super) fn change<T>(
         &self,
         event: &str,
@@ -109,7 +109,7 @@ impl SqliteStore {
         Ok(done)
     }
 
-    /// Logs an admin event that changes nothing here: it goes into the exchange log as every other one.
+    /// Logs an admin event that changes nothing here: it goes into the exchange log like every other one.
     ///
     /// # Errors
     /// The store cannot be written.

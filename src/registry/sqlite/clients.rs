@@ -9,12 +9,12 @@ use super::rows::{list, read_client, read_grant};
 use super::{CLIENT, SqliteStore, all, must_be_new, one, pending};
 use rusqlite::params;
 
-/// A client as it is now, retired ones included.
+/// Returns the present record of a client, retired ones included.
 pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Client, RegistryError> {
     one(changing, CLIENT, "client", id, read_client)
 }
 
-/// A client that is not retired.
+/// Returns a client that is not retired.
 pub(super) fn read_living(changing: &Changing<'_>, id: &str) -> Result<Client, RegistryError> {
     match read(changing, id)? {
         Client { retired: true, .. } => Err(RegistryError::Unknown("client", id.to_owned())),
@@ -22,7 +22,7 @@ pub(super) fn read_living(changing: &Changing<'_>, id: &str) -> Result<Client, R
     }
 }
 
-/// Notes what became of a client.
+/// Records the change of a client.
 fn changed(changing: &mut Changing<'_>, before: &Client) -> Result<(), RegistryError> {
     let after = read(changing, &before.id)?;
     changing.touch(TouchedObjects::Client(before.id.clone()));
@@ -44,7 +44,7 @@ pub(super) fn add(store: &SqliteStore, client: &Client) -> Result<(), RegistryEr
     })
 }
 
-/// Puts agency, contact and names of a client in place of the ones before.
+/// Replaces agency, contact and names of a client.
 pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), RegistryError> {
     let before = read_living(changing, &client.id)?;
     let names = identities::hold(changing, IdentityKind::Client, &client.id, &client.names)?;
@@ -53,8 +53,8 @@ pub(super) fn put(changing: &mut Changing<'_>, client: &Client) -> Result<(), Re
     changed(changing, &before)
 }
 
-/// Whether a client has a grant, approved or not, that needs approval, or a change of a grant that waits for it: what was
-/// approved, or is to be, is who holds it.
+/// Returns whether a client has a grant, approved or not, that needs approval, or a pending change of such a grant: the
+/// approval depends on who the client is.
 fn is_sensitive(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval)
                OR EXISTS (SELECT 1 FROM pending JOIN grants ON pending.object = 'grant:' || grants.id
@@ -82,7 +82,7 @@ pub(super) fn suspend(store: &SqliteStore, id: &str) -> Result<(), RegistryError
     store.change("client.suspend", format!("client:{id}"), |changing| put_suspended(changing, id, true))
 }
 
-/// Whether a client would have a right on sensitive data again as soon as it may call.
+/// Returns whether a client would have a right on sensitive data again as soon as it may call.
 fn has_approved(changing: &Changing<'_>, id: &str) -> Result<bool, RegistryError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM grants WHERE client = ?1 AND NOT withdrawn AND needs_approval
                AND approved_by IS NOT NULL AND not_after > ?2)";
@@ -125,7 +125,7 @@ pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError>
     })
 }
 
-/// Revokes what a client was issued before a time.
+/// Revokes the client's tokens that were issued before a time.
 pub(super) fn revoke_tokens(store: &SqliteStore, id: &str, issued_before: i64) -> Result<(), RegistryError> {
     store.change("token.revoke", format!("client:{id}"), |changing| {
         let before = read_living(changing, id)?;

@@ -14,14 +14,14 @@ pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Grant, RegistryE
     one(changing, "SELECT * FROM grants WHERE id = ?1", "grant", id, read_grant)
 }
 
-/// Notes what became of a grant.
+/// Records the change of a grant.
 fn changed(changing: &mut Changing<'_>, before: Option<&Grant>, id: &str) -> Result<(), RegistryError> {
     let after = read(changing, id)?;
     changing.touch(TouchedObjects::Client(after.client.clone()));
     changing.record("grant", id, before, Some(&after))
 }
 
-/// The columns of what a grant allows.
+/// The columns of a grant's terms.
 const TERMS: [&str; 11] = [
     "scopes",
     "purposes",
@@ -101,8 +101,8 @@ pub(super) fn approve(store: &SqliteStore, id: &str) -> Result<(), RegistryError
     })
 }
 
-/// Puts a grant in place of the one before. A change that was approved makes it one that was asked for and approved by
-/// those two, unless the grant itself still waits.
+/// Replaces a grant. An approved change records the requester and the approver of the change as those of the grant,
+/// unless the grant itself is still pending.
 pub(super) fn put(
     changing: &mut Changing<'_>,
     grant: &Grant,
@@ -139,7 +139,7 @@ pub(super) fn change(store: &SqliteStore, grant: &Grant) -> Result<ChangeOutcome
         if before.withdrawn {
             return Err(RegistryError::Unknown("grant that is not withdrawn", grant.id.clone()));
         }
-        // Only what may be changed: whose it is and who approved it are not.
+        // Only the fields that may change: client and approver may not.
         let after = Grant {
             client: before.client.clone(),
             requested_by: before.requested_by.clone(),

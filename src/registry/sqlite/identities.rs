@@ -1,5 +1,5 @@
-//! Who holds which certificate name: each name belongs to one client or one person, retired clients and removed people
-//! included. The key of the table says so for every writer, in whichever process.
+//! Owners of certificate names: each name belongs to one client or one person, including retired clients and removed
+//! people. The table's key enforces this for every writer, in every process.
 
 use super::super::RegistryError;
 use super::super::name::canonical_names;
@@ -7,7 +7,7 @@ use super::all;
 use super::rows::{list, read_list};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Whose names are put down.
+/// The kind of owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IdentityKind {
     Client,
@@ -23,8 +23,8 @@ impl IdentityKind {
     }
 }
 
-/// Puts down a holder's names in place of the ones before; gives them in canonical form. A name of anybody else is
-/// refused, and the change with it.
+/// Replaces an owner's names; returns them in canonical form. A name of another owner is refused, together with the
+/// change.
 pub(super) fn hold(
     connection: &Connection,
     kind: IdentityKind,
@@ -43,7 +43,7 @@ pub(super) fn hold(
     Ok(names)
 }
 
-/// Refuses names that anybody else holds now: a change that waits could never be made.
+/// Refuses names that belong to another owner now: such a pending change could never be made.
 pub(super) fn must_be_free(
     connection: &Connection,
     kind: IdentityKind,
@@ -59,13 +59,13 @@ pub(super) fn must_be_free(
     Ok(())
 }
 
-/// Who holds a canonical name, as `kind:id`.
+/// Returns the owner of a canonical name, as `kind:id`.
 fn holder(connection: &Connection, name: &str) -> Result<Option<String>, RegistryError> {
     let sql = "SELECT kind || ':' || id FROM identities WHERE name = ?1";
     Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
 }
 
-/// Who holds these canonical names now, each holder once. People who were removed hold none.
+/// Returns the present owners of these canonical names, each once. Removed people own none.
 pub(super) fn holders(connection: &Connection, names: &[String]) -> Result<Vec<String>, RegistryError> {
     let mut holders = Vec::new();
     for name in names {
@@ -84,8 +84,8 @@ pub(super) fn holders(connection: &Connection, names: &[String]) -> Result<Vec<S
     Ok(holders)
 }
 
-/// Fills the table from clients and staff of an older file. A name that two of them have cannot be given to either
-/// without a person who decides: the file is refused and says whose name it is.
+/// Fills the table from clients and staff of an older file. If two of them have one name, a person must decide: the
+/// file is refused, and the error names the owners.
 pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {
     for kind in [IdentityKind::Client, IdentityKind::Staff] {
         let table = if kind == IdentityKind::Client { "clients" } else { "staff" };

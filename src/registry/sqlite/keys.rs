@@ -10,7 +10,7 @@ fn read(changing: &Changing<'_>, kid: &str) -> Result<SigningKey, RegistryError>
     one(changing, "SELECT * FROM keys WHERE kid = ?1", "key", kid, read_key)
 }
 
-/// Sets the end of the belief in a key.
+/// Sets the end of the trust in a key.
 fn end(changing: &mut Changing<'_>, before: &SigningKey, until: i64) -> Result<(), RegistryError> {
     changing.execute("UPDATE keys SET believed_until = ?2 WHERE kid = ?1", params![before.kid, until])?;
     let after = read(changing, &before.kid)?;

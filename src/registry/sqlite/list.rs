@@ -1,5 +1,6 @@
-//! Listings, filtered and paged in SQL. Conditions that an index answers select the rows; those that depend on the time
-//! are looked at row by row, for [`MAX_LOOKED_AT`] rows a page, so that no page takes long however few rows it finds.
+//! Listings, filtered and paged in SQL. Conditions with an index select the rows; conditions that depend on the time
+//! are checked row by row, for at most [`MAX_LOOKED_AT`] rows a page, so that no page takes long however few rows it
+//! finds.
 
 use super::super::{
     Client, ClientFilter, ClientState, Grant, GrantFilter, GrantState, ListPage, MAX_LIFETIME, Page, RegistryError,
@@ -8,7 +9,7 @@ use super::super::{
 use super::rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
-/// Rows that are looked at for one page: about 40 ms of tokens.
+/// Maximum number of rows that are checked for one page: about 40 ms of tokens.
 const MAX_LOOKED_AT: usize = 20_000;
 /// After every id: ids are ASCII.
 const LAST: &str = "\u{10FFFF}";
@@ -29,7 +30,7 @@ pub(super) const ISSUED_INDEXES: &str = "
     CREATE INDEX IF NOT EXISTS tokens_of_client ON tokens(client, id);
     CREATE INDEX IF NOT EXISTS tokens_ended ON tokens(expires);";
 
-/// Issued tokens with whether they were revoked, by themselves or with all of their client's.
+/// Issued tokens, and whether they were revoked, by themselves or with all of their client's tokens.
 pub(super) const TOKENS: &str = "SELECT tokens.*,
         EXISTS (SELECT 1 FROM revocations WHERE token = tokens.id)
         OR EXISTS (SELECT 1 FROM clients WHERE id = tokens.client AND (retired OR tokens_from > tokens.issued))
@@ -38,9 +39,9 @@ pub(super) const TOKENS: &str = "SELECT tokens.*,
 /// A listing: its rows are `select WHERE conditions AND rest`, by id.
 struct Listing<'l> {
     select: &'l str,
-    /// Conditions that an index answers.
+    /// Conditions with an index.
     conditions: Vec<&'l str>,
-    /// What is looked at row by row.
+    /// Conditions that are checked row by row.
     rest: Option<&'l str>,
     /// Whether the greatest id comes first.
     newest_first: bool,
@@ -48,7 +49,7 @@ struct Listing<'l> {
 }
 
 impl Listing<'_> {
-    /// A page of it. The last of its conditions must be `id < ?` or `id > ?`, with the last of the parameters.
+    /// Returns a page of it. The last of its conditions must be `id < ?` or `id > ?`, with the last of the parameters.
     fn page<T>(
         self,
         connection: &Connection,
@@ -104,8 +105,8 @@ pub(super) fn clients(
     if agency.is_empty() {
         conditions.push("id > ?1");
     } else {
-        // One range of the index: from `H49` to before `H49/`; `/` follows `.`, and between them stands nothing else of
-        // the agency's but what the last condition leaves out.
+        // One range of the index: from `H49` to before `H49/`; `/` follows `.`, and nothing else of the agency's is
+        // between them except what the last condition excludes.
         conditions.push("agency >= ?1 AND agency < ?1 || '/'");
         conditions.push("(agency = ?1 OR substr(agency, 1, length(?2)) = ?2)");
         conditions.push("id > ?3");
@@ -194,8 +195,8 @@ pub(super) fn tokens(
     listing.page(connection, page.max, read_token, |token| &token.id)
 }
 
-/// No token in force has a smaller id: ids begin with the time of issue (UUIDv7), and none begins later than a longest
-/// life after it, or lives longer than one. An hour is forgiven: clocks are set back.
+/// No token in force has a smaller id: ids begin with the time of issue (UUIDv7), and no token begins later than the
+/// longest lifetime after it, or lives longer than one. An hour is added as tolerance: clocks are set back.
 fn in_force_from(now: i64) -> String {
     let from_ms = (now - 2 * MAX_LIFETIME.as_secs() as i64 - 3_600).max(0) * 1_000;
     format!("{:08x}-{:04x}", from_ms >> 16, from_ms & 0xffff)
@@ -218,7 +219,7 @@ mod tests {
         Client { id: id.into(), agency: agency.into(), names: vec![format!("{id}.example")], ..Client::default() }
     }
 
-    /// A token issued so long ago.
+    /// A token that was issued this long ago.
     fn token(number: usize, client: &str, ago_s: i64, lifetime_s: i64) -> TokenRecord {
         let issued = now() - ago_s;
         let ms = (issued * 1_000).unsigned_abs();
@@ -260,7 +261,7 @@ mod tests {
         let (_folder, store) = store();
         store.add_client(&client("shop", "H49")).unwrap();
         store.add_client(&client("other", "H49")).unwrap();
-        // The oldest is in force, and so is the newest; between them lie more than are looked at for one page.
+        // The oldest and the newest are in force; between them are more than one page checks.
         let mut all: Vec<TokenRecord> = vec![token(0, "shop", 80_000, 86_400)];
         all.extend((1..=MAX_LOOKED_AT + 10).map(|number| token(number, "shop", 70_000, 60)));
         all.push(token(1_000_000, "shop", 10, 3_600));

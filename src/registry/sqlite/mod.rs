@@ -37,24 +37,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The name of the registry's file in a data folder.
 pub const FILE: &str = "registry.sqlite";
 
-/// The SQLite store, in the name of whoever changes something. Cheap to clone.
+/// The SQLite store, in the name of one actor. Cheap to clone.
 ///
-/// Who follows changes has a connection that nobody else takes, readers have theirs, and so has each file's writer: none
-/// waits for another (SQLite's write-ahead log lets readers and one writer work side by side).
+/// The follower of changes has a dedicated connection, readers have theirs, and so has each file's writer: none waits
+/// for another (SQLite's write-ahead log lets readers and one writer work side by side).
 #[derive(Clone)]
 pub struct SqliteStore {
     path: Arc<Path>,
-    /// Vouches for events on their way into the log.
+    /// Authenticates events on their way into the log.
     key: AdminEventKey,
     /// Writes the registry.
     connection: Arc<Mutex<Connection>>,
     /// Writes issued tokens.
     issued: Arc<Mutex<Connection>>,
     readers: Arc<Readers>,
-    /// Reads what changed, with the lists of texts that it has seen.
+    /// Reads changes, with the lists of texts that it has seen.
     follower: Arc<Mutex<(Connection, Lists)>>,
     actor: Arc<Actor>,
-    /// Why, in the words of who changes something.
+    /// The actor's justification.
     justification: Arc<str>,
 }
 
@@ -65,7 +65,7 @@ impl From<rusqlite::Error> for RegistryError {
 }
 
 impl SqliteStore {
-    /// Opens or makes the file, where no secret seals the keys.
+    /// Opens or creates the file, if no secret seals the keys.
     ///
     /// # Errors
     /// As for [`SqliteStore::open_with`].
@@ -73,7 +73,7 @@ impl SqliteStore {
         Self::open_with(path, &Vault::default())
     }
 
-    /// Opens or makes the file. The key of events beside it is sealed by this vault.
+    /// Opens or creates the file. This vault seals the key of events beside it.
     ///
     /// # Errors
     /// The file or the key cannot be used, or the file is of a later version.
@@ -82,7 +82,7 @@ impl SqliteStore {
             crate::keyfile::private_folder(folder)
                 .map_err(|error| RegistryError::Store(format!("{}: {error}", folder.display())))?;
         }
-        // A file gets its key when it is made, and none that is gone is replaced unasked.
+        // A file gets its key when it is created; a lost key is replaced only by command.
         let key =
             if schema::is_made(path)? { AdminEventKey::open(path, vault) } else { AdminEventKey::make(path, vault) }?;
         let connection = schema::registry(path, &key)?;
@@ -101,22 +101,22 @@ impl SqliteStore {
         })
     }
 
-    /// The registry's file.
+    /// Returns the path of the registry's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The key that vouches for its acts.
+    /// Returns the key that authenticates its events.
     pub fn key(&self) -> &AdminEventKey {
         &self.key
     }
 
-    /// The same store, for changes in another's name.
+    /// Returns the same store, for changes in another actor's name.
     pub fn acting_as(&self, actor: Actor) -> Self {
         SqliteStore { actor: Arc::new(actor), ..self.clone() }
     }
 
-    /// In whose name changes are made.
+    /// Returns the actor of its changes.
     pub fn actor(&self) -> &Actor {
         &self.actor
     }
@@ -154,7 +154,7 @@ fn all<T>(
     Ok(connection.prepare_cached(sql)?.query_map(params, read)?.collect::<Result<_, _>>()?)
 }
 
-/// One row, which must be there.
+/// Returns one row, which must exist.
 fn one<T>(
     connection: &Connection,
     sql: &str,
@@ -166,7 +166,7 @@ fn one<T>(
     found.ok_or_else(|| RegistryError::Unknown(what, id.to_owned()))
 }
 
-/// Refuses an id that is taken: who holds it keeps their names.
+/// Refuses a taken id: its holder keeps their names.
 fn must_be_new(connection: &Connection, sql: &str, what: &'static str, id: &str) -> Result<(), RegistryError> {
     match connection.query_row(sql, [id], |row| row.get(0))? {
         true => Err(RegistryError::Exists(what, id.to_owned())),
@@ -174,7 +174,7 @@ fn must_be_new(connection: &Connection, sql: &str, what: &'static str, id: &str)
     }
 }
 
-/// A key that is taken already is told as such, a client that does not exist too.
+/// Reports a key that is already taken, or a client that does not exist, as such.
 fn constraint(error: rusqlite::Error, what: &'static str, id: &str, client: &str) -> RegistryError {
     match error.sqlite_error().map(|inner| inner.extended_code) {
         Some(rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => RegistryError::Exists(what, id.to_owned()),
@@ -196,7 +196,7 @@ impl Store for SqliteStore {
         // One transaction: the parts belong to one moment.
         let moment = connection.transaction()?;
         let revision = revision(&moment)?;
-        // Where the file is an older one, or a change is missing, nothing short of everything is believed.
+        // If the file is an older one, or a change is missing, the complete registry is read again.
         match after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)) {
             Some(after)
                 if (0..REMEMBERED).contains(&revision.saturating_sub(after))
@@ -328,7 +328,7 @@ impl Store for SqliteStore {
 
     fn revoke_client_tokens(&self, client: &str) -> Result<u64, RegistryError> {
         let before = self.client(client)?.tokens_from;
-        // Those of this second too; one issued later in it begins with the next.
+        // Including tokens of this second; a token issued later in it begins with the next.
         clients::revoke_tokens(self, client, now() + 1)?;
         // Counted afterwards: a client may have a million, and the revocation does not wait for that.
         let sql = "SELECT COUNT(*) FROM tokens WHERE client = ?1 AND issued >= ?2 AND expires > ?3

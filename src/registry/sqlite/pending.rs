@@ -1,4 +1,4 @@
-//! Changes that wait for a second person. How they end is in `approval`.
+//! Pending changes. `approval` defines how they end.
 
 use super::super::admin_event::canonical_json;
 use super::super::pending::{MAX_PENDING, MAX_PENDING_OF_ONE, PENDING_S};
@@ -29,13 +29,13 @@ pub(super) fn read_pending(row: &Row<'_>) -> rusqlite::Result<PendingChange> {
     })
 }
 
-/// Those that wait, oldest first, after an id, at most so many.
+/// Returns pending changes, oldest first, after an id, at most `most`.
 pub(super) fn list(connection: &Connection, after: &str, most: usize) -> Result<Vec<PendingChange>, RegistryError> {
     let sql = "SELECT * FROM pending WHERE id > ?1 AND ends > ?2 ORDER BY id LIMIT ?3";
     all(connection, sql, params![after, now(), i64::try_from(most).unwrap_or(i64::MAX)], read_pending)
 }
 
-/// Who asked, as it is stored with what waits for another person.
+/// Returns the requester in the form in which a pending change stores it.
 pub(super) fn requester(actor: &Actor) -> Result<String, RegistryError> {
     serde_json::to_string(actor).map_err(|error| RegistryError::Store(error.to_string()))
 }
@@ -44,7 +44,7 @@ pub(super) fn json<T: Serialize>(record: Option<&T>) -> Result<Value, RegistryEr
     serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
-/// Changes and grants that wait, of one requester or of all.
+/// Counts pending changes and grants, of one requester or of all.
 const COUNT: &str = "SELECT (SELECT COUNT(*) FROM pending WHERE ends > ?2 AND (?1 = '' OR requested_by = ?1))
     + (SELECT COUNT(*) FROM grants WHERE NOT withdrawn AND needs_approval AND approved_by IS NULL AND not_after > ?2
        AND (?1 = '' OR requested_by = ?1))";
@@ -53,12 +53,12 @@ fn count_of(connection: &Connection, requester: &str) -> Result<i64, RegistryErr
     Ok(connection.prepare_cached(COUNT)?.query_row(params![requester, now()], |row| row.get(0))?)
 }
 
-/// How many changes and grants wait.
+/// Returns the number of pending changes and grants.
 pub(super) fn count(connection: &Connection) -> Result<u64, RegistryError> {
     Ok(count_of(connection, "")?.unsigned_abs())
 }
 
-/// Refuses to have more wait for a second person than the bounds allow.
+/// Refuses more pending changes than the limits allow.
 pub(super) fn must_have_room(changing: &Changing<'_>) -> Result<(), RegistryError> {
     let own = count_of(changing, &changing.actor.to_string())?;
     if own >= MAX_PENDING_OF_ONE || count_of(changing, "")? >= MAX_PENDING {
@@ -67,7 +67,7 @@ pub(super) fn must_have_room(changing: &Changing<'_>) -> Result<(), RegistryErro
     Ok(())
 }
 
-/// Puts a change down to wait for a second person.
+/// Stores a change that waits for a second person.
 pub(super) fn ask<T: Serialize>(
     changing: &mut Changing<'_>,
     event: &str,
@@ -113,13 +113,13 @@ pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<PendingChange, R
     if pending.ends > now() { Ok(pending) } else { Err(RegistryError::Unknown(WHAT, id.to_owned())) }
 }
 
-/// Takes a change off the list.
+/// Removes a pending change.
 pub(super) fn settle(changing: &mut Changing<'_>, pending: &PendingChange) -> Result<(), RegistryError> {
     changing.execute("DELETE FROM pending WHERE id = ?1", [&pending.id])?;
     changing.record("change", &pending.id, Some(pending), None)
 }
 
-/// Whether somebody has a role now, whatever a snapshot from before says.
+/// Returns whether somebody has a role now, whatever an earlier snapshot says.
 pub(super) fn has_role(changing: &Changing<'_>, id: &str, role: Role) -> Result<bool, RegistryError> {
     match person(changing, id) {
         Ok(person) => Ok(person.roles.contains(&role)),
@@ -128,7 +128,7 @@ pub(super) fn has_role(changing: &Changing<'_>, id: &str, role: Role) -> Result<
     }
 }
 
-/// Refuses an approval by anybody but another person than who asked, with a certificate and the role.
+/// Refuses an approval unless the actor is another person than the requester, with a certificate and the role.
 pub(super) fn must_be_another(changing: &Changing<'_>, requester: Option<&Actor>) -> Result<(), RegistryError> {
     let Actor::Staff { id, .. } = changing.actor else {
         return Err(RegistryError::Forbidden("only a person with a certificate approves: locally one asks"));

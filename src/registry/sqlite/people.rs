@@ -1,4 +1,4 @@
-//! Changes of those who administer.
+//! Changes of staff.
 
 use super::super::name::canonical_names;
 use super::super::pending::staff_widens;
@@ -14,7 +14,7 @@ fn roles(staff: &Staff) -> Result<String, RegistryError> {
     serde_json::to_string(&staff.roles).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
-/// Puts down a new person.
+/// Stores a new person.
 pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
     must_be_new(changing, "SELECT EXISTS (SELECT 1 FROM staff WHERE id = ?1)", STAFF, &staff.id)?;
     let names = identities::hold(changing, IdentityKind::Staff, &staff.id, &staff.names)?;
@@ -25,7 +25,7 @@ pub(super) fn put_new(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), 
     changing.record("staff", &staff.id, None, Some(&after))
 }
 
-/// Puts a person's roles and names in place of the ones before.
+/// Replaces a person's roles and names.
 pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), RegistryError> {
     let before = person(changing, &staff.id)?;
     let names = identities::hold(changing, IdentityKind::Staff, &staff.id, &staff.names)?;
@@ -37,7 +37,7 @@ pub(super) fn put(changing: &mut Changing<'_>, staff: &Staff) -> Result<(), Regi
     changing.record("staff", &staff.id, Some(&before), Some(&after))
 }
 
-/// Refuses to leave nobody who administers, or nobody who approves: nothing could ever be given again.
+/// Refuses to remove the last administrator or the last approver: nobody could ever grant anything again.
 fn must_be_kept(changing: &Changing<'_>, before: &Staff) -> Result<(), RegistryError> {
     let left = super::staff(changing)?;
     for (role, rule) in [
@@ -82,7 +82,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<ChangeOutcome
 pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
     store.change("staff.remove", format!("staff:{id}"), |changing| {
         let before = person(changing, id)?;
-        // The names stay theirs: whoever still has the certificate is nobody else.
+        // The names stay reserved: whoever still has the certificate is nobody else.
         changing.execute("DELETE FROM staff WHERE id = ?1", [id])?;
         must_be_kept(changing, &before)?;
         changing.touch(TouchedObjects::Staff);

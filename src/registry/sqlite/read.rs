@@ -1,4 +1,4 @@
-//! Reading what gateways need: everything, or what changed after a revision.
+//! Reading for gateways: everything, or what changed after a revision.
 
 use super::super::lists::Lists;
 use super::super::{Item, MAX_SKEW_S, RegistryError, SigningKey, Staff, now};
@@ -9,13 +9,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 /// Condition of grants that calls may depend on, now or later.
 const LIVE: &str = "NOT withdrawn AND (NOT needs_approval OR approved_by IS NOT NULL) AND not_after > ?1";
 
-/// Hands over everything.
+/// Passes everything to `take`.
 pub(super) fn everything(
     moment: &Connection,
     lists: &mut Lists,
     take: &mut dyn FnMut(Item<'_>),
 ) -> Result<(), RegistryError> {
-    // Retired ones too: whoever is too far behind to follow changes must learn of them.
+    // Retired ones too: a gateway that is too far behind to follow changes must learn of them.
     all(moment, "SELECT * FROM clients", [], |row| {
         take(Item::Client(read_client(row)?));
         Ok(())
@@ -47,7 +47,7 @@ fn grants(
     Ok(())
 }
 
-/// Hands over one client with its grants.
+/// Passes one client with its grants to `take`.
 pub(super) fn client(
     moment: &Connection,
     id: &str,
@@ -59,7 +59,7 @@ pub(super) fn client(
     grants(moment, &sql, params![now(), id], lists, take)
 }
 
-/// Hands over what changed after a revision.
+/// Passes what changed after a revision to `take`.
 pub(super) fn changes(
     moment: &Connection,
     after: i64,
@@ -74,7 +74,7 @@ pub(super) fn changes(
             "token" => {
                 let sql = "SELECT expires FROM revocations WHERE token = ?1";
                 let expires = moment.prepare_cached(sql)?.query_row([&id], |row| row.get(0)).optional()?;
-                // One whose token ended long ago is removed.
+                // The revocation of a token that expired long ago is removed.
                 if let Some(expires) = expires {
                     take(Item::Revoked(id, expires));
                 }
@@ -87,15 +87,15 @@ pub(super) fn changes(
     Ok(())
 }
 
-/// The number that was given to the last change, whether its row is still there or not: a row that somebody takes away must not
-/// keep a gateway from noticing that something changed.
+/// Returns the number of the last change, whether its row still exists or not: removing a row must not keep a gateway
+/// from noticing a change.
 pub(super) fn revision(connection: &Connection) -> Result<i64, RegistryError> {
     let sql = "SELECT MAX(COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0),
                           COALESCE((SELECT MAX(seq) FROM changes), 0))";
     Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// Whether every change between two revisions is there, so that they can be followed one by one.
+/// Returns whether every change between two revisions exists, so that they can be followed one by one.
 pub(super) fn is_unbroken(connection: &Connection, after: i64, revision: i64) -> Result<bool, RegistryError> {
     let sql = "SELECT COUNT(*) FROM changes WHERE seq > ?1";
     let there: i64 = connection.prepare_cached(sql)?.query_row([after], |row| row.get(0))?;
@@ -110,10 +110,10 @@ pub(super) fn staff(connection: &Connection) -> Result<Vec<Staff>, RegistryError
     all(connection, "SELECT * FROM staff ORDER BY id", [], read_staff)
 }
 
-/// What a person is called in errors.
+/// The term for a person in errors.
 pub(super) const STAFF: &str = "member of staff";
 
-/// One person who administers.
+/// Returns one member of staff.
 pub(super) fn person(connection: &Connection, id: &str) -> Result<Staff, RegistryError> {
     one(connection, "SELECT * FROM staff WHERE id = ?1", STAFF, id, read_staff)
 }

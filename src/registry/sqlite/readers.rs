@@ -1,4 +1,4 @@
-//! Connections that only read. Each sees the whole state at the moment when its statement began, and waits for no writer.
+//! Read-only connections. Each sees the complete state at the moment when its statement began, and waits for no writer.
 
 use super::super::RegistryError;
 use rusqlite::Connection;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Connections that are kept open while nobody reads. More readers at once open more, which they close; how many there
-/// can be is bounded by who calls (`crate::admin::work`).
+/// Maximum number of idle connections that stay open. Further concurrent readers open connections that they close
+/// afterwards; `crate::admin::work` bounds their number.
 const MAX_IDLE: usize = 8;
-/// Statements that a connection keeps prepared: those of the listings, by filter.
+/// Number of prepared statements of a connection: those of the listings, by filter.
 const STATEMENTS: usize = 64;
 
-/// Opens connections to the registry's file with the issued tokens beside it, and keeps some.
+/// Opens connections to the registry's file with the issued tokens beside it, and caches some.
 pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
@@ -36,7 +36,7 @@ impl Readers {
         Ok(connection)
     }
 
-    /// Reads with a connection that nobody else has meanwhile.
+    /// Reads with a connection that no other reader uses meanwhile.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, RegistryError>,

@@ -1,4 +1,4 @@
-//! The registry's file as records in their canonical form, at one moment: what is compared with the exchange log.
+//! The registry's file as records in canonical form, at one moment, for the comparison with the exchange log.
 
 use super::super::admin_event::{ObjectChange, canonical_json};
 use super::super::{Actor, AdminEventKey, LoggedEvent, RegistryError};
@@ -13,11 +13,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// A registry's file at one moment; nothing is written to it.
+/// A registry's file at one moment, opened read-only.
 pub struct RegistryFile(Connection);
 
-/// What a registry's file looks like, as far as it takes to know that nobody has written to it: which file it is, and how often
-/// it was written to, which SQLite counts for each connection. It may go back to what it was, and counts all the same.
+/// A mark that shows whether anybody has written to a registry's file: the file's identity, and SQLite's count of
+/// writes for each connection. A write that restores the old content counts all the same.
 pub struct FileMark {
     connection: Connection,
     file: (u64, u64),
@@ -25,7 +25,7 @@ pub struct FileMark {
 }
 
 impl FileMark {
-    /// How a file looks now, and whether that is as it did before.
+    /// Returns the present mark of a file, and whether it equals the previous one.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -46,27 +46,28 @@ impl FileMark {
     }
 }
 
-/// What the file says.
+/// A record of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FileRecord {
-    /// A client, grant, person, key, or change that waits for a second person: `kind:id`, and its record as canonical JSON.
+    /// A client, grant, person, key, or pending change: `kind:id`, and its record as canonical JSON.
     Complete(String, String),
-    /// A token (`token:ID`) is revoked, and would end then (Unix time in seconds).
+    /// A token (`token:ID`) is revoked, and would expire then (Unix time in seconds).
     Revoked(String, i64),
-    /// A certificate name, and who holds it (`kind:id`).
+    /// A certificate name, and its owner (`kind:id`).
     Name(String, String),
-    /// A part of the file itself (`table …`, `column …`, `trigger …`), and whether it is there and should not be, or the other way
-    /// round.
+    /// A part of the file itself (`table …`, `column …`, `trigger …`), and whether it exists and should not, or the
+    /// other way round.
     Shape(String, bool),
 }
 
-/// Columns that hold a list as JSON; what is none is read as an empty one.
+/// Columns that hold a list as JSON; anything else is read as an empty list.
 const LISTS: [&str; 6] = ["names", "roles", "scopes", "purposes", "fields", "networks"];
-/// Columns that hold yes or no.
+/// Columns that hold a boolean.
 const FLAGS: [&str; 4] = ["suspended", "retired", "needs_approval", "withdrawn"];
 
-/// Puts what was read of a row beside its canonical form, where a gateway would not have written it: a list that is none, a flag that
-/// is neither yes nor no, a quota below zero, somebody who cannot be read. Whatever it means to a gateway, somebody else wrote it.
+/// Adds the raw values of a row to its canonical form if a gateway would not have written them: a list that is invalid,
+/// a flag that is no boolean, a quota below zero, an actor that cannot be read. Whatever a gateway makes of it,
+/// somebody else wrote it.
 fn as_written(row: &Row<'_>, record: &mut serde_json::Value) -> Result<(), RegistryError> {
     let Some(fields) = record.as_object_mut() else { return Ok(()) };
     for (at, name) in row.as_ref().column_names().enumerate() {
@@ -90,7 +91,7 @@ fn as_written(row: &Row<'_>, record: &mut serde_json::Value) -> Result<(), Regis
     Ok(())
 }
 
-/// Tables whose rows are records: kind, statement.
+/// Tables with records: kind, statement.
 const TABLES: [(&str, &str); 5] = [
     ("client", "SELECT * FROM clients"),
     ("grant", "SELECT * FROM grants"),
@@ -103,7 +104,7 @@ fn json<T: Serialize>(record: &T) -> Result<serde_json::Value, RegistryError> {
     serde_json::to_value(record).map_err(|error| RegistryError::Store(error.to_string()))
 }
 
-/// The id and the record of a row.
+/// Returns the id and the record of a row.
 fn whole(kind: &str, row: &Row<'_>) -> Result<(String, String), RegistryError> {
     let id = row.get(if kind == "key" { "kid" } else { "id" })?;
     let mut record = match kind {
@@ -118,7 +119,7 @@ fn whole(kind: &str, row: &Row<'_>) -> Result<(String, String), RegistryError> {
 }
 
 impl RegistryFile {
-    /// Opens the registry of a data folder as it is now.
+    /// Opens the present registry of a data folder.
     ///
     /// # Errors
     /// The file cannot be opened, or is none.
@@ -129,8 +130,8 @@ impl RegistryFile {
         Ok(RegistryFile(connection))
     }
 
-    /// Events that are not in the exchange log yet, in the order in which they were done. Without the key that vouches for them,
-    /// none is believed.
+    /// Returns events that are not in the exchange log yet, in the order of the events. Without the key that
+    /// authenticates them, none is accepted.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -138,7 +139,8 @@ impl RegistryFile {
         admin_events::all_noted(&self.0, key)
     }
 
-    /// What SQLite itself finds wrong with the file; `None` where nothing. All of the file is read for it.
+    /// Returns the first fault that SQLite itself finds in the file; `None` if there is none. It reads the complete
+    /// file.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -174,17 +176,18 @@ impl RegistryFile {
     }
 }
 
-/// The first thing that SQLite finds wrong with a file: also where an index leaves a row out, which is found no more by it.
+/// Returns the first fault that SQLite finds in a file: also an index without an entry for a row, which can then no
+/// longer be found by it.
 fn damage(connection: &Connection) -> Result<Option<String>, RegistryError> {
     let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     Ok((found != "ok").then_some(found))
 }
 
-/// The file of issued tokens beside a registry; nothing is written to it.
+/// The file of issued tokens beside a registry, opened read-only.
 pub struct IssuedFile(Connection);
 
 impl IssuedFile {
-    /// The first thing that is otherwise than a gateway makes the file; `None` where nothing is.
+    /// Returns the first difference from the schema that a gateway creates; `None` if there is none.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -195,7 +198,7 @@ impl IssuedFile {
         Ok(strange.into_iter().chain(gone.into_iter().map(|part| format!("without {part}"))).chain(older).next())
     }
 
-    /// Opens the file beside this registry; `None` where there is none.
+    /// Opens the file beside this registry; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read.
@@ -209,7 +212,7 @@ impl IssuedFile {
         Ok(Some(IssuedFile(connection)))
     }
 
-    /// What SQLite itself finds wrong with the file; `None` where nothing.
+    /// Returns the first fault that SQLite itself finds in the file; `None` if there is none.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -217,7 +220,7 @@ impl IssuedFile {
         damage(&self.0)
     }
 
-    /// Hands over the tokens that end after a time: each id, and its record as it was when it was issued, as canonical JSON.
+    /// Passes the tokens that expire after a time to `take`: each id, and its record at its issue, as canonical JSON.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -232,7 +235,7 @@ impl IssuedFile {
         Ok(())
     }
 
-    /// The same of one token.
+    /// The same for one token.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -243,12 +246,12 @@ impl IssuedFile {
     }
 }
 
-/// The event that restates objects before the entries that told of them are pruned.
+/// The event that restates objects before the entries that record them are pruned.
 pub const RESTATE_EVENT: &str = "registry.restate";
 
 impl SqliteStore {
-    /// Restates objects (`kind:id`) as the exchange log has them: acts of the gateway itself, which go into the log like every event.
-    /// Nothing of it comes from the file.
+    /// Restates objects (`kind:id`) as the exchange log has them: events of the gateway itself, which go into the log
+    /// like every other one. Nothing of it comes from the file.
     ///
     /// # Errors
     /// The file cannot be written.

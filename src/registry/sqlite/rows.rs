@@ -1,4 +1,4 @@
-//! Rows as what they stand for.
+//! Conversions of rows to their records.
 
 use super::super::lists::Lists;
 use super::super::{Client, Grant, GrantView, Network, SigningKey, Staff, TokenRecord};
@@ -35,16 +35,17 @@ pub(super) const VIEW: &str =
     "client, id, scopes, purposes, fields, networks, rate, burst, daily_quota, not_before, not_after,
      approved_by IS NOT NULL";
 
-/// When a grant ends that must not work.
+/// The end of a grant that must not work.
 const NEVER: i64 = 0;
 
-/// A grant's networks; `None` where one of them cannot be read. No network at all means any, so what cannot be read must not
-/// be left out.
+/// Returns a grant's networks; `None` if one of them cannot be read. No network at all means any, so an unreadable one
+/// must not be skipped.
 fn networks(texts: &[String]) -> Option<Vec<Network>> {
     texts.iter().map(|text| Network::parse(text).ok()).collect()
 }
 
-/// A grant as calls see it, and whose it is. By place, and without a copy of what is known: a million of them are read.
+/// Reads a grant as calls see it, and its client. By position, and without copying known lists: a million of them are
+/// read.
 pub(super) fn read_view<'r>(row: &'r Row<'_>, lists: &mut Lists) -> rusqlite::Result<(&'r str, GrantView)> {
     let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
     let networks = match text(5)? {
@@ -90,7 +91,7 @@ pub(super) fn read_grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         requester: serde_json::from_str(&row.get::<_, String>("requester")?).ok(),
         approved_by: row.get("approved_by")?,
         needs_approval: row.get("needs_approval")?,
-        // As good as withdrawn where nobody can tell from where it may be used.
+        // Treated as withdrawn if its networks cannot be read.
         withdrawn: row.get("withdrawn")? || networks.is_none(),
         networks: networks.unwrap_or_default(),
     })

@@ -1,4 +1,4 @@
-//! The tables, and how older files are brought up to them.
+//! The tables, and the upgrade of older files.
 
 use super::super::{AdminEventKey, RegistryError};
 use super::list::{ISSUED_INDEXES, REGISTRY_INDEXES};
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
 pub(super) const VERSION: i64 = 5;
-/// From this version on, acts hold everything that they change: older files are restated as a whole.
+/// From this version on, events hold all their changes: older files are restated completely.
 const COMPLETE_EVENTS: i64 = 4;
-/// From this version on, acts have a code.
+/// From this version on, events have a code.
 const CODED_EVENTS: i64 = 5;
 
 const REGISTRY: &str = "
@@ -47,7 +47,7 @@ const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS changes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
 
-/// Columns that older versions lack: table, column, what it is.
+/// Columns that older versions lack: table, column, definition.
 const COLUMNS: [(&str, &str, &str); 9] = [
     ("keys", "signs_from", "INTEGER NOT NULL DEFAULT 0"),
     ("clients", "retired", "INTEGER NOT NULL DEFAULT 0"),
@@ -60,24 +60,24 @@ const COLUMNS: [(&str, &str, &str); 9] = [
     ("acts", "changes", "TEXT NOT NULL DEFAULT '[]'"),
 ];
 
-/// Whether there is this table, and without this column.
+/// Returns whether the table exists without this column.
 fn lacks(connection: &Connection, table: &str, column: &str) -> Result<bool, RegistryError> {
     let sql = "SELECT COUNT(*), COALESCE(SUM(name = ?2), 0) FROM pragma_table_info(?1)";
     let found = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
     Ok(matches!(connection.query_row(sql, [table, column], found)?, (1.., 0)))
 }
 
-/// Events of versions before 5 have no place in a sequence.
+/// Events of versions before 5 have no number in a sequence.
 const NUMBER_EVENTS: &str = "
     INSERT INTO acts (id, time_us, actor, act, object, certificate, address, approved_by, justification, changes)
         SELECT id, time_us, actor, act, object, certificate, address, approved_by, justification, changes
         FROM acts_before ORDER BY rowid;
     DROP TABLE acts_before;";
 
-/// Brings older tables up to those above.
+/// Upgrades older tables to those above.
 ///
-/// What is restated or taken over here goes into the exchange log only where the log has nothing of this registry yet
-/// (`server/control/admin_events.rs`): a number in the file is no proof of its age.
+/// What is restated or adopted here goes into the exchange log only if the log has no data of this registry yet
+/// (`server/control/admin_events.rs`): a number in the file does not prove its age.
 fn upgrade(connection: &Connection, path: &Path, version: i64, key: &AdminEventKey) -> Result<(), RegistryError> {
     for (table, column, what) in COLUMNS {
         if lacks(connection, table, column)? {
@@ -90,8 +90,8 @@ fn upgrade(connection: &Connection, path: &Path, version: i64, key: &AdminEventK
         connection.execute_batch(NUMBER_EVENTS)?;
         admin_events::adopt(connection, key)?;
     }
-    // Of version 2, where only clients held names: without it, a gateway of that version that still runs cannot register
-    // anybody beside the new one.
+    // Of version 2, in which only clients had names: without the table, a gateway of that version that still runs
+    // cannot register anybody beside the new one.
     connection.execute_batch("DROP TABLE IF EXISTS names;")?;
     connection.execute_batch(REGISTRY)?;
     if version >= COMPLETE_EVENTS {
@@ -101,13 +101,13 @@ fn upgrade(connection: &Connection, path: &Path, version: i64, key: &AdminEventK
     adopt::restate(connection, &issued_path(path), key)
 }
 
-/// Issued tokens stand in a file of their own: clients fetch them all the time.
+/// Issued tokens are in a separate file: clients fetch them all the time.
 const ISSUED: &str = "
     CREATE TABLE IF NOT EXISTS tokens (
         id TEXT PRIMARY KEY, client TEXT NOT NULL, scopes TEXT NOT NULL, certificate TEXT NOT NULL,
         issued INTEGER NOT NULL, starts INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;";
 
-/// Whether there is a registry's file of a version whose acts have codes.
+/// Returns whether there is a registry's file of a version whose events have codes.
 pub(super) fn is_made(path: &Path) -> Result<bool, RegistryError> {
     if !path.exists() {
         return Ok(false);
@@ -121,7 +121,7 @@ pub(super) fn registry(path: &Path, key: &AdminEventKey) -> Result<Connection, R
     open(path, REGISTRY, REGISTRY_INDEXES, |connection, version| upgrade(connection, path, version, key))
 }
 
-/// The file of issued tokens beside a registry.
+/// Returns the path of the file of issued tokens beside a registry.
 pub(super) fn issued_path(registry: &Path) -> PathBuf {
     registry.with_file_name("issued.sqlite")
 }
@@ -130,7 +130,8 @@ pub(super) fn issued(registry: &Path) -> Result<Connection, RegistryError> {
     open(&issued_path(registry), ISSUED, ISSUED_INDEXES, |_, _| Ok(()))
 }
 
-/// What a registry's file is made of: tables with their columns, indexes, triggers, views. What SQLite keeps for itself is left out.
+/// Returns the schema of a registry's file: tables with their columns, indexes, triggers, views. SQLite's internal
+/// objects are excluded.
 fn shape(connection: &Connection) -> Result<BTreeSet<String>, RegistryError> {
     let objects = "SELECT type || ' ' || name || ' of ' || tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let columns = "SELECT 'column ' || tables.name || '.' || columns.name || ' ' || columns.type || ' ' || columns.\"notnull\" || ' ' || columns.pk
@@ -141,13 +142,14 @@ fn shape(connection: &Connection) -> Result<BTreeSet<String>, RegistryError> {
     Ok(shape)
 }
 
-/// How a registry's file is made otherwise than a gateway makes it: what should be there and is not, what is there and should not
-/// be. A trigger could change what nobody looks at. Nothing of a file that an older version made: a start brings it up.
+/// Returns the differences of a registry's file from the schema that a gateway creates: what is missing, and what
+/// should not exist. A trigger could change data unnoticed. Returns nothing for a file that an older version made: a
+/// start upgrades it.
 pub(super) fn deviations(connection: &Connection) -> Result<(Vec<String>, Vec<String>), RegistryError> {
     deviations_from(connection, &format!("{REGISTRY} {REGISTRY_INDEXES}"))
 }
 
-/// The same of the file of issued tokens.
+/// The same for the file of issued tokens.
 pub(super) fn issued_deviations(connection: &Connection) -> Result<(Vec<String>, Vec<String>), RegistryError> {
     deviations_from(connection, &format!("{ISSUED} {ISSUED_INDEXES}"))
 }
@@ -165,7 +167,7 @@ fn deviations_from(connection: &Connection, schema: &str) -> Result<(Vec<String>
     Ok((wanted.difference(&there).cloned().collect(), strange))
 }
 
-/// Opens a file and brings it up to this version, all of it or nothing.
+/// Opens a file and upgrades it to this version in one transaction.
 fn open(
     path: &Path,
     schema: &str,
@@ -174,7 +176,7 @@ fn open(
 ) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // FULL: a change that was told as made survives a power cut.
+    // FULL: an acknowledged change survives a power cut.
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
     let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
     if version(&connection)? != VERSION {
@@ -191,7 +193,7 @@ fn open(
         whole.pragma_update(None, "user_version", VERSION)?;
         whole.commit()?;
     }
-    // Where they are there already, this writes nothing.
+    // If they exist already, this writes nothing.
     connection.execute_batch(indexes)?;
     Ok(connection)
 }
@@ -246,7 +248,7 @@ mod tests {
         old.execute("UPDATE staff SET names = '[\"spiffe://a.vn/y\"]'", []).unwrap();
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.staff().unwrap()[0].names, ["spiffe://a.vn/y"]);
-        // T4: the log alone can rebuild it from here on.
+        // T4: from here on the log alone can rebuild it.
         let admin_events = store.admin_events().unwrap();
         assert!(admin_events.iter().all(|event| event.actor == "system" && event.event == "registry.adopt"));
         let changes: Vec<_> = admin_events.iter().flat_map(|event| &event.changes).collect();

@@ -1,4 +1,4 @@
-//! The store, as the gateway and the command line use it side by side.
+//! The store, as the gateway and the command line use it concurrently.
 
 use super::super::{AdminEvent, Digest, Role, Snapshot};
 use super::*;
@@ -18,7 +18,7 @@ fn changes_of_another_process_are_noticed_and_constraints_are_told() {
     assert!(matches!(cli.add_client(&other), Err(RegistryError::NameTaken { .. })));
     assert!(matches!(cli.revoke_token("x"), Err(RegistryError::Unknown("token", _))));
     let lan = Actor::Local { uid: 7, user: "lan".into() };
-    // What was done is noted with it, what was not is not.
+    // A change that was made is recorded with its event; a change that failed is not.
     cli.acting_as(lan.clone()).suspend_client("one-stop-shop", true).unwrap();
     let admin_events = gateway.admin_events().unwrap();
     let noted: Vec<(&str, &str)> =
@@ -40,7 +40,7 @@ fn staff(id: &str) -> Actor {
     Actor::Staff { id: id.into(), thumbprint: digest("a"), key: digest("bc"), names, address: "192.0.2.1:443".into() }
 }
 
-/// Registers lan, who administers, and minh, who approves.
+/// Registers lan, an administrator, and minh, an approver.
 fn bootstrap(store: &SqliteStore) {
     let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![format!("{id}.example")] };
     store.bootstrap(&person("lan"), &person("minh")).unwrap();
@@ -111,7 +111,7 @@ fn what_changed_is_followed_and_equals_what_is_read_anew() {
 fn a_name_that_passed_from_one_client_to_another_is_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
-    // Both changes are followed at once, in whichever order they come out of the map.
+    // Both changes are followed at once, in whichever order the map returns them.
     for number in 0..16 {
         let (old, new) = (client(&format!("old-{number}")), client(&format!("new-{number}")));
         store.add_client(&old).unwrap();
@@ -137,7 +137,7 @@ fn who_is_too_far_behind_learns_of_retired_clients_too() {
     assert!(before.follow(&store).unwrap().unwrap().client("one").is_none());
 }
 
-/// Every record as the events leave it, by object.
+/// Every record after the events, by object.
 fn replayed(admin_events: &[AdminEvent]) -> std::collections::BTreeMap<String, String> {
     let mut records = std::collections::BTreeMap::new();
     for change in admin_events.iter().flat_map(|event| &event.changes) {
@@ -183,7 +183,7 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
         store.add_grant(&grant(&format!("g-{number}"), "two", false)).unwrap();
     }
     store.add_grant(&grant("g-x", "one", true)).unwrap();
-    // What waits, is approved, is rejected: changes too.
+    // Pending, approved, rejected: changes too.
     let minh = store.acting_as(staff("minh"));
     let names = Client { names: vec!["newer.example".into()], ..store.client("one").unwrap() };
     for rejected in [true, false] {
@@ -251,7 +251,7 @@ fn t4_the_registry_can_be_recomputed_from_its_acts() {
     }
     expected.insert("token:t-1".into(), canonical(serde_json::to_value(store.token("t-1").unwrap()).unwrap()));
     assert_eq!(records, expected);
-    // Who, by which certificate, from where, approved by whom, why; and no event larger than an entry.
+    // Actor, certificate, address, approver, justification; and no event larger than an entry.
     let approved = admin_events.iter().find(|event| event.event == "grant.approve").unwrap();
     assert_eq!((approved.actor.as_str(), approved.approved_by.as_str()), ("staff:minh", "staff:minh"));
     assert_eq!((approved.address.as_str(), approved.justification.as_str()), ("192.0.2.1:443", "Công văn 7"));
@@ -282,14 +282,14 @@ fn a_change_that_was_removed_or_a_file_that_went_back_is_read_as_a_whole() {
     edit("DELETE FROM changes WHERE seq = (SELECT MAX(seq) - 1 FROM changes)");
     followed = followed.follow(&store).unwrap().unwrap();
     assert!(!suspended(&followed, "one") && suspended(&followed, "two"));
-    // As one that is put back, which counts fewer changes.
+    // An older file that is put back counts fewer changes.
     edit("UPDATE clients SET suspended = 0 WHERE id = 'two'");
     edit("DELETE FROM changes");
     edit("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'changes'");
     followed = followed.follow(&store).unwrap().unwrap();
     assert!(!suspended(&followed, "two"));
     assert!(followed.follow(&store).unwrap().is_none(), "nothing changed");
-    // What is there is followed one by one.
+    // Existing changes are followed one by one.
     store.suspend_client("two", true).unwrap();
     edit("UPDATE clients SET suspended = 1 WHERE id = 'one'");
     let next = followed.follow(&store).unwrap().unwrap();

@@ -20,13 +20,13 @@ pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), Reg
     Ok(())
 }
 
-/// Removes tokens that ended before a time, with their revocations, at most so many; gives how many.
+/// Removes tokens that expired before a time, with their revocations, at most `most`; returns their number.
 pub(super) fn remove_ended(store: &SqliteStore, before: i64, most: usize) -> Result<usize, RegistryError> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let sql =
         "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
     let removed = store.issued().prepare_cached(sql)?.execute(params![before, most])?;
-    // A token is not taken for some time after its end: until then its revocation must be known.
+    // A token may be accepted for some time after its end: until then its revocation must be known.
     let before = before.min(now() - MAX_SKEW_S);
     let sql = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
     store.connection().prepare_cached(sql)?.execute(params![before, most])?;

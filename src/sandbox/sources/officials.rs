@@ -32,7 +32,7 @@ pub struct Officials {
 }
 
 impl Officials {
-    /// The source; `None` where the embedded contracts lack it.
+    /// The source; `None` if the embedded contracts lack it.
     pub fn new(province: Arc<Province>, contracts: &ContractSet, faults: Arc<Faults>) -> Option<Self> {
         let operation = |path| contracts.operation(path).cloned();
         Some(Officials { province, get: operation(GET)?, sync: operation(SYNC)?, faults })
