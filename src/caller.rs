@@ -1,5 +1,5 @@
-//! A provincial system's side of the gateway: gRPC over mTLS with a token, messages by their contract. For `call`,
-//! `demo`, `bench` and tests; a system of another language does the same with its own gRPC library.
+//! The client side of a provincial system: gRPC over mTLS with a token, messages by their contract. For `call`, `demo`,
+//! `bench` and tests; a system in another language does the same with its own gRPC library.
 //!
 //! A [`GatewayClient`] is a `tower::Service` too, so that the generated clients of `ndxp.admin.v1` and `ndxp.audit.v1` work over
 //! the same connection.
@@ -29,22 +29,22 @@ use tower::{Service, ServiceExt};
 
 /// Largest response message, in bytes.
 pub const MAX_MESSAGE: usize = 64 << 20;
-/// How long the service waits for the head of a response.
+/// How long the service waits for the headers of a response.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 /// How often a request that was certainly not processed is sent again.
 const TRANSPARENT_RETRIES: u32 = 2;
 /// How rustls reports an alert of the peer, before the alert's name.
 pub const ALERT: &str = "received fatal alert: ";
-/// How long an alert that refuses a certificate is waited for.
+/// How long to wait for an alert that refuses a certificate.
 const ALERT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why there was no response.
+/// The reason that there was no response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
-    /// Certificates or keys.
+    /// Certificates or keys are invalid.
     #[error(transparent)]
     Tls(#[from] TlsFault),
-    /// The address or a value of the metadata.
+    /// The address or a value of the metadata is invalid.
     #[error("{0}")]
     InvalidMetadata(String),
     /// The gateway cannot be reached.
@@ -58,7 +58,7 @@ pub enum CallerError {
     Unsent(Box<Status>),
 }
 
-/// Files that say who calls.
+/// Files of the caller's identity.
 #[derive(Debug, Clone)]
 pub struct CallerFiles {
     /// CA of the gateway.
@@ -77,31 +77,31 @@ pub struct GatewayClient {
     connector: HttpsConnector<HttpConnector>,
 }
 
-/// A response whose head has arrived.
+/// A response with received headers.
 pub struct StreamingResponse {
     /// Metadata.
     pub headers: HeaderMap,
     reader: FrameReader<Incoming>,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct CompleteResponse {
     /// Metadata, initial and trailing together.
     pub metadata: HeaderMap,
     /// The messages.
     pub messages: Vec<Bytes>,
-    /// How it ended.
+    /// The final status.
     pub status: Status,
 }
 
 impl CompleteResponse {
-    /// A value of the metadata.
+    /// Returns a value of the metadata.
     pub fn text(&self, name: &str) -> &str {
         self.metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
-    /// The reason in `ErrorInfo`; empty for a success.
+    /// Returns the reason in `ErrorInfo`; empty for a success.
     pub fn reason(&self) -> String {
         use tonic_types::StatusExt;
         self.status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
@@ -112,12 +112,12 @@ impl GatewayClient {
     /// Creates a caller of the gateway at `base` (`https://host:port`).
     ///
     /// # Errors
-    /// A certificate or key cannot be used, or the address is none.
+    /// A certificate or key cannot be used, or the address is invalid.
     pub fn new(base: &str, files: &CallerFiles) -> Result<Self, CallerError> {
         Self::with_identity(base, &files.ca, Some((&files.certificate, &files.key)))
     }
 
-    /// The same, perhaps without a certificate of its own.
+    /// The same, with an optional certificate.
     ///
     /// # Errors
     /// As for [`Self::new`].
@@ -129,8 +129,9 @@ impl GatewayClient {
         Ok(GatewayClient { base, http2, connector })
     }
 
-    /// Why there is no connection. In TLS 1.3 a client has sent its first bytes before it hears that its certificate was
-    /// refused, and the broken connection may hide the alert: it is heard on another one, by sending nothing.
+    /// Returns the reason that there is no connection. In TLS 1.3 a client has sent its first bytes before it learns
+    /// that its certificate was refused, and the broken connection may hide the alert: this opens another connection,
+    /// sends nothing and waits for the alert.
     async fn no_connection(&self, error: &Http2Error) -> CallerError {
         let listened = async {
             let stream = self.connector.clone().oneshot(self.base.parse().ok()?).await.ok()?;
@@ -141,9 +142,9 @@ impl GatewayClient {
         CallerError::Unreachable(self.base.clone(), alert.unwrap_or_else(|| error.to_string()))
     }
 
-    /// Sends a whole request and waits for the head of its response. A request that the gateway has certainly not processed
-    /// (it ends, or renews its connections) is sent again by a new connection, as gRPC libraries do (gRFC A6, transparent
-    /// retries).
+    /// Sends a complete request and waits for the headers of its response. A request that the gateway has certainly not
+    /// processed (because it ends, or renews its connections) is sent again on a new connection, as gRPC libraries do
+    /// (gRFC A6, transparent retries).
     async fn respond(
         &self,
         path: &PathAndQuery,
@@ -161,10 +162,10 @@ impl GatewayClient {
         }
     }
 
-    /// Sends messages and waits for the head of the response.
+    /// Sends messages and waits for the headers of the response.
     ///
     /// # Errors
-    /// There is no connection, or it breaks before the head.
+    /// There is no connection, or it breaks before the headers.
     pub async fn start(
         &self,
         path: &str,
@@ -204,7 +205,8 @@ impl GatewayClient {
     }
 }
 
-/// The transport of the generated clients. A request is sent when it is whole: no method of the services streams requests.
+/// The transport of the generated clients. A request is sent when it is complete: no method of the services has a
+/// request stream.
 impl Service<Request<Body>> for GatewayClient {
     type Response = Response<Body>;
     type Error = CallerError;
@@ -242,12 +244,12 @@ impl StreamingResponse {
     /// Returns the next message, or `None` at the end.
     ///
     /// # Errors
-    /// The body breaks, or is no sequence of frames.
+    /// The body breaks, or is not a sequence of frames.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.reader.next().await
     }
 
-    /// Metadata, initial and trailing, and how it ended; to be asked when there are no more messages.
+    /// Returns metadata, initial and trailing, and the final status; call it when there are no more messages.
     pub fn end(mut self) -> (HeaderMap, Status) {
         let mut metadata = self.headers;
         metadata.extend(self.reader.trailers().unwrap_or_default());

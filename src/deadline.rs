@@ -1,49 +1,51 @@
-//! Deadlines, and whose they are. An operation has a timeout of its own, in its contract, which is the source's: it begins with the
-//! dispatch. A caller may give a call less (`grpc-timeout`, which begins when the call arrives). Only a source that had the operation's own
-//! time and let it pass has timed out; a caller's deadline that passes before says nothing about the source.
+//! Deadlines and their owners. An operation has a timeout in its contract, which is the source's: it begins with the
+//! dispatch. A caller may set a shorter one (`grpc-timeout`, which begins when the call arrives). Only a source that
+//! had the operation's own time and did not respond in it has timed out; a caller's deadline that passes before shows
+//! nothing about the source.
 
 use crate::headers;
 use std::time::{Duration, Instant};
 
-/// The share of an operation's own time that the way to the source may take from a deadline which is as long: one twentieth. A
-/// caller that gives a call as long as the contract does has not shortened it.
+/// The share of an operation's own time that the transmission to the source may take from a deadline of the same
+/// length: one twentieth. A caller that sets the contract's own time has not shortened it.
 const ON_THE_WAY: u32 = 20;
 
-/// What is left of a deadline that is as good as over: so much, or a quarter of the time that there was.
+/// A deadline with this little time left counts as passed: this time, or a quarter of the original time.
 const NEAR: (Duration, u32) = (Duration::from_millis(5), 4);
 
-/// Whose deadline it is.
+/// The owner of a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadlineOwner {
     /// The operation's own time, from its contract.
     Operation,
-    /// Shorter: what the caller gave the call.
+    /// A shorter one, set by the caller.
     Caller,
 }
 
-/// When something must have ended.
+/// The point in time by which something must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// When.
+    /// The point in time.
     pub at: Instant,
-    /// Who set it.
+    /// The owner.
     pub owner: DeadlineOwner,
 }
 
 impl Deadline {
-    /// The operation's own time, from now on.
+    /// Makes a deadline of the operation's own time, from now on.
     pub fn own(now: Instant, time: Duration) -> Self {
         Deadline { at: now + time, owner: DeadlineOwner::Operation }
     }
 
-    /// Whether it is as good as over for what began at such a moment: `grpc-timeout` has whole milliseconds, clocks differ a little, and
-    /// each hop takes something off what it hands on.
+    /// Returns whether it counts as passed for something that began at this time: `grpc-timeout` has whole
+    /// milliseconds, clocks differ a little, and each hop subtracts something from the deadline that it passes on.
     pub fn is_near(&self, began: Instant) -> bool {
         let whole = self.at.saturating_duration_since(began);
         Instant::now() + NEAR.0.max(whole / NEAR.1) >= self.at
     }
 
-    /// Polls a future until the deadline; an error has whose deadline has passed. After it, the future is not polled at all.
+    /// Polls a future until the deadline; an error has the owner of the deadline that has passed. After it, the future
+    /// is not polled at all.
     pub async fn bound<T>(self, future: impl Future<Output = T>) -> Result<T, DeadlineOwner> {
         if Instant::now() >= self.at {
             return Err(self.owner);
@@ -57,27 +59,27 @@ impl Deadline {
 pub struct CallTime {
     /// The operation's own.
     own: Duration,
-    /// When the caller's own deadline passes, where it gave one.
+    /// When the caller's own deadline passes, if it set one.
     caller: Option<Instant>,
 }
 
 impl CallTime {
-    /// Of a call to an operation with such a time of its own.
+    /// Makes it for a call to an operation with this time of its own.
     pub fn new(own: Duration, caller: Option<Instant>) -> Self {
         CallTime { own, caller }
     }
 
-    /// When the caller's own deadline passes.
+    /// Returns when the caller's own deadline passes.
     pub fn caller(&self) -> Option<Instant> {
         self.caller
     }
 
-    /// Whether the caller's own deadline has passed.
+    /// Returns whether the caller's own deadline has passed.
     pub fn is_over(&self, now: Instant) -> bool {
         self.caller.is_some_and(|caller| caller <= now)
     }
 
-    /// Until when to wait, from now on, for what is not the source's: the request, a permit.
+    /// Returns the deadline, from now on, for a wait that is not the source's: the request, a permit.
     pub fn wait(&self, now: Instant) -> Deadline {
         let own = Deadline::own(now, self.own);
         match self.caller {
@@ -104,7 +106,7 @@ impl CallTime {
     }
 }
 
-/// `grpc-timeout` is there, but says no time.
+/// `grpc-timeout` is present, but malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("grpc-timeout is not one to eight digits and a unit")]
 pub struct TimeoutMalformed;
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(whose(10 * SECOND, Duration::from_millis(3)), DeadlineOwner::Operation);
         assert_eq!(whose(60 * SECOND, SECOND), DeadlineOwner::Operation);
         assert_eq!(whose(9 * SECOND, Duration::ZERO), DeadlineOwner::Caller);
-        // It sent its request so slowly that little is left.
+        // It sent its request so slowly that little time remains.
         assert_eq!(whose(10 * SECOND, 5 * SECOND), DeadlineOwner::Caller);
         assert_eq!(CallTime::new(SECOND, None).source(now), Deadline::own(now, SECOND));
     }

@@ -13,18 +13,18 @@ use std::time::Duration;
 /// Bytes before each message.
 pub const HEADER: usize = 5;
 
-/// Longest message that needs no room of its own, in bytes: it comes in one frame of HTTP/2. 16,384 calls of a worker that
-/// dawdle with less hold 256 MB.
+/// Longest message that needs no separate memory, in bytes: it comes in one HTTP/2 frame. 16,384 slow calls of a worker
+/// with less than this hold 256 MB.
 const SMALL: usize = 16 << 10;
-/// When to send a large message again that found no room.
+/// Retry delay for a large message without memory.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Memory for large messages while they come, which many callers share: one that dawdles holds no more than this of it. One
-/// caller has a quarter of it at most, unless the half of it is free.
+/// Memory for large messages while they arrive, shared by many callers: a slow caller holds no more than its share. One
+/// caller has at most a quarter of it, unless half of it is free.
 #[derive(Debug, Clone)]
 pub struct MessageMemory(Arc<Shares<String>>);
 
-/// One caller's part of a [`MessageMemory`].
+/// One caller's share of a [`MessageMemory`].
 #[derive(Debug)]
 pub struct CallerMemory {
     room: MessageMemory,
@@ -32,13 +32,13 @@ pub struct CallerMemory {
 }
 
 impl MessageMemory {
-    /// So many bytes, counted there.
+    /// Makes a memory of this many bytes, counted in these metrics.
     pub fn of(bytes: usize, metrics: ShareMetrics) -> Self {
         let limits = ShareLimits { total: bytes, per_owner: bytes / 4, has_headroom: bytes / 2, rate: None };
         MessageMemory(Shares::new(limits, metrics))
     }
 
-    /// For messages of one caller.
+    /// Returns the share of one caller.
     pub fn caller(&self, caller: &str) -> CallerMemory {
         CallerMemory { room: self.clone(), caller: caller.to_owned() }
     }
@@ -53,10 +53,10 @@ impl CallerMemory {
     }
 }
 
-/// Why no message could be read.
+/// The reason that no message could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The peer ended the stream in the middle of a message, or sent something after a lone message.
+    /// The peer ended the stream in the middle of a message, or sent data after a single message.
     #[error("the stream of messages is broken")]
     Broken,
     /// The compressed flag is set.
@@ -68,10 +68,10 @@ pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed")]
     Connection,
-    /// Too many large messages are on their way at once.
+    /// Too many large messages are arriving at once.
     #[error("too many large messages are on their way")]
     MemoryExceeded,
-    /// Too many of this caller's are, which may have so many bytes of them.
+    /// Too many of this caller's are; it may have this many bytes of them.
     #[error("large messages of one caller may have {0} bytes together while they are on their way")]
     TooMany(usize),
 }
@@ -93,7 +93,7 @@ impl From<FrameError> for Refusal {
     }
 }
 
-/// Puts the five bytes before a message.
+/// Adds the five bytes before a message.
 pub fn frame(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER + message.len());
     out.put_u8(0);
@@ -107,7 +107,7 @@ pub fn frame(message: &[u8]) -> Bytes {
 #[derive(Debug)]
 pub struct FrameReader<B> {
     body: B,
-    /// What came last and is not read yet: a message that lies wholly in it is not copied.
+    /// The last chunk that is not read yet: a message that is completely in it is not copied.
     chunk: Bytes,
     /// The beginning of a message that came in several chunks.
     buffer: BytesMut,
@@ -116,7 +116,7 @@ pub struct FrameReader<B> {
     ended: bool,
     /// Messages that are marked as compressed are gzip.
     gzip: bool,
-    /// Room that large messages need while they come, and what is held of it.
+    /// The memory for large messages while they arrive, and the part in use.
     room: Option<CallerMemory>,
     held: Option<Share<String>>,
 }
@@ -125,7 +125,7 @@ impl<B> FrameReader<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Reads from `body` messages of at most `limit` bytes.
+    /// Reads messages of at most `limit` bytes from `body`.
     pub fn new(body: B, limit: usize) -> Self {
         FrameReader {
             body,
@@ -140,12 +140,12 @@ where
         }
     }
 
-    /// The same, of a peer that may compress its messages with gzip; `limit` holds for both sizes of a message.
+    /// The same, for a peer that may compress its messages with gzip; `limit` applies to both sizes of a message.
     pub fn gzip(self, gzip: bool) -> Self {
         FrameReader { gzip, ..self }
     }
 
-    /// The same, with room for large messages that is shared with others.
+    /// The same, with shared memory for large messages.
     pub fn within(self, room: CallerMemory) -> Self {
         FrameReader { room: Some(room), ..self }
     }
@@ -179,7 +179,7 @@ where
         }
     }
 
-    /// The trailers, once the stream has ended.
+    /// Returns the trailers, once the stream has ended.
     pub fn trailers(&mut self) -> Option<http::HeaderMap> {
         self.trailers.take()
     }
@@ -230,7 +230,7 @@ where
     }
 }
 
-/// A message that was compressed; never more than `limit` bytes of it are made.
+/// Decompresses a message, to at most `limit` bytes.
 fn unzip(compressed: &[u8], limit: usize) -> Result<Bytes, FrameError> {
     let mut message = Vec::new();
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
@@ -277,7 +277,7 @@ mod tests {
         };
         let soon = Duration::from_millis(5);
         let mut held = Vec::new();
-        // One alone has half of it, three others what is left for each of them; then it is full.
+        // One caller alone has half of it, three others share the rest; then it is full.
         for (caller, kilobytes, fits) in [
             ("shop", 200, Ok(())),
             ("shop", 200, Ok(())),

@@ -1,5 +1,5 @@
-//! Shares of something that is bounded: how much each holder may have at once, how much all together, and how often each
-//! may take some. A lock for each beginning and end, never over an await.
+//! Shares of a bounded resource: how much each holder may have at once, how much all together, and how often each may
+//! take some. A lock for each beginning and end, never over an await.
 
 use foldhash::HashMap;
 use prometheus_client::metrics::counter::Counter;
@@ -8,25 +8,25 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Holders that are remembered for their rate before those at rest are forgotten.
+/// Number of holders that are remembered for their rate before idle ones are dropped.
 const MAX_AT_REST: usize = 1_024;
-/// How often they are: each time looks at all of them.
+/// Minimum interval between sweeps: each scans all holders.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How much may be held.
+/// The limits of a resource.
 #[derive(Debug, Clone, Copy)]
 pub struct ShareLimits {
-    /// By all together.
+    /// For all together.
     pub total: usize,
-    /// By one holder.
+    /// For one holder.
     pub per_owner: usize,
-    /// While all together hold at most so much, one holder may exceed its own limit: nobody else wants it. 0: never.
+    /// While all together hold at most this, one holder may exceed its own limit, since no other needs it. 0: never.
     pub has_headroom: usize,
-    /// How often one holder may begin; `None`: as often as it likes.
+    /// Rate at which one holder may begin; `None`: no limit.
     pub rate: Option<ShareRate>,
 }
 
-/// How often one holder may begin.
+/// Rate at which one holder may begin.
 #[derive(Debug, Clone, Copy)]
 pub struct ShareRate {
     /// Beginnings a second, sustained.
@@ -35,25 +35,25 @@ pub struct ShareRate {
     pub burst: u32,
 }
 
-/// What is counted of shares.
+/// The metrics of shares.
 #[derive(Debug, Clone, Default)]
 pub struct ShareMetrics {
-    /// What is held, by all together.
+    /// The amount held by all together.
     pub held: Gauge,
-    /// How often nothing was given.
+    /// Number of refusals.
     pub refused: Counter,
 }
 
-/// Why nothing is given.
+/// The reason of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShareError {
-    /// The holder has as much as one may have.
+    /// The holder has reached its limit.
     #[error("one caller may have {0} at once")]
     OwnerFull(usize),
     /// The holder begins too often; it may again after this time.
     #[error("one caller may begin only so often")]
     TooFast(Duration),
-    /// All together have as much as there is.
+    /// All together have reached the limit.
     #[error("all callers together have {0}")]
     Full(usize),
 }
@@ -70,7 +70,7 @@ pub struct Shares<K> {
 struct ShareState<K> {
     held: usize,
     holders: HashMap<K, HolderUsage>,
-    /// When those at rest were last forgotten.
+    /// When idle holders were last dropped.
     swept: Option<Instant>,
 }
 
@@ -94,23 +94,23 @@ impl ShareRate {
         f64::from(self.per_second) + f64::from(self.burst)
     }
 
-    /// How long a holder that begins nothing takes to have its whole rate again.
+    /// Returns how long an idle holder takes to regain its full rate.
     fn rest(self) -> Duration {
         Duration::from_secs_f64(self.most() / f64::from(self.per_second.max(1)))
     }
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
-    /// Shares within these limits, counted there.
+    /// Makes shares with these limits and metrics.
     pub fn new(limits: ShareLimits, metrics: ShareMetrics) -> Arc<Self> {
         let state = Mutex::new(ShareState { held: 0, holders: HashMap::default(), swept: None });
         Arc::new(Shares { limits, state, metrics })
     }
 
-    /// So much for a holder.
+    /// Takes an amount for a holder.
     ///
     /// # Errors
-    /// Where the holder has too much or begins too often, or all together have too much; in this order.
+    /// The holder has too much or begins too often, or all together have too much; in this order.
     pub fn take(self: &Arc<Self>, holder: &K, amount: usize) -> Result<Share<K>, ShareError> {
         self.take_at(holder, amount, Instant::now())
     }
@@ -135,12 +135,12 @@ impl<K: Eq + Hash + Clone> Shares<K> {
 }
 
 impl<K> Shares<K> {
-    /// What all together hold.
+    /// Returns the amount held by all together.
     pub fn held(&self) -> usize {
         self.lock().held
     }
 
-    /// Holders that are remembered.
+    /// Returns the number of remembered holders.
     #[cfg(test)]
     pub fn owners(&self) -> usize {
         self.lock().holders.len()
@@ -158,7 +158,7 @@ impl<K: Eq + Hash + Clone> ShareState<K> {
             && self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP)
         {
             self.swept = Some(now);
-            // One that holds nothing and has its whole rate is as good as unknown.
+            // A holder that holds nothing and has its full rate is equivalent to an unknown one.
             self.holders.retain(|_, one| one.held > 0 || now.saturating_duration_since(one.refilled) < rate.rest());
         }
         let all = self.held.saturating_add(amount);
@@ -259,7 +259,7 @@ mod tests {
             let at = start + Duration::from_millis(10 * number as u64);
             assert!(shares.take_at(&key(number), 1, at).is_ok());
         }
-        // A hundred come each second, and rest after one and a half.
+        // A hundred come each second, and are idle after one and a half.
         assert!(shares.owners() <= MAX_AT_REST + 100, "{}", shares.owners());
     }
 }

@@ -1,6 +1,7 @@
-//! Blocking work (the registry's store, signing keys, the log's files), off the threads that serve calls: a bounded number
-//! runs at once, a bounded number waits, each person or client has a bounded share of both, and more is refused at once. Work
-//! whose caller is gone keeps its permit until its thread is free again, so giving calls up gains nothing.
+//! Blocking work (the registry's store, signing keys, the log's files), off the threads that serve calls: a bounded
+//! number runs at once, a bounded number waits, each person or client has a bounded share of both, and further work is
+//! refused at once. Work keeps its permit until its thread is free again, even if its caller is gone, so giving calls
+//! up gains nothing.
 
 use crate::shares::{Share, ShareError, ShareLimits, ShareMetrics, ShareRate, Shares};
 use crate::status::{Reason, Refusal};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 
-/// How much work may be in flight.
+/// Limits of work in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkLimits {
     /// Running at once: threads. One holder has at most half of them.

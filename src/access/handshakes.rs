@@ -1,5 +1,6 @@
-//! Handshakes that are refused, and connections that are closed for what a handshake would be refused for: with their cause and
-//! the certificate that they are about, in the log, in an entry (bounded like every refusal) and, the former, in the metric.
+//! Refused handshakes, and connections that are closed because their handshake would now be refused. Both are recorded
+//! with their cause and the certificate concerned: in the log and in an entry (rate-limited like every refusal);
+//! refused handshakes also in the metric.
 
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, Kind};
@@ -8,7 +9,7 @@ use crate::status::Reason;
 use std::net::SocketAddr;
 
 impl RefusalLog {
-    /// A connection to a port (`grpc`, `https`) of this node was refused before its first request.
+    /// Records a connection to a port (`grpc`, `https`) of this node that was refused before its first request.
     pub fn handshake(
         &self,
         node: &str,
@@ -21,7 +22,7 @@ impl RefusalLog {
         self.connection(node, port, (address, reason), why, "a connection was refused");
     }
 
-    /// An open connection to a port was closed: a handshake with its certificate would be refused by now.
+    /// Records an open connection to a port that was closed: a handshake with its certificate would be refused by now.
     pub fn closed(&self, node: &str, port: &'static str, address: SocketAddr, why: &refused::RefusedHandshake) {
         self.connection(node, port, (address, Reason::CertificateRevoked), why, "a connection was closed");
     }

@@ -17,18 +17,18 @@ struct Usage {
     refilled: Instant,
     day: i64,
     used: u64,
-    /// Used since this was last saved.
+    /// Changed since the last save.
     changed: bool,
 }
 
-/// What is left of a grant's rate and quota.
+/// The rest of a grant's rate and quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
     /// Calls that may be made at once now.
     pub rate: u32,
     /// Calls left today; `None`: no quota.
     pub quota: Option<u64>,
-    /// The how-manieth call of the day this is.
+    /// The number of this call in its day.
     pub call: u64,
 }
 
@@ -63,7 +63,7 @@ impl GrantLimits {
         let passed = at.saturating_duration_since(usage.refilled).as_secs_f64();
         usage.tokens = (usage.tokens + passed * f64::from(grant.rate)).min(most);
         usage.refilled = at;
-        // A day that was left comes back where the clock is set back: it goes on as the later one.
+        // A clock that is set back returns to an earlier day: the usage of the later day continues.
         if today > usage.day {
             usage.day = today;
             usage.used = 0;
@@ -85,8 +85,8 @@ impl GrantLimits {
         Ok(Remaining { rate: usage.tokens as u32, quota, call: usage.used })
     }
 
-    /// Takes over what was used before a restart: the later day counts, and on the same day the greater number. Rates
-    /// begin anew: they are a matter of seconds.
+    /// Restores the usage from before a restart: the later day counts, and on the same day the greater number. Rates
+    /// begin with full buckets: they refill in seconds.
     pub fn restore(&self, kept: impl IntoIterator<Item = DayUsage>) {
         let at = Instant::now();
         for DayUsage { grant, day, used } in kept {
@@ -149,7 +149,7 @@ mod tests {
         }
         assert!(limits.take(&grant, start, noon).is_err(), "the day that it had is the same");
         assert!(limits.take(&grant, start, noon + day_s).is_ok(), "the next day has its own");
-        // Kept over a restart, too.
+        // Saved over a restart, too.
         let restarted = GrantLimits::default();
         restarted.restore(limits.changed());
         assert!(restarted.take(&grant, start, noon - day_s).is_ok(), "one is left of the later day");

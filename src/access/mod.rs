@@ -20,7 +20,7 @@ use http::HeaderName;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The caller's metadata. Parsed once: a value here has its format.
+/// The caller's metadata. Parsed once: every value here is valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallMetadata {
     /// `ndxp-purpose`: a procedure code or a dossier number.
@@ -33,7 +33,7 @@ static PURPOSE: HeaderName = HeaderName::from_static("ndxp-purpose");
 static OFFICIAL: HeaderName = HeaderName::from_static("ndxp-official");
 
 impl CallMetadata {
-    /// Reads the metadata. A value without the format that it must have is refused before it can reach the log: it might be anything.
+    /// Reads the metadata. A malformed value is refused before it can reach the log: it might be anything.
     ///
     /// # Errors
     /// The refusal names the first such value.
@@ -65,30 +65,30 @@ impl CallMetadata {
     }
 }
 
-/// The rules of a decision, in their order. The one that refuses is in the entry; the caller gets less where that would disclose them what
-/// others are granted, or from where.
+/// The rules of a decision, in their order. The entry names the rule that refuses; the caller gets less if the rule
+/// would disclose what others are granted, or from which networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessRule {
     /// The token carries the operation's scope.
     TokenScope,
     /// A grant has the operation's scope.
     Scope,
-    /// Where the operation is sensitive: a second person approved one of those.
+    /// If the operation is sensitive: a second person approved one of those.
     Approval,
     /// One of those is in force.
     Period,
     /// One of those may be used from the caller's address.
     Network,
-    /// The operation wants a purpose, and has one.
+    /// The operation requires a purpose, and has one.
     PurposeGiven,
-    /// The operation wants the acting official's id, and has one.
+    /// The operation requires the acting official's id, and has one.
     OfficialGiven,
     /// One of those grants covers the purpose.
     Purpose,
 }
 
 impl AccessRule {
-    /// Its name in the entry.
+    /// Returns its name in the entry.
     pub fn as_str(self) -> &'static str {
         match self {
             AccessRule::TokenScope => "token-scope",
@@ -102,7 +102,7 @@ impl AccessRule {
         }
     }
 
-    /// The reason that the caller gets.
+    /// Returns the reason for the caller.
     pub fn reason(self) -> Reason {
         match self {
             AccessRule::TokenScope
@@ -117,7 +117,7 @@ impl AccessRule {
     }
 }
 
-/// Most grants that a refusal names.
+/// Maximum number of grants that a refusal names.
 const MAX_NAMED: usize = 3;
 
 /// A decision against a call.
@@ -134,7 +134,7 @@ impl AccessDenied {
         AccessDenied { rule, grants: grants.into_iter().take(MAX_NAMED).map(|grant| grant.id.to_string()).collect() }
     }
 
-    /// The refusal that the caller gets, with the rule for the log.
+    /// Returns the refusal for the caller, with the rule for the log.
     fn refusal(self, scope: &str) -> Refusal {
         let detail = match self.rule {
             AccessRule::TokenScope => format!("the token lacks {scope}"),
@@ -146,11 +146,12 @@ impl AccessDenied {
     }
 }
 
-/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose. `token_scopes` are
-/// what the token carries: both must allow the call.
+/// Finds the grant that allows the call: in force, for the operation's scope, from its networks, and for the purpose.
+/// `token_scopes` are the token's scopes: both must allow the call.
 ///
 /// # Errors
-/// SCOPE_NOT_GRANTED, PURPOSE_REQUIRED, OFFICIAL_REQUIRED or PURPOSE_NOT_GRANTED: the rule of the grant that came nearest.
+/// SCOPE_NOT_GRANTED, PURPOSE_REQUIRED, OFFICIAL_REQUIRED or PURPOSE_NOT_GRANTED: the rule that refuses the grant that
+/// passes most rules.
 pub fn decide(
     operation: &Operation,
     client: &Arc<ClientView>,
@@ -162,7 +163,7 @@ pub fn decide(
     if !token_scopes.contains(&operation.scope) {
         return Err(AccessDenied::by(AccessRule::TokenScope, []).refusal(&operation.scope));
     }
-    // Nearly every call is allowed by the first grant that is looked at.
+    // The first grant that is checked allows nearly every call.
     let mut fitting = client.granted(&operation.scope).filter(|grant| fits(grant, operation, said, Some(from), now));
     match fitting.next() {
         Some(grant) => Ok(grant),
@@ -176,13 +177,13 @@ fn fits(grant: &Granted, operation: &Operation, said: &CallMetadata, from: Optio
     grant.in_force(now) && is_approved(grant, operation) && is_within(grant, from) && given && is_for(grant, said)
 }
 
-/// A grant without approval was made when the contract did not call the operation sensitive.
+/// A grant without approval dates from a time when the contract did not mark the operation as sensitive.
 fn is_approved(grant: &GrantView, operation: &Operation) -> bool {
     grant.approved || operation.data_class < DataClass::Sensitive
 }
 
-/// The fields of an operation's answer that a grant lets through: those that it names; the sensitive ones among them only where
-/// a second person approved it.
+/// Returns the fields of an operation's response that a grant allows: those that it names; sensitive fields only if a
+/// second person approved it.
 pub fn mask(grant: &GrantView, operation: &Operation) -> Mask {
     let named = operation.response_fields.mask(&grant.fields);
     if grant.approved { named } else { operation.response_fields.without_sensitive(named) }
@@ -196,7 +197,7 @@ fn is_for(grant: &Granted, said: &CallMetadata) -> bool {
     said.purpose.as_deref().is_none_or(|purpose| covers(&grant.purposes, purpose))
 }
 
-/// The same decision, rule by rule, to explain it. Without an address, every network matches.
+/// Makes the same decision rule by rule, to explain it. Without an address, every network matches.
 ///
 /// # Errors
 /// The first rule that no grant passes, with the grants that passed those before it.
@@ -220,7 +221,7 @@ pub fn explain(
     grants.into_iter().next().ok_or(AccessDenied { rule: AccessRule::Scope, grants: Vec::new() })
 }
 
-/// Keeps the grants that pass a rule; an error where none does.
+/// Keeps the grants that pass a rule; returns an error if none does.
 fn narrow(grants: &mut Vec<Granted>, rule: AccessRule, passes: impl Fn(&Granted) -> bool) -> Result<(), AccessDenied> {
     if !grants.iter().any(&passes) {
         return Err(AccessDenied::by(rule, grants.iter()));
@@ -229,7 +230,7 @@ fn narrow(grants: &mut Vec<Granted>, rule: AccessRule, passes: impl Fn(&Granted)
     Ok(())
 }
 
-/// Returns whether a grant by which a call was admitted still covers it: it may have ended, or have been changed.
+/// Checks whether the grant of an admitted call still covers it: it may have ended, or have been changed.
 ///
 /// # Errors
 /// SCOPE_NOT_GRANTED or PURPOSE_NOT_GRANTED, as the call would get now.
@@ -256,7 +257,7 @@ pub fn still_covers(
     Ok(())
 }
 
-/// Whether a grant's purposes cover one.
+/// Returns whether a grant's purposes cover one.
 pub fn covers(granted: &[String], purpose: &str) -> bool {
     granted.iter().any(|rule| match rule.split_once(':') {
         None => rule == "*",
@@ -272,7 +273,7 @@ pub fn covers(granted: &[String], purpose: &str) -> bool {
 /// Checks a rule of a grant's purposes.
 ///
 /// # Errors
-/// The text says what a rule looks like.
+/// The text describes the form of a rule.
 pub fn check_purpose_rule(rule: &str) -> Result<(), String> {
     let fits = match rule.split_once(':') {
         None => rule == "*",

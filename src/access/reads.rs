@@ -1,5 +1,5 @@
-//! How many reads of the log's files may be in flight: in all and by person or client, and how many a second each may begin. Reads run on
-//! threads of their own ([`WorkPool`]).
+//! Limits of reads of the log's files: how many may be in flight, in all and by person or client, and how many a second
+//! each may begin. Reads run on separate threads ([`WorkPool`]).
 
 use crate::shares::{ShareError, ShareMetrics, ShareRate};
 use crate::status::{Reason, Refusal};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The retry delay of an owner with too many reads in flight.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The limits of one kind of reads, by the rate at which one holder may begin them.
+/// Returns the limits of one kind of reads, with the rate at which one holder may begin them.
 pub const fn limits(running: usize, all: usize, each: usize, per_second: u32, burst: u32) -> WorkLimits {
     WorkLimits { running, all, each, rate: Some(ShareRate { per_second, burst }) }
 }
@@ -20,21 +20,21 @@ pub const fn limits(running: usize, all: usize, each: usize, per_second: u32, bu
 #[derive(Debug)]
 pub struct ReadPermits(WorkPool);
 
-/// Leave for one call to read.
+/// Permission for one call to read.
 pub type ReadPermit = WorkPermit;
 
 impl ReadPermits {
-    /// Reads within these limits.
+    /// Makes permits with these limits.
     pub fn new(limits: WorkLimits) -> Arc<Self> {
         Self::counted(limits, Counter::default())
     }
 
-    /// The same; `refused` counts those that were not let through.
+    /// The same; `refused` counts the refused reads.
     pub fn counted(limits: WorkLimits, refused: Counter) -> Arc<Self> {
         Arc::new(ReadPermits(WorkPool::new(limits, ShareMetrics { refused, ..ShareMetrics::default() })))
     }
 
-    /// A permit for a holder, by the id of a client or a person.
+    /// Returns a permit for a holder, by the id of a client or a person.
     ///
     /// # Errors
     /// `RATE_LIMITED` if the owner has too many reads in flight or starts them too fast, `GATEWAY_OVERLOADED` if all holders together
@@ -54,7 +54,7 @@ impl ReadPermits {
         })
     }
 
-    /// Returns the reads in flight, those that wait for a thread included.
+    /// Returns the reads in flight, including those that wait for a thread.
     pub fn in_flight(&self) -> usize {
         self.0.in_flight()
     }

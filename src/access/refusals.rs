@@ -1,8 +1,10 @@
-//! Entries of what was refused before a right was found. They cost the refused caller nothing, and the gateway disk: so each identity has a
-//! rate of them, and all together have one. What exceeds it is counted, and reported in the next entry of the same identity, or in one of
-//! its own within a minute. Callers with a right (a grant, a role) always get an entry: those are bounded by the right's own rate.
+//! Entries of refusals before a grant or role was found. They cost the refused caller nothing, and the gateway disk: so
+//! each identity has an entry rate, and so have all together. Further refusals are counted, and reported in the next
+//! entry of the same identity, or in a separate one within a minute. Callers with a right (a grant, a role) always get
+//! an entry: the right's own rate limits those.
 //!
-//! Sketched: an entry is about 400 bytes; 20 a second of each kind are 700 MB a day, and one identity's one a second 35 MB.
+//! Estimated: an entry is about 400 bytes; 20 a second of each kind are 700 MB a day, and one identity's one a second
+//! 35 MB.
 
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Thumbprint;
@@ -13,21 +15,21 @@ use prometheus_client::metrics::counter::Counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Entries a second of one identity, sustained, and at once above that.
+/// Entries a second of one identity, sustained, and the burst.
 const OF_ONE: (f64, f64) = (1.0, 60.0);
 /// The same of all identities together, for each kind.
 const OF_ALL: (f64, f64) = (20.0, 400.0);
-/// Identities that are counted apart, for each kind; more share one count.
+/// Identities that are counted separately, for each kind; further ones share one count.
 const MAX_IDENTITIES: usize = 1_024;
 /// How long suppressed refusals may wait for an entry that counts them.
 const MAX_SUMMARY_DELAY: Duration = Duration::from_secs(60);
 
-/// What was refused.
+/// The kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// A connection, before any call.
     Connection,
-    /// A call that an overloaded gateway did not look at.
+    /// A call that an overloaded gateway did not read.
     Unhandled,
     /// An exchange, before it was admitted under a grant.
     Exchange,
@@ -38,7 +40,7 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
-    /// As a metric's label.
+    /// Returns the metric's label.
     fn as_str(self) -> &'static str {
         match self {
             RefusalKind::Connection => "connection",
@@ -50,14 +52,14 @@ impl RefusalKind {
     }
 }
 
-/// Whose refusals are counted together.
+/// The identity that refusals are counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A registered client, whichever its certificate.
     Client(Box<str>),
     /// The holder of a certificate that names no client.
     Certificate(Thumbprint),
-    /// Who has shown no certificate, by where they come from.
+    /// A peer without a certificate, by its address.
     Address(PeerNetwork),
 }
 
@@ -88,10 +90,10 @@ struct RefusalWindow {
     left_out: Option<OmittedRefusals>,
 }
 
-/// What was left out since the last entry.
+/// Refusals without an entry since the last one.
 #[derive(Debug)]
 struct OmittedRefusals {
-    /// The first one, which counts the others.
+    /// The first one, with the number of the others.
     first: Entry,
     /// How many more.
     more: u64,
@@ -113,9 +115,9 @@ impl RefusalWindow {
 struct RefusalWindows {
     all: EntryBucket,
     by_identity: HashMap<Identity, RefusalWindow>,
-    /// When those at rest were last forgotten.
+    /// When idle identities were last dropped.
     swept: Instant,
-    /// Of those that found no place among the others.
+    /// Refusals of identities beyond the maximum.
     rest: RefusalWindow,
 }
 
@@ -129,9 +131,9 @@ impl RefusalWindows {
         }
     }
 
-    /// The entry with the number of those left out before it, where it may be written; it is counted otherwise.
+    /// Returns the entry, with the number of refusals omitted before it, if it may be written; otherwise it is counted.
     fn take(&mut self, by: Identity, mut entry: Entry, now: Instant) -> Option<Entry> {
-        // Not for each of many that come: it looks at all of them.
+        // Not for each refusal of a flood: it scans all identities.
         if self.by_identity.len() >= MAX_IDENTITIES && now.duration_since(self.swept) >= Duration::from_secs(1) {
             self.swept = now;
             self.by_identity.retain(|_, window| !window.is_at_rest(now));
@@ -142,7 +144,7 @@ impl RefusalWindows {
         if window.bucket.refill(OF_ONE, now) >= 1.0 && self.all.refill(OF_ALL, now) >= 1.0 {
             window.bucket.tokens -= 1.0;
             self.all.tokens -= 1.0;
-            // The first of those left out was one, too.
+            // The first omitted one counts, too.
             entry.suppressed = window.left_out.take().map_or(0, |left_out| left_out.more + 1);
             return Some(entry);
         }
@@ -153,7 +155,7 @@ impl RefusalWindows {
         None
     }
 
-    /// Entries for what was left out for so long without one.
+    /// Returns entries for refusals that were omitted for this long.
     fn due(&mut self, waited: Duration, now: Instant) -> Vec<Entry> {
         let all = self.by_identity.values_mut().chain([&mut self.rest]);
         let due = |left_out: &mut OmittedRefusals| now.duration_since(left_out.since) >= waited;
@@ -162,7 +164,7 @@ impl RefusalWindows {
     }
 }
 
-/// Logs refusals, within bounds.
+/// Logs refusals, rate-limited.
 pub struct RefusalLog {
     log: ExchangeLog,
     pub(super) metrics: Arc<Metrics>,
@@ -170,7 +172,7 @@ pub struct RefusalLog {
 }
 
 impl RefusalLog {
-    /// For a gateway's log.
+    /// Makes it for a gateway's log.
     pub fn new(log: ExchangeLog, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
         RefusalLog { log, metrics, kinds: std::array::from_fn(|_| Mutex::new(RefusalWindows::new(now))) }
@@ -191,7 +193,7 @@ impl RefusalLog {
     /// Logs a refusal, and returns its index when its entry is durable, or `None` if it was only counted.
     ///
     /// # Errors
-    /// Where the log cannot be written.
+    /// If the log cannot be written.
     pub async fn note(&self, kind: RefusalKind, by: Identity, entry: Entry) -> Result<Option<u64>, LogError> {
         match self.take(kind, by, entry) {
             Some(entry) => self.log.append(&entry).await.map(Some),
@@ -216,8 +218,8 @@ impl RefusalLog {
         self.metrics.reads_refused(kind)
     }
 
-    /// Logs what was left out for a minute without an entry that tells of it; all of it when the gateway `ends`. To be
-    /// called each second or so.
+    /// Logs refusals that were omitted for a minute without an entry that counts them; all of them when the gateway
+    /// `ends`. Called about once a second.
     pub fn log_omitted(&self, ends: bool) {
         let waited = if ends { Duration::ZERO } else { MAX_SUMMARY_DELAY };
         for kind in &self.kinds {
@@ -247,7 +249,7 @@ mod tests {
         Identity::Client(format!("c{number}").into())
     }
 
-    /// Entries written, and refusals that they tell of.
+    /// Returns the number of entries, and of the refusals that they count.
     fn sum(entries: &[Entry]) -> (usize, u64) {
         (entries.len(), entries.iter().map(|entry| 1 + entry.suppressed).sum())
     }
@@ -262,7 +264,7 @@ mod tests {
             written.extend(windows.take(client(1), entry("TOKEN_MISSING"), now));
         }
         assert!((69..=71).contains(&written.len()), "{}", written.len());
-        // Another's are not held up by it.
+        // Another identity's entries are not delayed by it.
         let other = windows.take(client(2), entry("TOKEN_EXPIRED"), start + Duration::from_secs(10)).unwrap();
         assert_eq!(other.suppressed, 0);
         assert!(windows.due(MAX_SUMMARY_DELAY, start + Duration::from_secs(11)).is_empty());
@@ -277,7 +279,7 @@ mod tests {
         let mut windows = RefusalWindows::new(start);
         let mut written = Vec::new();
         for number in 0..200_000usize {
-            // Each comes once: 20,000 a second for ten seconds.
+            // Each identity comes once: 20,000 a second for ten seconds.
             let now = start + Duration::from_micros(50 * number as u64);
             written.extend(windows.take(client(number), entry("CLIENT_UNKNOWN"), now));
         }
@@ -288,7 +290,7 @@ mod tests {
         assert!(entry_of.len() <= MAX_IDENTITIES + 1);
         written.extend(entry_of);
         assert_eq!(sum(&written).1, 200_000);
-        // Identities at rest make room again.
+        // Idle identities make room again.
         let later = start + Duration::from_secs(200);
         windows.take(client(0), entry("CLIENT_UNKNOWN"), later);
         windows.take(client(300_000), entry("CLIENT_UNKNOWN"), later);

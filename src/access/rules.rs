@@ -5,10 +5,10 @@ macro_rules! rules {
     ($($name:ident: $method:literal, $event:literal, $roles:ident;)*) => {
         $(pub(super) const $name: RoleRule = RoleRule { method: $method, event: $event, roles: $roles };)*
 
-        /// Every method's.
+        /// The rules of all methods.
         const ALL: &[RoleRule] = &[$($name,)*];
 
-        /// What a method of the service needs; `None` if there is none of this name.
+        /// Returns the rule of a method of the service; `None` if there is none of this name.
         pub(super) fn of(method: &str) -> Option<&'static RoleRule> {
             ALL.iter().find(|rule| rule.method == method)
         }
@@ -17,7 +17,7 @@ macro_rules! rules {
 
 pub(crate) use rules;
 
-/// Checks that every method of a service of the protos has one rule, and nothing else has.
+/// Checks that every method of a service of the protos has one rule, and that there are no other rules.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) fn assert_complete(service: &str, rules: &[super::staff::RoleRule]) {

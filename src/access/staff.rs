@@ -1,5 +1,5 @@
-//! Whether a person may do what they request: by the roles that their certificate's name has. A refusal is in the exchange log before it is
-//! returned, within the bounds of [`super::refusals`].
+//! Authorizes staff by the roles of their certificate's name. A refusal is in the exchange log before it is returned,
+//! within the limits of [`super::refusals`].
 
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
@@ -10,18 +10,18 @@ use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 
-/// What a method needs of who calls it.
+/// The roles that a method requires.
 #[derive(Debug, Clone, Copy)]
 pub struct RoleRule {
     /// The method's name.
     pub method: &'static str,
-    /// What the call is in the log.
+    /// The event in the log.
     pub event: &'static str,
-    /// The roles, one of which must be the caller's.
+    /// The roles; the caller must have one of them.
     pub roles: &'static [Role],
 }
 
-/// Lets people in by their roles.
+/// Admits staff by their roles.
 #[derive(Clone)]
 pub struct StaffAuthorizer {
     registry: Arc<ArcSwap<Snapshot>>,
@@ -31,15 +31,15 @@ pub struct StaffAuthorizer {
 }
 
 impl StaffAuthorizer {
-    /// A door of this gateway.
+    /// Makes an authorizer for this gateway.
     pub fn new(registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog, refusals: Arc<RefusalLog>, node: &str) -> Self {
         StaffAuthorizer { registry, log, refusals, node: node.to_owned() }
     }
 
-    /// Who calls, with the certificate that they show, where one of the rule's roles is theirs.
+    /// Returns the caller, with their certificate, if they have one of the rule's roles.
     ///
     /// # Errors
-    /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the bounds of refusals;
+    /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the limits of refusals;
     /// `EXCHANGE_LOG_UNAVAILABLE` if that cannot be written.
     pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
         let RoleRule { event, roles, .. } = *rule;
@@ -65,7 +65,7 @@ impl StaffAuthorizer {
         }
     }
 
-    /// Returns an entry about what a person does here.
+    /// Returns an entry about a person's event.
     pub fn event(&self, peer: &Peer, event: &str) -> Entry {
         Entry {
             certificate: peer.certificate.thumbprint.0.to_vec(),

@@ -38,7 +38,7 @@ fn token_cache(bytes: u64) -> TokenCache {
     quick_cache::sync::Cache::with(MAX_CACHED, bytes, TokenWeighter, RandomState::default(), Default::default())
 }
 
-/// A token whose signature and form were checked. What changes with time is checked at each call.
+/// A token with a verified signature and form. Each call checks what changes with time.
 #[derive(Debug)]
 pub struct VerifiedToken {
     /// `jti`.
@@ -87,7 +87,7 @@ struct Header {
 pub struct TokenChecker {
     issuer: String,
     audience: String,
-    /// Clock skew that is forgiven, in seconds.
+    /// Tolerated clock skew, in seconds.
     leeway: i64,
     kept: TokenCache,
     /// Scopes of tokens: few different lists.
@@ -95,7 +95,7 @@ pub struct TokenChecker {
 }
 
 impl TokenChecker {
-    /// A checker for tokens of this issuer and audience.
+    /// Makes a checker for tokens of this issuer and audience.
     pub fn new(issuer: &str, audience: &str, leeway_s: u32) -> Self {
         TokenChecker {
             issuer: issuer.into(),
@@ -167,8 +167,8 @@ impl TokenChecker {
         Ok(())
     }
 
-    /// The scopes with which a verified token would be taken now, from its owner on its own connection: those that a grant in
-    /// force has. None: it opens nothing.
+    /// Returns the scopes of a verified token that would be accepted now, from its owner on its own connection: those
+    /// that a grant in force has. None: it allows nothing.
     pub fn scopes_in_force<'t>(&self, token: &'t VerifiedToken, registry: &Snapshot, now: i64) -> Vec<&'t str> {
         let owner = registry.client(&token.client).filter(|owner| !owner.client.suspended);
         let Some(owner) = owner else { return Vec::new() };
@@ -190,12 +190,12 @@ impl TokenChecker {
         })
     }
 
-    /// Seconds until the token is no longer taken, the forgiven skew included.
+    /// Returns the seconds until the token is no longer accepted, including the tolerated skew.
     pub fn seconds_remaining(&self, token: &VerifiedToken, now: i64) -> i64 {
         token.expires.saturating_add(self.leeway).saturating_sub(now)
     }
 
-    /// When the token's time, or the belief in its key, is over, Unix time in seconds; and which.
+    /// Returns when the token expires or its key is no longer trusted, Unix time in seconds; and the reason.
     pub fn end(&self, token: &VerifiedToken, registry: &Snapshot) -> (i64, Reason) {
         let own = token.expires.saturating_add(self.leeway);
         match registry.key(&token.kid, 0).map(|key| key.trusted_until) {
@@ -204,7 +204,7 @@ impl TokenChecker {
         }
     }
 
-    /// Verifies signature and form: everything that stays true as long as the key does.
+    /// Verifies signature and form: everything that stays valid as long as the key does.
     ///
     /// # Errors
     /// TOKEN_MALFORMED if it is no JWT; TOKEN_INVALID or TOKEN_EXPIRED if it is not of this issuer, for this audience, under a known key.
@@ -228,7 +228,7 @@ impl TokenChecker {
         }
         let kid = header.kid.ok_or_else(invalid)?;
         let key = registry.key(&kid, now).ok_or_else(invalid)?;
-        // The algorithm is the key's; the token's claim of it only has to agree.
+        // The algorithm is the key's; the token's claim of it must agree.
         if header.alg != format!("{:?}", key.algorithm) {
             return Err(invalid());
         }
@@ -236,7 +236,7 @@ impl TokenChecker {
         validation.set_audience(&[&self.audience]);
         validation.set_issuer(&[&self.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // Times are checked at each call, with a reason of their own.
+        // Each call checks the times, with separate reasons.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
@@ -245,7 +245,7 @@ impl TokenChecker {
                 _ => invalid(),
             })?
             .claims;
-        // Nobody issues a longer one: it would outlive its key's retirement.
+        // No issuer makes a longer one: it would outlive its key's retirement.
         let lifetime = claims.exp.saturating_sub(claims.nbf.unwrap_or(claims.iat));
         if lifetime > MAX_LIFETIME.as_secs() as i64 {
             return Err(invalid());
@@ -266,7 +266,7 @@ impl TokenChecker {
     }
 }
 
-/// The one Bearer token of a call (RFC 6750, section 2.1).
+/// Returns the one Bearer token of a call (RFC 6750, section 2.1).
 fn bearer(headers: &http::HeaderMap) -> Result<&str, Refusal> {
     let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
     let value = values.next().ok_or(Reason::TokenMissing)?;

@@ -1,4 +1,4 @@
-//! A connection's first moment, before TLS: where it comes from, and whether it is one at all.
+//! The beginning of a connection, before TLS: its origin, and whether it is a connection at all.
 
 use super::connections::ConnectionPermit;
 use super::hello::{HelloError, complete_hello};
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 /// A connection that has ended before its first byte of TLS.
 #[derive(Debug)]
 pub struct ArrivalFailure {
-    /// Its origin, as far as it is known by then: a balancer, or the peer that the balancer has named.
+    /// Its origin, as far as it is known: a balancer, or the peer that the balancer has named.
     pub address: SocketAddr,
-    /// Why.
+    /// The reason.
     pub why: ArrivalError,
 }
 
-/// Why a connection has ended before its first byte of TLS.
+/// The reason that a connection has ended before its first byte of TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum ArrivalError {
     /// Closed without a byte: a probe of whether the port is open.
@@ -28,19 +28,19 @@ pub enum ArrivalError {
     /// It comes from a balancer, and does not begin with a header that names its peer.
     #[error(transparent)]
     Header(#[from] ProxyError),
-    /// The peer that its balancer has named has as many connections as it may.
+    /// The peer that its balancer has named has reached its limit of connections.
     #[error("its peer has too many connections")]
     TooMany,
-    /// Its ClientHello is too large, or did not become whole.
+    /// Its ClientHello is too large, or was not completed.
     #[error(transparent)]
     Hello(#[from] HelloError),
-    /// Header, or first byte, did not come in time.
+    /// The header, or the first byte, did not arrive in time.
     #[error("nothing came in time")]
     Timeout,
 }
 
 impl ArrivalError {
-    /// Its name in the log and the metric; `None` for a probe, which is no fault.
+    /// Returns its name in the log and the metric; `None` for a probe, which is no fault.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             ArrivalError::Probe => None,
@@ -53,21 +53,22 @@ impl ArrivalError {
     }
 }
 
-/// An IPv4 peer of an IPv6 socket as that IPv4 address, in limits, networks and the log.
+/// Returns an IPv4 peer of an IPv6 socket as that IPv4 address, for limits, networks and the log.
 pub fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether connections from an address begin with a PROXY header.
+/// Returns whether connections from an address begin with a PROXY header.
 pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
     proxies.iter().any(|network| network.has(address.ip()))
 }
 
-/// Brings a connection to its whole ClientHello, its first byte within this time; gives where it comes from. Its peer's place is taken as
-/// soon as a balancer has named the peer, so that those that say nothing behind it are counted for whoever opened them.
+/// Waits for a connection's complete ClientHello, its first byte within this time; returns its origin. The connection
+/// counts for its peer as soon as a balancer has named the peer, so that connections that then send nothing count for
+/// whoever opened them.
 ///
 /// # Errors
-/// Where it does not come so far.
+/// If it does not get that far.
 pub async fn arrive(
     stream: &mut TcpStream,
     (address, proxied): (SocketAddr, bool),
@@ -89,7 +90,7 @@ async fn in_time<T>(until: Instant, waits: impl Future<Output = Result<T, Arriva
     tokio::time::timeout_at(until, waits).await.unwrap_or(Err(ArrivalError::Timeout))
 }
 
-/// Where a balancer's connection comes from.
+/// Returns the origin of a balancer's connection.
 async fn origin(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAddr, ArrivalError> {
     match proxy::read(stream).await {
         Ok(ProxyHeader::From(peer)) => Ok(peer),

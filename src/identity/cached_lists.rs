@@ -1,4 +1,4 @@
-//! Revocation lists that were fetched and kept in files, one for each issuer.
+//! Fetched revocation lists, cached in files, one for each issuer.
 
 use super::files::CrlSources;
 use super::list::{List, split};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Prefix and suffix of the names of cached files.
 pub(super) const KEPT: (&str, &str) = ("fetched", ".crl");
 
-/// Reads a cached list. One that cannot be used any more counts as none: it must not prevent a start.
+/// Reads a cached list. A list that can no longer be used is ignored: it must not prevent a start.
 pub(super) fn read_kept(file: &Path) -> Option<List> {
     let bytes = std::fs::read(file).ok()?;
     let with_digest = |mut list: List| {

@@ -1,29 +1,29 @@
-//! The certificates of open connections, each in memory once: a system's hundred connections come with the same one.
+//! The certificates of open connections, each in memory once: a system's hundred connections have the same one.
 
 use super::{Certificate, Thumbprint};
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Those that are in use. A lock for each handshake, none for a call.
+/// The certificates in use. A lock for each handshake, none for a call.
 #[derive(Debug, Default)]
 pub struct Certificates {
     used: Mutex<HashMap<Thumbprint, Weak<Certificate>>>,
 }
 
 impl Certificates {
-    /// The certificate of a chain; `None` if that is empty.
+    /// Returns the certificate of a chain; `None` if that is empty.
     pub fn of(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<Certificate>> {
         let thumbprint = Thumbprint::of(chain.first()?);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is above it may differ, and is checked with it when a revocation list comes.
+        // The certificates above it may differ, and are checked with it when a revocation list comes.
         if let Some(known) = used.get(&thumbprint).and_then(Weak::upgrade).filter(|known| known.chain == chain) {
             return Some(known);
         }
         let certificate = Arc::new(Certificate::of(chain)?);
         if used.len() == used.capacity() {
             used.retain(|_, certificate| certificate.strong_count() > 0);
-            // So that the next look through all of them is as many new ones away.
+            // So that the next scan of all of them happens after as many new ones.
             let place = used.len() + 1;
             used.reserve(place);
         }

@@ -1,12 +1,12 @@
-//! How many connections there may be, in all and from one peer. Counted across all workers.
+//! Limits of connections, in all and from one peer. Counted across all workers.
 
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The addresses that one peer has: an IPv4 address, or the /64 network of an IPv6 address, of which a host may use as many
-/// addresses as it likes (RFC 4291, section 2.5.1; RFC 8981). Bounds by single addresses would be none.
+/// The addresses of one peer: an IPv4 address, or the /64 network of an IPv6 address, of which a host may use as many
+/// addresses as it likes (RFC 4291, section 2.5.1; RFC 8981). Limits by single addresses would be ineffective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerNetwork(IpAddr);
 
@@ -19,8 +19,8 @@ impl From<IpAddr> for PeerNetwork {
     }
 }
 
-/// Connections of one balancer, at least, that may not have said yet where they come from: it says so with their first
-/// bytes, so these are those of a moment.
+/// Minimum number of connections of one balancer that may not have named their peer yet: a connection names it with its
+/// first bytes, so they stay in this state only briefly.
 const MIN_UNASSIGNED: usize = 64;
 
 /// Counts open connections. A lock for each opening and closing, none for a call.
@@ -29,7 +29,7 @@ pub struct Connections {
     most: usize,
     most_per_peer: usize,
     open: Mutex<OpenConnections>,
-    /// How many there are.
+    /// Their number.
     count: Gauge,
 }
 
@@ -37,7 +37,7 @@ pub struct Connections {
 struct OpenConnections {
     all: usize,
     by_peer: HashMap<PeerNetwork, usize>,
-    /// Those whose peer is not known yet, by balancer.
+    /// Connections with an unknown peer, by balancer.
     unassigned: HashMap<PeerNetwork, usize>,
 }
 
@@ -57,23 +57,23 @@ pub struct ConnectionPermit {
 }
 
 impl Connections {
-    /// At most `max` in all, and `most_per_peer` from one address.
+    /// Permits at most `max` in all, and `most_per_peer` from one address.
     pub fn new(most: usize, most_per_peer: usize) -> Arc<Self> {
         Self::counted(most, most_per_peer, Gauge::default())
     }
 
-    /// The same with a gauge that shows how many there are.
+    /// The same with a gauge of their number.
     pub fn counted(most: usize, most_per_peer: usize, count: Gauge) -> Arc<Self> {
         Arc::new(Connections { most, most_per_peer, open: Mutex::default(), count })
     }
 
-    /// A place, where there is one.
+    /// Returns a permit, if one is available.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPermit> {
         self.take_for(ConnectionOwner::Peer(peer.into()))
     }
 
-    /// A place for a connection of a balancer, which will say where it comes from ([`ConnectionPermit::assign`]), where there is
-    /// one. Until then it counts for the balancer.
+    /// Returns a permit for a connection of a balancer, which will name its peer ([`ConnectionPermit::assign`]), if one
+    /// is available. Until then it counts for the balancer.
     pub fn take_unassigned(self: &Arc<Self>, balancer: IpAddr) -> Option<ConnectionPermit> {
         self.take_for(ConnectionOwner::Balancer(balancer.into()))
     }
@@ -101,7 +101,7 @@ impl OpenConnections {
         }
     }
 
-    /// Counts one more, where it may be.
+    /// Counts one more, if the limit permits it.
     fn count(&mut self, counted_for: ConnectionOwner, most_per_peer: usize) -> bool {
         let most = match counted_for {
             ConnectionOwner::Peer(_) => most_per_peer,
@@ -126,8 +126,8 @@ impl OpenConnections {
 }
 
 impl ConnectionPermit {
-    /// Counts a place for the peer that its balancer has named; false if that peer has as many as it may: the place counts for
-    /// the balancer then, until it is dropped. One that has been counted for a peer stays so.
+    /// Counts a permit for the peer that its balancer has named; returns false if that peer has reached its limit: the
+    /// permit then counts for the balancer, until it is dropped. A permit that counts for a peer stays so.
     pub fn assign(&mut self, peer: IpAddr) -> bool {
         if let ConnectionOwner::Peer(_) = self.counted_for {
             return true;
@@ -209,7 +209,7 @@ mod tests {
         let mut held: Vec<_> = (0..MIN_UNASSIGNED).map(|_| connections.take_unassigned(one).unwrap()).collect();
         assert!(connections.take_unassigned(one).is_none());
         assert!(connections.take_unassigned(other).is_some() && connections.take(one).is_some());
-        // One that has said so makes room for the next.
+        // A connection that has named its peer makes room for the next.
         assert!(held[0].assign("10.0.0.1".parse().unwrap()));
         held.push(connections.take_unassigned(one).unwrap());
         assert!(connections.take_unassigned(one).is_none());

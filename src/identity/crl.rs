@@ -1,7 +1,7 @@
-//! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched regularly, checked, and cached in files, one for each
-//! issuer, which the gateway loads like any other. Plain HTTP will do, since a list is signed; one that cannot be loaded, that no CA of the
-//! clients signed, that is over or from the future, or older than the one at hand, never takes its place, and stops no other of the same
-//! response.
+//! Revocation lists that are published at URLs (RFC 5280, section 4.2.1.13): fetched regularly, checked, and cached in
+//! files, one for each issuer, which the gateway loads like any other. Plain HTTP is sufficient, since a list is
+//! signed. A list is rejected if it cannot be loaded, if no CA of the clients signed it, or if it is out of date, from
+//! the future, or older than the present one. A rejected list affects no other list of the same response.
 
 use super::cached_lists::{KEPT, read_kept};
 use super::list::{List, split};
@@ -22,14 +22,14 @@ use std::time::Duration;
 
 /// Longest wait for a response.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer: some hundred thousand revoked certificates.
+/// Largest response: some hundred thousand revoked certificates.
 const MAX_BYTES: usize = 16 << 20;
-/// Most lists of one response.
+/// Maximum number of lists in one response.
 const MAX_LISTS: usize = 64;
-/// One list is compared with the one at hand and kept at a time.
+/// Only one list at a time is compared with the present one and stored.
 static KEEPING: Mutex<()> = Mutex::new(());
 
-/// Why a published list was not taken.
+/// The reason that a published list was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the revocation list at {url} was not taken: {reason}")]
 pub struct CrlError {
@@ -45,7 +45,7 @@ pub struct CrlFetcher {
     every: Duration,
     keeper: ListStore,
     client: Fetching,
-    /// What was cached of the last response.
+    /// The cached files of the last response.
     files: Vec<PathBuf>,
     etag: Option<HeaderValue>,
     modified: Option<HeaderValue>,
@@ -71,12 +71,12 @@ impl CrlFetcher {
         sources.urls.iter().map(one).collect()
     }
 
-    /// How often to fetch.
+    /// Returns the interval between fetches.
     pub fn every(&self) -> Duration {
         self.every
     }
 
-    /// Where from.
+    /// Returns its URL.
     pub fn url(&self) -> &Uri {
         &self.url
     }
@@ -91,7 +91,8 @@ impl CrlFetcher {
             Err(reason) => (false, Err(reason)),
         };
         if taken.is_err() {
-            // What was not accepted is requested again: it may be right once the CA file is. So may the CA of the server be.
+            // A rejected list is requested again: it may be accepted once the CA file is right. The same holds for the
+            // CA of the server.
             (self.etag, self.modified) = (None, None);
             if let Ok(fresh) = client(&self.keeper.client_ca) {
                 self.client = fresh;
@@ -100,7 +101,7 @@ impl CrlFetcher {
         (replaced, taken.map_err(|reason| CrlError { url: self.url.to_string(), reason }))
     }
 
-    /// The response's bytes, where they are others than last time.
+    /// Returns the response's bytes, if they differ from the last ones.
     async fn ask(&mut self) -> Result<Option<Bytes>, String> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
@@ -123,7 +124,7 @@ impl CrlFetcher {
         Ok(Some(body.to_bytes()))
     }
 
-    /// Takes a response, on a thread of its own: a list may have hundreds of thousands of entries.
+    /// Processes a response, on a separate thread: a list may have hundreds of thousands of entries.
     async fn take(&mut self, bytes: Bytes) -> (bool, Result<(), String>) {
         let keeper = self.keeper.clone();
         match tokio::task::spawn_blocking(move || keeper.take(&bytes)).await {
@@ -143,14 +144,14 @@ fn client(client_ca: &Path) -> Result<Fetching, tls::TlsFault> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// What became of a response.
+/// The result of a response.
 struct StoredLists {
     files: Vec<PathBuf>,
     replaced: bool,
     faults: Vec<String>,
 }
 
-/// Keeps lists, one file for each issuer and scope.
+/// Stores lists, one file for each issuer and scope.
 #[derive(Clone)]
 struct ListStore {
     folder: PathBuf,

@@ -1,4 +1,5 @@
-//! Rights that end by time. The end is a timer on the wall clock: nothing polls, and a change of the clock is noticed soon.
+//! Expiry of rights. Each expiry is a timer on the wall clock: nothing polls, and a change of the clock is noticed
+//! soon.
 
 use super::Certificate;
 use super::refused::RefusedHandshake;
@@ -8,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Longest sleep before the wall clock is looked at again: it may be set, and a machine may have slept.
+/// Longest sleep before the wall clock is read again: it may be set, and a machine may have been suspended.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long until a Unix time in seconds; nothing where it is past.
+/// Returns the time until a Unix time in seconds; zero if it is past.
 pub fn remaining_until(at: i64) -> Duration {
     let now_ms = crate::exchange_log::clock::now_us().div_euclid(1_000);
     Duration::from_millis(at.saturating_mul(1_000).saturating_sub(now_ms).max(0).unsigned_abs())
@@ -28,9 +29,9 @@ pub async fn expired(at: i64) {
     }
 }
 
-/// Waits until a certificate that was let in is good no more, and says why: it is over or revoked, no longer under a CA, a CA
-/// above it is over, or a list that tells of it is out of date. `gate` as it was when it was let in, until `until` at most
-/// (Unix time in seconds).
+/// Waits until an accepted certificate is no longer valid, and returns the cause: it has expired or is revoked, is no
+/// longer under a CA, a CA above it has expired, or a list that covers it is out of date. `gate` is the TLS state at
+/// its acceptance, `until` the latest end (Unix time in seconds).
 pub async fn certificate_ended(
     mut gate: watch::Receiver<Arc<TlsAcceptors>>,
     certificate: &Certificate,

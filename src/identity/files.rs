@@ -1,4 +1,4 @@
-//! The files of TLS: certificates, keys, CAs, and where revocation lists come from.
+//! The files of TLS: certificates, keys, CAs, and the sources of revocation lists.
 
 use crate::keyfile::Vault;
 use http::Uri;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is wrong with a certificate, key or CRL file.
+/// A fault of a certificate, key or CRL file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
 pub struct TlsFault {
-    /// Which file.
+    /// The file.
     pub path: PathBuf,
-    /// What is wrong, and what to do.
+    /// The fault, and how to fix it.
     pub reason: String,
 }
 
@@ -33,9 +33,9 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// CAs of the clients, PEM.
     pub client_ca: PathBuf,
-    /// Whether, and from what, it is known which certificates are revoked.
+    /// How revocation is checked.
     pub revocation: Revocation,
-    /// The names (DNS or address) by which clients call the gateway: its certificate must be for each.
+    /// The names (DNS or address) that clients use for the gateway: its certificate must cover each.
     pub names: Vec<String>,
     /// Whether TLS 1.2 is offered too.
     pub allow_tls12: bool,
@@ -50,12 +50,12 @@ pub enum Revocation {
     Checked(CrlSources),
 }
 
-/// Where revocation lists come from.
+/// The sources of revocation lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlSources {
     /// Files, PEM or DER.
     pub files: Vec<PathBuf>,
-    /// Where lists are published: `http://…`, or `https://…` with a certificate of the clients' CA.
+    /// URLs of published lists: `http://…`, or `https://…` with a certificate of the clients' CA.
     pub urls: Vec<Uri>,
     /// How often they are fetched.
     pub every: Duration,
@@ -63,21 +63,21 @@ pub struct CrlSources {
     pub cached: PathBuf,
     /// The file with the lists that were in force when the gateway last ran.
     pub record: PathBuf,
-    /// The registry's file, beside which is the key that authenticates the record.
+    /// The registry's file; the key that authenticates the record is beside it.
     pub registry: PathBuf,
-    /// What that key is read with.
+    /// The vault that opens that key.
     pub vault: Vault,
 }
 
 impl CrlSources {
-    /// What is named where a list is missing.
+    /// Returns the path for the report of a missing list.
     pub(super) fn place(&self) -> PathBuf {
         self.files.first().unwrap_or(&self.cached).clone()
     }
 }
 
 impl TlsFiles {
-    /// The same, with what the gateway's own keys are read with.
+    /// The same, with the vault of the gateway's own keys.
     pub fn with_vault(mut self, vault: &Vault) -> Self {
         if let Revocation::Checked(sources) = &mut self.revocation {
             sources.vault = vault.clone();
@@ -85,7 +85,7 @@ impl TlsFiles {
         self
     }
 
-    /// All of them. What is fetched is not among them: it is loaded when it comes.
+    /// Returns all of them, except fetched files: those are loaded when they arrive.
     pub fn files(&self) -> Vec<PathBuf> {
         let lists = match &self.revocation {
             Revocation::Checked(sources) => sources.files.as_slice(),
@@ -94,7 +94,7 @@ impl TlsFiles {
         [&self.certificate, &self.key, &self.client_ca].into_iter().chain(lists).cloned().collect()
     }
 
-    /// Where lists are published, if anywhere.
+    /// Returns the URLs of published lists, if there are any.
     pub fn published(&self) -> Option<&CrlSources> {
         match &self.revocation {
             Revocation::Checked(sources) if !sources.urls.is_empty() => Some(sources),
@@ -103,7 +103,7 @@ impl TlsFiles {
     }
 }
 
-/// The provider that everything uses.
+/// The crypto provider for all TLS.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -130,7 +130,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
 /// Reads CAs into a root store.
 ///
 /// # Errors
-/// As for [`certificates`]; or a certificate is no CA's.
+/// As for [`certificates`]; or a certificate is not a CA's.
 pub fn roots(path: &Path) -> Result<RootCertStore, TlsFault> {
     let mut store = RootCertStore::empty();
     for (at, certificate) in certificates(path)?.into_iter().enumerate() {

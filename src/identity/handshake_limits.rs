@@ -1,10 +1,12 @@
-//! How many handshakes there may be: of one peer a second, and of strangers a second in all. A handshake costs the gateway some
-//! 0.4 ms of CPU and its peer next to nothing, so without a bound anybody who reaches the port takes the CPU from calls.
+//! Limits of handshakes: of one peer a second, and of all unknown peers a second. A handshake costs the gateway about
+//! 0.4 ms of CPU and its peer next to nothing, so without a limit anybody who reaches the port takes the CPU from
+//! calls.
 //!
-//! - **A peer** may open all its connections at once (`max_connections_per_peer`), and so many a second on and on
-//!   (`handshakes_per_peer_s`), whoever it is.
-//! - **Strangers**, whose certificate was never seen, share `handshakes_s`. Peers that have come through with a certificate before,
-//!   as many as are remembered, do not: strangers from many networks at once keep none of them out.
+//! - **A peer** may open all its connections at once (`max_connections_per_peer`), and sustain a number a second
+//!   (`handshakes_per_peer_s`).
+//! - **Unknown peers**, without an accepted certificate so far, share `handshakes_s`. Peers that have shown an accepted
+//!   certificate before, as many as are remembered, do not: unknown peers from many networks at once cannot exclude
+//!   them.
 
 use super::connections::PeerNetwork;
 use crate::shares::{ShareError, ShareLimits, ShareMetrics, ShareRate, Shares};
@@ -12,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Peers that are remembered by the certificate that they have shown; beyond that, the oldest are forgotten.
+/// Number of peers that are remembered by an accepted certificate; beyond that, the oldest are dropped.
 const MAX_KNOWN: usize = 4_096;
 
 /// Counts handshakes, across workers and ports.
@@ -23,9 +25,10 @@ pub struct HandshakeLimits {
 }
 
 impl HandshakeLimits {
-    /// `per_peer_s` of one peer and `strangers_s` of all strangers together each second; `burst` of one peer above that at once.
+    /// Permits `per_peer_s` of one peer and `strangers_s` of all unknown peers together each second; `burst` of one
+    /// peer above that at once.
     pub fn new(per_peer_s: u32, strangers_s: u32, burst: u32) -> Arc<Self> {
-        // Only how often one may start: how many are in flight is bounded by connections.
+        // Only the rate of beginnings: connections bound the number in flight.
         let limits = |per_second, burst| ShareLimits {
             total: usize::MAX,
             per_owner: usize::MAX,
@@ -39,10 +42,10 @@ impl HandshakeLimits {
         })
     }
 
-    /// Counts a handshake with a peer that is to begin.
+    /// Counts a handshake with a peer that is about to begin.
     ///
     /// # Errors
-    /// Where the peer, or all strangers together, begin too many: when there is leave again.
+    /// The peer, or all unknown peers together, begin too many: the time after which another may begin.
     pub fn begin(&self, peer: IpAddr) -> Result<(), ShareError> {
         self.begin_at(peer, Instant::now())
     }
@@ -56,7 +59,7 @@ impl HandshakeLimits {
         Ok(())
     }
 
-    /// A peer has come through a handshake with a certificate that is good.
+    /// Records that a peer has completed a handshake with an accepted certificate.
     pub fn came_through(&self, peer: IpAddr) {
         self.known.insert(peer.into(), ());
     }

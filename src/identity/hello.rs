@@ -1,43 +1,44 @@
-//! The first message of a TLS handshake, waited for before anything is held or computed for it.
+//! The first message of a TLS handshake: the gateway waits for it before it holds or computes anything for it.
 //!
-//! Until a ClientHello is whole, its bytes stay where the system has them: they are looked at, not taken. One that says it is larger
-//! than [`MAX_HELLO`], or that is not whole within [`HELLO_TIMEOUT`] of its first byte, is refused; half of one holds nothing of
-//! this process beyond its connection. What is no ClientHello at all is for the TLS library to judge, which knows the right alert.
+//! Until a ClientHello is complete, its bytes stay in the kernel: they are peeked at, not read. A ClientHello that is
+//! larger than [`MAX_HELLO`], or is not complete within [`HELLO_TIMEOUT`] of its first byte, is refused; an incomplete
+//! one holds nothing in this process beyond its connection. The TLS library judges anything that is not a ClientHello,
+//! since it knows the right alert.
 
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Largest ClientHello, in bytes: its message, without the heads of records. Those of today's clients with X25519MLKEM768 have some
-/// 1,700.
+/// Largest ClientHello, in bytes: its message, without record headers. Those of present clients with X25519MLKEM768
+/// have about 1,700.
 pub const MAX_HELLO: usize = 16 << 10;
-/// Largest ClientHello as it is sent: records of very few bytes each would make it many times as large.
+/// Largest ClientHello on the wire: records of very few bytes each would make it many times as large.
 const MAX_SENT: usize = MAX_HELLO + (2 << 10);
 /// How long a ClientHello may take from its first byte: two retransmissions.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The first look, and how long until the next where it is not whole: twice as long each time, up to the longest. A socket that has
-/// unread bytes cannot be waited on for more of them.
+/// The first peek, and the interval until the next if it is not complete: doubled each time, up to the longest. It is
+/// not possible to wait for more bytes on a socket with unread bytes.
 const FIRST_LOOK: usize = 4 << 10;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// Head of a record: type, version, length (RFC 8446, section 5.1).
+/// Header of a record: type, version, length (RFC 8446, section 5.1).
 const RECORD_HEAD: usize = 5;
-/// Head of a handshake message: type, length (RFC 8446, section 4).
+/// Header of a handshake message: type, length (RFC 8446, section 4).
 const MESSAGE_HEAD: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// Why a connection sent no complete ClientHello.
+/// The reason that a connection sent no complete ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
-    /// It is larger than it may be.
+    /// It is too large.
     #[error("the ClientHello is larger than {MAX_HELLO} bytes")]
     TooLarge,
-    /// It was not whole in time.
+    /// It was not complete in time.
     #[error("the ClientHello was not whole in time")]
     Timeout,
-    /// The connection was closed within it.
+    /// The connection was closed before its end.
     #[error("the connection was closed within its ClientHello")]
     Closed,
 }
@@ -46,11 +47,11 @@ pub enum HelloError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Part,
-    /// Or something that is no ClientHello.
+    /// Or something that is not a ClientHello.
     Whole,
 }
 
-/// Looks at the first bytes of a connection.
+/// Examines the first bytes of a connection.
 fn progress(sent: &[u8]) -> Result<Progress, HelloError> {
     let (mut rest, mut message) = (sent, 0);
     let (mut head, mut length) = ([0u8; MESSAGE_HEAD], None);
@@ -86,10 +87,10 @@ fn progress(sent: &[u8]) -> Result<Progress, HelloError> {
     if sent.len() >= MAX_SENT { Err(HelloError::TooLarge) } else { Ok(Progress::Part) }
 }
 
-/// Waits until a connection's ClientHello is whole; its first byte has come already.
+/// Waits until a connection's ClientHello is complete; its first byte has arrived already.
 ///
 /// # Errors
-/// Where it is too large, not whole within [`HELLO_TIMEOUT`], or never will be.
+/// It is too large, not complete within [`HELLO_TIMEOUT`], or can never be complete.
 pub async fn complete_hello(stream: &TcpStream) -> Result<(), HelloError> {
     tokio::time::timeout(HELLO_TIMEOUT, look(stream)).await.unwrap_or(Err(HelloError::Timeout))
 }
@@ -108,7 +109,7 @@ async fn look(stream: &TcpStream) -> Result<(), HelloError> {
             bytes.resize(MAX_SENT, 0);
             continue;
         }
-        // While bytes are left unread, only the socket's readiness tells that no more will come.
+        // While bytes are left unread, only the socket's readiness shows that no more will come.
         if seen == before && stream.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
             return Err(HelloError::Closed);
         }
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A message in records of so many bytes each.
+    /// A message in records of this many bytes each.
     fn sent(kind: u8, length: usize, record: usize) -> Vec<u8> {
         let mut message = vec![kind];
         message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()[1..]);
@@ -152,7 +153,7 @@ mod tests {
         let large = sent(CLIENT_HELLO, MAX_HELLO + 1, 16_384);
         assert_eq!(progress(&large[..9]), Err(HelloError::TooLarge));
         assert_eq!(progress(&large[..8]), Ok(Progress::Part));
-        // Or by what it takes to send it, in records of a byte each.
+        // Or by its size on the wire, in records of a byte each.
         let small = sent(CLIENT_HELLO, 4_000, 1);
         assert_eq!(progress(&small[..MAX_SENT - 1]), Ok(Progress::Part));
         assert_eq!(progress(&small[..MAX_SENT]), Err(HelloError::TooLarge));
@@ -172,7 +173,7 @@ mod tests {
             let before = progress(&bytes);
             bytes.resize(MAX_SENT, 0);
             prop_assert_ne!(progress(&bytes), Ok(Progress::Part));
-            // What was judged stays so.
+            // A judgement stays the same.
             if before != Ok(Progress::Part) {
                 prop_assert_eq!(progress(&bytes), before);
             }

@@ -1,7 +1,8 @@
-//! One certificate revocation list (RFC 5280, section 5): read once, checked as a whole, then only looked up.
+//! One certificate revocation list (RFC 5280, section 5): parsed once, checked completely, then only looked up.
 //!
-//! A list that this gateway does not understand completely is refused by name: a delta list, an indirect list and a list of
-//! some certificates or reasons only would each pass for a complete one, and let a revoked certificate in.
+//! A list that this gateway does not understand completely is refused by name: a delta list, an indirect list and a
+//! list of only some certificates or reasons would each pass for a complete one, and a revoked certificate would be
+//! accepted.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
@@ -19,12 +20,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-/// Clock skew that is tolerated where a list's `thisUpdate` is in the future, in seconds.
+/// Tolerated clock skew for a list with a future `thisUpdate`, in seconds.
 pub const SKEW_S: i64 = 300;
 /// Longest CRL number in bytes (RFC 5280, section 5.2.3).
 const MAX_NUMBER: usize = 20;
 
-/// Why a list is refused.
+/// The reason that a list is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListFault {
     /// The bytes are not one list.
@@ -36,10 +37,10 @@ pub enum ListFault {
     /// It holds certificates of other issuers.
     #[error("is an indirect list (of several issuers): only lists of one issuer are taken")]
     Indirect,
-    /// It holds some kinds of certificates only.
+    /// It holds only some kinds of certificates.
     #[error("is a partitioned list ({0}): only complete lists are taken")]
     Partitioned(&'static str),
-    /// It holds some reasons only.
+    /// It holds only some reasons.
     #[error("is partitioned by reasons (onlySomeReasons): only complete lists are taken")]
     Reasons,
 }
@@ -50,22 +51,22 @@ pub struct List {
     pub issuer: String,
     /// The CRL number, big-endian without leading zeros; `None` if it has none.
     pub number: Option<Vec<u8>>,
-    /// When it was made, Unix time in seconds.
+    /// Its time of issue, Unix time in seconds.
     pub this_update: i64,
-    /// Until when it counts, Unix time in seconds.
+    /// The end of its validity, Unix time in seconds.
     pub next_update: i64,
-    /// The file that it was read from; empty where from none.
+    /// Its file; empty if it was not read from a file.
     pub file: PathBuf,
-    /// SHA-256 of that file, where it is one in which a fetched list is kept.
+    /// SHA-256 of that file, if it is a cached one.
     pub cached_digest: Option<String>,
     /// Its DER.
     pub der: Vec<u8>,
     issuer_der: Vec<u8>,
-    /// Its authority key identifier (RFC 5280, section 5.2.1), DER; empty where it has none.
+    /// Its authority key identifier (RFC 5280, section 5.2.1), DER; empty if it has none.
     authority_key: Vec<u8>,
     serials: HashSet<Box<[u8]>>,
-    /// The URIs of its issuing distribution point: it covers the certificates that name one of them. `None`: all of its
-    /// issuer's.
+    /// The URIs of its issuing distribution point: it covers the certificates that name one of them. `None`: all
+    /// certificates of its issuer.
     points: Option<Vec<String>>,
 }
 
@@ -92,7 +93,7 @@ impl List {
                 _ => {}
             }
         }
-        // What verifies certificates has the last word on what a list is: every entry of it too.
+        // The verifier of certificates decides what a valid list is, including every entry.
         let checked = BorrowedCertRevocationList::from_der(der).map_err(|error| unreadable(&error))?;
         let mut serials = HashSet::with_capacity(read.iter_revoked_certificates().count());
         for entry in &checked {
@@ -118,47 +119,48 @@ impl List {
         })
     }
 
-    /// The issuer's name, DER.
+    /// Returns the issuer's name, DER.
     pub fn issuer_der(&self) -> &[u8] {
         &self.issuer_der
     }
 
-    /// Its authority key identifier, DER; empty where it has none.
+    /// Returns its authority key identifier, DER; empty if it has none.
     pub fn authority_key(&self) -> &[u8] {
         &self.authority_key
     }
 
-    /// The serial numbers that it revokes (the content of their DER `INTEGER`).
+    /// Returns the serial numbers that it revokes (the content of their DER `INTEGER`).
     pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
         self.serials.iter().map(|serial| serial.as_ref())
     }
 
-    /// How many certificates it revokes.
+    /// Returns how many certificates it revokes.
     pub fn entries(&self) -> usize {
         self.serials.len()
     }
 
-    /// Whether it revokes the certificate with this serial number (the content of its DER `INTEGER`).
+    /// Returns whether it revokes the certificate with this serial number (the content of its DER `INTEGER`).
     pub fn revokes(&self, serial: &[u8]) -> bool {
         self.serials.contains(serial)
     }
 
-    /// The CRL number in hexadecimal; empty where it has none.
+    /// Returns the CRL number in hexadecimal; empty if it has none.
     pub fn number_text(&self) -> String {
         self.number.as_deref().map(crate::hex::hex).unwrap_or_default()
     }
 
-    /// Whether its time is over.
+    /// Returns whether it is out of date.
     pub fn is_over(&self, now: i64) -> bool {
         self.next_update <= now
     }
 
-    /// Whether it comes from the future.
+    /// Returns whether it comes from the future.
     pub fn is_ahead(&self, now: i64) -> bool {
         self.this_update > now + SKEW_S
     }
 
-    /// Whether its status of a certificate (DER) counts. One that names no distribution point is looked up in every list.
+    /// Returns whether it covers a certificate (DER). A certificate that names no distribution point is looked up in
+    /// every list.
     pub fn covers(&self, certificate: &[u8]) -> bool {
         let Some(points) = &self.points else { return true };
         let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
@@ -175,18 +177,18 @@ impl List {
         !named
     }
 
-    /// Whether both lists are about the same certificates, if the same key signed them.
+    /// Returns whether both lists cover the same certificates, if the same key signed them.
     pub fn has_scope_of(&self, other: &List) -> bool {
         self.points == other.points
     }
 
-    /// The scope of a list; empty: all of its issuer's certificates.
+    /// Returns the scope of a list; empty: all certificates of its issuer.
     pub fn scope(&self) -> String {
         self.points.as_ref().map(|points| format!("points\n{}", points.join("\n"))).unwrap_or_default()
     }
 
-    /// Which of two lists of one issuer and scope is the newer one: by number, then by `thisUpdate`, then the one that
-    /// revokes more.
+    /// Compares the age of two lists of one issuer and scope: by number, then by `thisUpdate`, then the one that
+    /// revokes more is newer.
     pub fn age(&self, other: &List) -> Ordering {
         let length = |number: &Option<Vec<u8>>| number.as_ref().map(Vec::len);
         let by_number = length(&self.number).cmp(&length(&other.number)).then_with(|| self.number.cmp(&other.number));
@@ -195,7 +197,7 @@ impl List {
             .then_with(|| self.entries().cmp(&other.entries()))
     }
 
-    /// Whether it must not follow `before`: its number or its time go back.
+    /// Returns whether it must not follow `before`: its number or its time goes back.
     pub fn is_rollback(&self, before: &List) -> bool {
         let strip = |number: &Option<Vec<u8>>| number.clone().map(|number| (number.len(), number));
         match strip(&self.number).cmp(&strip(&before.number)) {
@@ -205,7 +207,7 @@ impl List {
         }
     }
 
-    /// Whether the holder of this key signed it.
+    /// Returns whether the holder of this key signed it.
     pub fn is_signed_by(&self, key: &SubjectPublicKeyInfo<'_>) -> bool {
         let Ok((_, read)) = CertificateRevocationList::from_der(&self.der) else { return false };
         let signature = read.signature_value.data.as_ref();
@@ -244,7 +246,7 @@ impl std::fmt::Debug for List {
     }
 }
 
-/// The URIs of a distribution point's full name.
+/// Returns the URIs of a distribution point's full name.
 fn names(point: &DistributionPointName<'_>) -> Vec<String> {
     let DistributionPointName::FullName(names) = point else { return Vec::new() };
     let uri = |name: &GeneralName<'_>| match name {
@@ -254,7 +256,7 @@ fn names(point: &DistributionPointName<'_>) -> Vec<String> {
     names.iter().filter_map(uri).collect()
 }
 
-/// The scope of a list that has an issuing distribution point, where it is one that is understood.
+/// Returns the scope of a list with an issuing distribution point, if it is a supported one.
 fn uris(point: &IssuingDistributionPoint<'_>) -> Result<Vec<String>, ListFault> {
     if point.indirect_crl {
         return Err(ListFault::Indirect);
@@ -273,16 +275,16 @@ fn uris(point: &IssuingDistributionPoint<'_>) -> Result<Vec<String>, ListFault> 
     Ok(point.distribution_point.as_ref().map(names).unwrap_or_default())
 }
 
-/// A file's list that cannot be used, or a file that has none.
+/// A fault of a file: a list that cannot be used, or no list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileFault {
     /// The file.
     #[error("cannot be read: {0}")]
     File(String),
-    /// There is no list in it.
+    /// It has no list.
     #[error("has no revocation list (PEM or DER)")]
     Empty,
-    /// Something in it is no list, or not a whole one.
+    /// A section of it is not a list, or an incomplete one.
     #[error("section {0}: is no whole revocation list (PEM): {1}")]
     Section(usize, String),
     /// One of its lists, from 1.
@@ -293,7 +295,7 @@ pub enum FileFault {
 /// Reads every list of a file.
 ///
 /// # Errors
-/// The file cannot be read, or one of its lists, or what begins like one, cannot be used.
+/// The file cannot be read, or one of its lists, or a section that begins like one, cannot be used.
 pub fn read_file(path: &Path) -> Result<Vec<List>, FileFault> {
     let bytes = std::fs::read(path).map_err(|error| FileFault::File(error.to_string()))?;
     let parsed = split(&bytes)?.into_iter().enumerate().map(|(at, der)| match List::parse(&der) {
@@ -303,7 +305,8 @@ pub fn read_file(path: &Path) -> Result<Vec<List>, FileFault> {
     parsed.collect()
 }
 
-/// The lists of a file or a response, as DER: one in DER, or any number in PEM (certificates between them are passed over).
+/// Splits a file or a response into its lists, as DER: one in DER, or any number in PEM (certificates between them are
+/// skipped).
 ///
 /// # Errors
 /// It is neither DER nor PEM, or a block of PEM is malformed.
@@ -322,7 +325,7 @@ pub fn split(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FileFault> {
             Err(error) => return Err(FileFault::Section(sections, error.to_string())),
         }
     }
-    // A marker that is mistyped, or whose end is missing, would silently drop its list.
+    // A mistyped marker, or one without its end, would silently drop its list.
     let begun = bytes.split(|byte| *byte == b'\n').filter(|line| is_marker(line)).count();
     if begun != 2 * sections {
         return Err(FileFault::Section(sections + 1, "its BEGIN or END line cannot be read".into()));
@@ -330,14 +333,14 @@ pub fn split(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FileFault> {
     if lists.is_empty() { Err(FileFault::Empty) } else { Ok(lists) }
 }
 
-/// Whether a line looks like PEM's BEGIN or END, well written or not.
+/// Returns whether a line looks like PEM's BEGIN or END, even if it is misspelt.
 fn is_marker(line: &[u8]) -> bool {
     let line = line.trim_ascii();
     let has = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
     line.starts_with(b"--") && (has(b"BEGIN") || has(b"END"))
 }
 
-/// What a list is, for people.
+/// A description of a list, for people.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ListInfo {
     /// The issuer's name.
@@ -348,7 +351,7 @@ pub struct ListInfo {
     pub this_update: i64,
     /// `nextUpdate`, Unix time in seconds.
     pub next_update: i64,
-    /// How many certificates it revokes.
+    /// Number of certificates that it revokes.
     pub entries: usize,
 }
 
@@ -382,7 +385,7 @@ mod tests {
         [&[tag, 0x82][..], &length, content].concat()
     }
 
-    /// The content of an element, and what follows it.
+    /// The content of an element, and the rest after it.
     fn open(der: &[u8]) -> (&[u8], &[u8]) {
         let (head, length) = match der[1] {
             short @ ..=0x7f => (2, usize::from(short)),
@@ -392,7 +395,7 @@ mod tests {
         (&der[head..head + length], &der[head + length..])
     }
 
-    /// The list with one more extension; its signature does not fit any more, but what it is shows first.
+    /// The list with one more extension; its signature no longer matches, but its kind is checked first.
     fn with_extension(der: &[u8], oid: &[u8], value: &[u8]) -> Vec<u8> {
         let (list, _) = open(der);
         let (signed, signature) = open(list);
@@ -421,7 +424,7 @@ mod tests {
         assert_eq!(named(&point, &[0x30, 3, 0x81, 1, 0xff]), ListFault::Partitioned("onlyContainsUserCerts"));
         assert_eq!(named(&point, &[0x30, 3, 0x85, 1, 0xff]), ListFault::Partitioned("onlyContainsAttributeCerts"));
         assert_eq!(named(&point, &[0x30, 4, 0x83, 2, 1, 2]), ListFault::Reasons);
-        // One that nobody here knows may mean anything.
+        // An unknown extension may mean anything.
         assert!(matches!(named(&[0x55, 0x1d, 99], &[5, 0]), ListFault::Unreadable(_)));
         assert!(matches!(List::parse(&[&plain[..], b"x"].concat()).unwrap_err(), ListFault::Unreadable(_)));
         for cut in 0..plain.len() {

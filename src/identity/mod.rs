@@ -1,5 +1,5 @@
-//! Identity: who is at the other end of a connection, from its certificate. The handshake has proved that the peer holds
-//! the certificate's key and that the province's CA signed it; here its names are read, once for each connection.
+//! Identity: the peer of a connection, from its certificate. The handshake has proved that the peer holds the
+//! certificate's key and that the province's CA signed it; this module reads its names, once for each connection.
 
 use crate::registry::{Actor, ClientView, Digest, NameOwner, Snapshot, canonical_name};
 use crate::status::{Reason, Refusal};
@@ -36,20 +36,20 @@ pub mod trust;
 pub struct Thumbprint(pub [u8; 32]);
 
 impl Thumbprint {
-    /// Of a certificate.
+    /// Returns that of a certificate.
     pub fn of(der: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, der).as_ref());
         Thumbprint(bytes)
     }
 
-    /// As `x5t#S256` has it.
+    /// Returns it in the form of `x5t#S256`.
     pub fn base64url(&self) -> String {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(self.0)
     }
 }
 
-/// A certificate that a handshake has checked, and what is read in it.
+/// A certificate that a handshake has checked, and its parsed content.
 #[derive(Debug)]
 pub struct Certificate {
     /// The certificate and those above it, as the peer sent them.
@@ -62,33 +62,33 @@ pub struct Certificate {
     pub key: [u8; 32],
     /// Its URI and DNS names, in canonical form, each once.
     pub names: Vec<String>,
-    /// From when on each certificate of the chain is over, Unix time in seconds; its own first.
+    /// When each certificate of the chain expires, Unix time in seconds; its own first.
     pub ends: Vec<i64>,
 }
 
-/// From when on a certificate is over: it is good through its last second (RFC 5280, section 4.1.2.5). One that cannot be
-/// read is over.
+/// Returns when a certificate expires: it is valid through its last second (RFC 5280, section 4.1.2.5). A certificate
+/// that cannot be read has expired.
 fn end_of(der: &[u8]) -> i64 {
     X509Certificate::from_der(der).map_or(0, |(_, read)| read.validity().not_after.timestamp().saturating_add(1))
 }
 
 impl Certificate {
-    /// From when on it is over, Unix time in seconds.
+    /// Returns when it expires, Unix time in seconds.
     pub fn end(&self) -> i64 {
         self.ends.first().copied().unwrap_or(0)
     }
 
-    /// Whether its time is over.
+    /// Returns whether it has expired.
     pub fn is_over(&self, now: i64) -> bool {
         now >= self.end()
     }
 
-    /// When the next certificate of its chain is over.
+    /// Returns when the next certificate of its chain expires.
     pub fn next_end(&self, now: i64) -> Option<i64> {
         self.ends.iter().copied().filter(|end| *end > now).min()
     }
 
-    /// Of a chain; `None` if that is empty.
+    /// Makes it from a chain; `None` if that is empty.
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let own = chain.first()?;
         let thumbprint = Thumbprint::of(own);
@@ -101,16 +101,17 @@ impl Certificate {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// By which certificate.
+    /// Its certificate.
     pub certificate: Arc<Certificate>,
-    /// Where the connection comes from.
+    /// Its address.
     pub address: SocketAddr,
 }
 
-/// SHA-256 of a certificate's public key; of the certificate itself where that cannot be read, so that it is no other's.
+/// Returns the SHA-256 of a certificate's public key; of the certificate itself if the key cannot be read, so that it
+/// equals no other.
 fn key_digest(der: &[u8]) -> [u8; 32] {
     match X509Certificate::from_der(der) {
         Ok((_, certificate)) => Thumbprint::of(certificate.public_key().raw).0,
@@ -118,7 +119,7 @@ fn key_digest(der: &[u8]) -> [u8; 32] {
     }
 }
 
-/// URI and DNS names of a certificate, in its order.
+/// Returns the URI and DNS names of a certificate, in its order.
 pub fn certificate_names(der: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -130,7 +131,7 @@ pub fn certificate_names(der: &[u8]) -> Vec<String> {
 }
 
 impl Peer {
-    /// Checks that the certificate is in force now: a handshake of an hour ago says nothing of that.
+    /// Checks that the certificate is in force now: a handshake of an hour ago does not prove that.
     ///
     /// # Errors
     /// CERTIFICATE_REVOKED.
@@ -138,7 +139,7 @@ impl Peer {
         if self.certificate.is_over(now) { Err(Reason::CertificateRevoked.into()) } else { Ok(()) }
     }
 
-    /// This peer as a person who administers, by the id that the registry knows them by.
+    /// Returns this peer as a member of staff, by their id in the registry.
     pub fn staff(&self, id: &str) -> Actor {
         Actor::Staff {
             id: id.to_owned(),
@@ -158,8 +159,8 @@ impl Peer {
         }
     }
 
-    /// Returns the registered client that a certificate identifies. A certificate of a person is no client's; one that names several
-    /// identities is refused, whichever of its names would do.
+    /// Returns the registered client that a certificate identifies. A certificate of a person does not identify a
+    /// client; a certificate that names several identities is refused, even if one of its names would be sufficient.
     ///
     /// # Errors
     /// CERTIFICATE_AMBIGUOUS, CLIENT_UNKNOWN or CLIENT_SUSPENDED.

@@ -8,13 +8,13 @@ use webpki::EndEntityCert;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What is looked at again and again of the gateway's own chain.
+/// The parts of the gateway's own chain that are checked repeatedly.
 #[derive(Debug)]
 pub(super) struct OwnChain {
     file: PathBuf,
     /// Subject, beginning and end of each certificate.
     chain: Vec<(String, i64, i64)>,
-    /// What is wrong at any time.
+    /// Faults that do not depend on time.
     always: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl OwnChain {
         Ok(OwnChain { file, chain, always })
     }
 
-    /// What is wrong at this moment.
+    /// Returns the present faults.
     pub(super) fn faults(&self, now: i64) -> Vec<String> {
         let mut faults = self.always.clone();
         for (subject, begins, ends) in &self.chain {
@@ -54,7 +54,7 @@ impl OwnChain {
     }
 }
 
-/// Returns why no client that calls one of these names can trust a certificate, whatever the time.
+/// Returns why no client that uses one of these names can trust a certificate, at any time.
 fn unusable(der: &CertificateDer<'_>, names: &[String]) -> Vec<String> {
     let Ok((_, read)) = X509Certificate::from_der(der) else { return Vec::new() };
     let mut faults = Vec::new();

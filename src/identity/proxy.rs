@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes up to the addresses.
 const HEAD: usize = 16;
-/// Longest rest: addresses and some hundred bytes of further values.
+/// Maximum length of the rest: addresses and some hundred bytes of further values.
 const MAX_REST: usize = 1_024;
-/// Type of the value that is a CRC-32C of the whole header.
+/// Type of the value that is a CRC-32C of the complete header.
 const CRC32C: u8 = 3;
 
 /// The content of a header.
@@ -18,11 +18,11 @@ const CRC32C: u8 = 3;
 pub enum ProxyHeader {
     /// The balancer itself is the peer: a health probe.
     Local,
-    /// The connection comes from there.
+    /// The peer's address.
     From(SocketAddr),
 }
 
-/// Why a header is not taken.
+/// The reason that a header is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The connection ended or broke before a byte of it.
@@ -31,7 +31,7 @@ pub enum ProxyError {
     /// It broke in the middle.
     #[error("the header broke off: {0}")]
     Broken(io::Error),
-    /// It is no such header, or one that is not taken here.
+    /// It is not such a header, or one that is not supported here.
     #[error("{0}")]
     Invalid(&'static str),
 }
@@ -39,7 +39,7 @@ pub enum ProxyError {
 /// Reads a header, and not a byte more. Has no time limit of its own.
 ///
 /// # Errors
-/// Where the bytes are none of version 2, not TCP, too long, damaged, or name no address.
+/// The bytes are not a header of version 2, not TCP, too long, damaged, or name no address.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, ProxyError> {
     let mut head = [0; HEAD];
     let first = stream.read(&mut head).await.unwrap_or(0);
@@ -54,7 +54,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, 
     parse(&whole)
 }
 
-/// How many bytes follow a header's first ones.
+/// Returns how many bytes follow a header's first ones.
 fn rest_of(head: &[u8; HEAD]) -> Result<usize, ProxyError> {
     if head[..12] != SIGNATURE {
         return Err(ProxyError::Invalid("it is no PROXY header of version 2"));
@@ -65,7 +65,7 @@ fn rest_of(head: &[u8; HEAD]) -> Result<usize, ProxyError> {
     }
 }
 
-/// Parses a whole header.
+/// Parses a complete header.
 ///
 /// # Errors
 /// As [`read`].
@@ -78,7 +78,7 @@ pub fn parse(whole: &[u8]) -> Result<ProxyHeader, ProxyError> {
     }
     let short = || ProxyError::Invalid("the PROXY header has no room for its addresses");
     let (said, values) = match (head[12], head[13]) {
-        // Whatever stands behind is passed over.
+        // Anything after it is skipped.
         (0x20, _) => return Ok(ProxyHeader::Local),
         (0x21, 0x11) => {
             let (addresses, values) = rest.split_first_chunk::<12>().ok_or_else(short)?;
@@ -106,7 +106,7 @@ fn source(ip: IpAddr, port: [u8; 2]) -> Result<ProxyHeader, ProxyError> {
     Ok(ProxyHeader::From(SocketAddr::new(ip, port)))
 }
 
-/// Checks the values behind the addresses: their form, and the checksum where there is one.
+/// Checks the values after the addresses: their form, and the checksum if there is one.
 fn check_values(whole: &[u8], mut at: usize) -> Result<(), ProxyError> {
     let broken = || ProxyError::Invalid("the PROXY header's values are malformed");
     while at < whole.len() {

@@ -1,6 +1,6 @@
-//! What was in force when the gateway last ran, in a file: the CAs below an anchor that clients came under, and of each CA the age of its
-//! lists. A restart must not undo a revocation silently: a list that is older than the one before it, or has gone, is a fault until a newer
-//! one is there.
+//! A file with what was in force when the gateway last ran: the CAs below an anchor under which clients connected, and
+//! of each CA the age of its lists. A restart must not undo a revocation silently: a list that is older than its
+//! predecessor, or is missing, is a fault until a newer one is there.
 
 use super::authority::Authority;
 use super::files::CrlSources;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How old the list of a scope was.
+/// The age of the list of a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     scope: String,
@@ -30,7 +30,7 @@ impl Mark {
         Mark { scope: list.scope(), number: list.number_text(), this_update: list.this_update }
     }
 
-    /// Its age, to be compared: by number, then by time.
+    /// Returns its age for comparison: by number, then by time.
     fn age(&self) -> (usize, &str, i64) {
         (self.number.len(), &self.number, self.this_update)
     }
@@ -46,7 +46,7 @@ struct RecordedLists {
     lists: Vec<Mark>,
 }
 
-/// What a file that counts for nothing leaves unknown.
+/// The consequence of a file that is ignored.
 const UNKNOWN: &str = "nobody knows whether revocation lists went back";
 
 /// By SHA-256 of name and key, in hexadecimal.
@@ -55,19 +55,19 @@ type Marks = BTreeMap<String, RecordedLists>;
 #[derive(Debug, Default)]
 struct CrlRecordState {
     marks: Marks,
-    /// The CAs below an anchor that clients came under.
+    /// The CAs below an anchor under which clients connected.
     below: BTreeMap<String, Arc<Authority>>,
-    /// What is in the file.
+    /// The content of the file.
     saved: Marks,
-    /// SHA-256 of the file as it was read or written last; `None` if there is none, or not the gateway's.
+    /// SHA-256 of the file at the last read or write; `None` if there is none, or it is not the gateway's.
     digest: Option<String>,
-    /// Whether the file was compared with the log: until then nothing is written over it.
+    /// Whether the file was compared with the log: until then it is not overwritten.
     is_compared: bool,
-    /// Why the file counts for nothing.
+    /// The reason that the file is ignored.
     unreadable: Option<String>,
 }
 
-/// The record. One for all that is loaded by a process, one after the other.
+/// The record. All TLS states that a process loads, one after the other, share one.
 #[derive(Debug, Default)]
 pub(super) struct CrlRecord {
     file: PathBuf,
@@ -76,12 +76,12 @@ pub(super) struct CrlRecord {
     state: Mutex<CrlRecordState>,
 }
 
-/// What a CA is called in the record: SHA-256 of name and key, in hexadecimal.
+/// Returns the key of a CA in the record: SHA-256 of name and key, in hexadecimal.
 pub(super) fn key(ca: &Authority) -> String {
     sha256(ca.identity())
 }
 
-/// The CAs below anchors of a file's content.
+/// Returns the CAs below anchors in a file's content.
 fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
     let mut below = BTreeMap::new();
     for certificate in marks.values().filter_map(|one| one.certificate.as_ref()) {
@@ -93,8 +93,8 @@ fn below(marks: &Marks) -> Result<BTreeMap<String, Arc<Authority>>, String> {
 }
 
 impl CrlRecord {
-    /// Reads the file; where there is none yet, nothing was in force before. One that this gateway did not write is ignored: who takes a
-    /// list back could have written it.
+    /// Reads the file; without a file, nothing was in force before. A file that this gateway did not write is ignored:
+    /// somebody who restores an older list could have written it.
     pub(super) fn load(sources: &CrlSources) -> Self {
         let CrlSources { record: file, registry, vault, .. } = sources;
         let marks = |text: String| -> Result<Marks, String> {
@@ -126,17 +126,17 @@ impl CrlRecord {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The CAs below an anchor that clients came under.
+    /// Returns the CAs below an anchor under which clients connected.
     pub(super) fn below(&self) -> Vec<Arc<Authority>> {
         self.state().below.values().cloned().collect()
     }
 
-    /// How many those are.
+    /// Returns their number.
     pub(super) fn len(&self) -> usize {
         self.state().below.len()
     }
 
-    /// A client came under a CA below an anchor.
+    /// Records that a client connected under a CA below an anchor.
     pub(super) fn note(&self, ca: &Authority) {
         let key = key(ca);
         let mut state = self.state();
@@ -147,7 +147,7 @@ impl CrlRecord {
         }
     }
 
-    /// Forgets CAs below an anchor that are none any more.
+    /// Drops CAs below an anchor that no longer are.
     pub(super) fn keep_below(&self, stays: impl Fn(&Authority) -> bool) {
         let gone: Vec<_> = self.below().into_iter().filter(|ca| !stays(ca)).collect();
         let mut state = self.state();
@@ -157,7 +157,7 @@ impl CrlRecord {
         }
     }
 
-    /// What is older than it was, or has gone, of a CA with these lists.
+    /// Returns which of a CA's lists are older than before, or missing.
     pub(super) fn setbacks(&self, ca: &Authority, lists: &[Arc<List>]) -> Vec<String> {
         let state = self.state();
         let marks = state.marks.get(&key(ca)).map(|one| one.lists.as_slice()).unwrap_or_default();
@@ -180,14 +180,15 @@ impl CrlRecord {
         marks.iter().filter_map(setback).collect()
     }
 
-    /// What is wrong with the file.
+    /// Returns the fault of the file.
     pub(super) fn fault(&self) -> Option<String> {
         let reason = self.state().unreadable.clone()?;
         Some(format!("{}: {reason}", self.file.display()))
     }
 
-    /// Compares the file as it was read with what the log tells of it, once: `is_older` says whether a digest is one of an earlier
-    /// state of the file. Such a file is the gateway's own, and would let revocation lists go back to where they were then.
+    /// Compares the file, as it was read, with the log's records of it, once: `is_older` returns whether a digest is
+    /// one of an earlier state of the file. Such a file is the gateway's own, and would let revocation lists go back to
+    /// their state at that time.
     pub(super) fn compare(&self, is_older: impl Fn(&str) -> bool) {
         let mut state = self.state();
         if std::mem::replace(&mut state.is_compared, true) {
@@ -202,7 +203,7 @@ impl CrlRecord {
         }
     }
 
-    /// Takes what is in force of a CA.
+    /// Records what is in force of a CA.
     pub(super) fn take(&self, ca: &Authority, lists: &[Arc<List>]) {
         let (key, mut state) = (key(ca), self.state());
         let certificate = state.below.get(&key).map(|ca| STANDARD.encode(&ca.der));
@@ -210,7 +211,7 @@ impl CrlRecord {
         state.marks.insert(key, RecordedLists { name: ca.name.clone(), certificate, lists });
     }
 
-    /// Forgets CAs that are none of these, nor below an anchor.
+    /// Drops CAs that are neither one of these nor below an anchor.
     pub(super) fn keep(&self, anchors: &[Arc<Authority>]) {
         let anchors: Vec<String> = anchors.iter().map(|ca| key(ca)).collect();
         let mut state = self.state();
@@ -218,7 +219,7 @@ impl CrlRecord {
         marks.retain(|key, _| below.contains_key(key) || anchors.contains(key));
     }
 
-    /// Starts again where the file was removed.
+    /// Starts again if the file was removed.
     pub(super) fn follow_removal(&self) {
         let mut state = self.state();
         let is_known = state.unreadable.is_some() || !state.saved.is_empty();
@@ -229,8 +230,8 @@ impl CrlRecord {
         }
     }
 
-    /// Writes the file, where something in it is new; gives the SHA-256 of what it holds. One that counts for nothing is left
-    /// alone, and so is one that was not compared with the log yet.
+    /// Writes the file if its content has changed; returns the SHA-256 of the content. A file that is ignored is not
+    /// overwritten, nor is one that was not compared with the log yet.
     pub(super) fn save(&self) -> std::io::Result<Option<(PathBuf, String)>> {
         let marks = {
             let state = self.state();

@@ -1,4 +1,4 @@
-//! Why a handshake is refused, and whose certificate it was: for the log, the entry and the metric.
+//! The cause of a refused handshake, and its certificate: for the log, the entry and the metric.
 
 use super::Thumbprint;
 use crate::hex::hex;
@@ -6,16 +6,17 @@ use rustls::CertificateError;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-/// Most characters of a name that are written down: it is the peer's own text.
+/// Maximum number of characters of a recorded name: it is the peer's own text.
 const MAX_NAME: usize = 200;
-/// Most characters of a serial number: 20 bytes (RFC 5280, section 4.1.2.2) in hexadecimal, and some that break the rule.
+/// Maximum number of characters of a serial number: 20 bytes (RFC 5280, section 4.1.2.2) in hexadecimal, and some for
+/// numbers that violate the rule.
 const MAX_SERIAL: usize = 64;
 /// Smallest RSA key in bits.
 const MIN_RSA_BITS: usize = 2_048;
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident, $label:literal, $text:literal;)*) => {
-        /// Why a handshake is refused. The labels are a fixed set.
+        /// The cause of a refused handshake. The labels are a fixed set.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Cause { $($(#[$doc])* $name,)* }
 
@@ -23,10 +24,10 @@ macro_rules! causes {
             /// Every cause.
             pub const ALL: &[Cause] = &[$(Cause::$name,)*];
 
-            /// Its name in the metric and in the entry.
+            /// Returns its name in the metric and in the entry.
             pub fn label(self) -> &'static str { match self { $(Cause::$name => $label,)* } }
 
-            /// What is wrong, in words.
+            /// Returns its description.
             pub fn text(self) -> &'static str { match self { $(Cause::$name => $text,)* } }
         }
     };
@@ -35,31 +36,31 @@ macro_rules! causes {
 causes! {
     /// A certificate is required.
     NoCertificate, "no_certificate", "the peer showed no certificate";
-    /// Its issuer is none of the CAs, or another key of the same name.
+    /// No CA here issued it, or only a CA with another key of the same name.
     UnknownIssuer, "unknown_issuer", "no CA in client_ca has signed the certificate";
-    /// Its time is over, or its CA's.
+    /// It has expired, or its CA has.
     Expired, "expired", "the certificate has expired";
-    /// Its time has not begun.
+    /// It is not valid yet.
     NotYetValid, "not_yet_valid", "the certificate is not valid yet";
     /// It is on its issuer's list.
     Revoked, "revoked", "the certificate is revoked";
     /// Its issuer has no list here.
     NoRevocationList, "no_revocation_list", "there is no revocation list of the certificate's issuer";
-    /// The list's time is over, or has not begun.
+    /// The list is out of date, or not valid yet.
     RevocationListOutOfDate, "revocation_list_out_of_date", "the revocation list of the certificate's issuer is out of date";
     /// A key or a signature of a kind that is not trusted.
     WeakKey, "weak_key", "a key or a signature algorithm is too weak or not known";
-    /// It is for something else.
+    /// It is for another purpose.
     WrongUsage, "wrong_usage", "the certificate is not for a client, or its chain not for clients";
     /// It cannot be read.
     Malformed, "malformed_certificate", "the certificate cannot be read";
     /// The peer does not hold the certificate's key.
     BadSignature, "bad_signature", "the peer has not proved that it holds the certificate's key";
-    /// It comes from a balancer, which has not named its peer.
+    /// It comes from a balancer that has not named its peer.
     ProxyHeader, "proxy_header", "the connection comes from a balancer and does not begin with a PROXY header of version 2";
-    /// There are as many as there may be, from there or in all.
+    /// The limit of connections is reached, for this peer or in all.
     TooMany, "too_many", "there are too many connections, from this address or in all";
-    /// Handshakes are begun more often than they may be.
+    /// Handshakes begin more often than permitted.
     TooManyHandshakes, "too_many_handshakes", "too many handshakes are begun, from this address or by strangers in all";
     /// No client sends that much.
     HelloTooLarge, "hello_too_large", "the first message of the handshake is larger than any client's";
@@ -69,7 +70,7 @@ causes! {
     NoCommonVersion, "no_common_version", "the peer and the gateway have no TLS version, cipher or group in common";
     /// No application protocol in common (ALPN).
     NoCommonProtocol, "no_common_protocol", "the peer asks for no application protocol that is served here (ALPN)";
-    /// Its protocol was agreed on, and not spoken.
+    /// The negotiated protocol is not spoken.
     NotHttp2, "not_http2", "the peer does not speak HTTP/2";
     /// The peer ended it with an alert: it may not trust the gateway's certificate.
     PeerAlert, "peer_alert", "the peer ended the handshake with an alert";
@@ -77,11 +78,11 @@ causes! {
     Closed, "closed", "the peer closed the connection in the handshake";
     /// It took too long.
     Timeout, "timeout", "the handshake took too long";
-    /// TLS, but against its rules.
+    /// TLS, but in violation of its rules.
     Protocol, "protocol_error", "the peer broke the rules of TLS";
 }
 
-/// A certificate that was shown, as its holder wrote it: nothing in it is verified.
+/// A certificate that was presented, as its holder wrote it: nothing in it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownCertificate {
     /// Subject, bounded, without control characters.
@@ -95,7 +96,7 @@ pub struct ShownCertificate {
 }
 
 impl ShownCertificate {
-    /// What can be read of a certificate.
+    /// Returns the readable parts of a certificate.
     pub fn of(der: &[u8]) -> Self {
         let thumbprint = Thumbprint::of(der);
         match X509Certificate::from_der(der) {
@@ -112,7 +113,8 @@ impl ShownCertificate {
     }
 }
 
-/// Foreign text for a log: bounded, and without characters that would end a line, steer a terminal or turn the text around.
+/// Returns foreign text for a log: bounded, and without characters that would end a line, control a terminal or reverse
+/// the text.
 pub fn plain(text: &str, most: usize) -> String {
     let steers = |c: char| {
         c.is_control()
@@ -128,9 +130,9 @@ pub fn plain(text: &str, most: usize) -> String {
 /// A refused handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedHandshake {
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// Returns the certificate that it concerns, where one was shown: the peer's, or one above it.
+    /// The certificate concerned, if one was presented: the peer's, or one above it.
     pub shown: Option<Box<ShownCertificate>>,
 }
 
@@ -141,17 +143,17 @@ impl From<Cause> for RefusedHandshake {
 }
 
 impl RefusedHandshake {
-    /// For this cause, without a certificate.
+    /// Makes one with this cause, without a certificate.
     pub fn plain(cause: Cause) -> Self {
         RefusedHandshake { cause, shown: None }
     }
 
-    /// For this cause, about this certificate.
+    /// Makes one with this cause, about this certificate.
     pub fn about(cause: Cause, der: &[u8]) -> Self {
         RefusedHandshake { cause, shown: Some(Box::new(ShownCertificate::of(der))) }
     }
 
-    /// The error that makes the peer see the right alert.
+    /// Returns the error for which rustls sends the right alert.
     pub fn error(&self) -> rustls::Error {
         let error = match self.cause {
             Cause::UnknownIssuer => CertificateError::UnknownIssuer,

@@ -1,5 +1,5 @@
-//! The server's side of a TLS connection. However it ends, the peer gets `close_notify` (RFC 8446, section 6.1): it can tell
-//! the end of the data from data that somebody between has cut off.
+//! The server's side of a TLS connection. However it ends, the peer gets `close_notify` (RFC 8446, section 6.1), which
+//! distinguishes the end of the data from a truncation by somebody in between.
 
 use rustls::ServerConnection;
 use std::io::{self, IoSlice, Write};
@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Most bytes that are read and thrown away when a connection is closed. A socket that is closed with unread data sends a
-/// reset, which may overtake the goodbye.
+/// Maximum number of bytes that are read and discarded when a connection is closed. A socket that is closed with unread
+/// data sends a reset, which may overtake the `close_notify`.
 const MAX_DISCARDED: usize = 256 << 10;
-/// What a peer gets that is turned away before its handshake: `user_canceled`, then `close_notify` (RFC 8446, section 6.1), each
-/// a record of its own, in clear as all alerts before the keys are known.
+/// The bytes for a peer that is rejected before its handshake: `user_canceled`, then `close_notify` (RFC 8446, section
+/// 6.1), each in a separate record, in clear as all alerts before the keys are known.
 const TURNED_AWAY: [u8; 14] = [21, 3, 3, 0, 2, 1, 90, 21, 3, 3, 0, 2, 1, 0];
 
 /// The connection below TLS.
@@ -34,19 +34,19 @@ impl TlsTransport for TcpStream {
 pub struct ServerStream<S: TlsTransport>(TlsStream<S>);
 
 impl<S: TlsTransport> ServerStream<S> {
-    /// Of a connection whose handshake is done.
+    /// Wraps a connection with a completed handshake.
     pub fn new(stream: TlsStream<S>) -> Self {
         ServerStream(stream)
     }
 
-    /// What the handshake has agreed on.
+    /// Returns the negotiated session.
     pub fn session(&self) -> &ServerConnection {
         self.0.get_ref().1
     }
 }
 
 impl<S: TlsTransport> Drop for ServerStream<S> {
-    /// Sends what the socket takes at once: a peer that takes nothing is not waited for.
+    /// Sends what the socket accepts at once, without waiting for a peer that reads nothing.
     fn drop(&mut self) {
         let (transport, session) = self.0.get_mut();
         let socket = transport.socket();
@@ -63,7 +63,7 @@ impl<S: TlsTransport> Drop for ServerStream<S> {
     }
 }
 
-/// A socket that is written to without waiting.
+/// A socket for writes without waiting.
 struct NonBlockingSocket<'s>(&'s TcpStream);
 
 impl Write for NonBlockingSocket<'_> {
@@ -76,7 +76,7 @@ impl Write for NonBlockingSocket<'_> {
     }
 }
 
-/// Closes a connection before its handshake, with the alerts that say so.
+/// Closes a connection before its handshake, with the corresponding alerts.
 pub fn reject_connection(stream: TcpStream) {
     let socket = socket2::SockRef::from(&stream);
     // It may be closed already, which is equivalent.

@@ -1,10 +1,10 @@
-//! Which lists of a CA may follow which: what was revoked stays revoked, until the CA itself changes that in a newer list.
+//! Which lists of a CA may follow which: a revocation stays in force until the CA itself changes that in a newer list.
 
 use super::list::List;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Accepts a list where it is newer than the one of its scope.
+/// Accepts a list if it is newer than the one of its scope.
 pub(super) fn take_newest(lists: &mut Vec<Arc<List>>, list: &Arc<List>) {
     match lists.iter_mut().find(|one| one.has_scope_of(list)) {
         Some(one) if one.age(list).is_lt() => *one = list.clone(),
@@ -13,10 +13,10 @@ pub(super) fn take_newest(lists: &mut Vec<Arc<List>>, list: &Arc<List>) {
     }
 }
 
-/// Why `after` must not take the place of `before`, both of one CA and one list for each scope; `None` if it may.
+/// Returns why `after` must not replace `before`, both of one CA and with one list for each scope; `None` if it may.
 ///
-/// A scope may go only where nothing that its list revokes comes back by that: a complete list is followed by one of some
-/// distribution points only if that revokes all that the complete one did.
+/// A scope may disappear only if every revocation of its list stays in force: a complete list may be followed by one of
+/// some distribution points only if that revokes everything that the complete one did.
 pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: i64) -> Option<String> {
     let ca = super::refused::plain(ca, 200);
     let about = |list: &List, what| Some(format!("the revocation list of {ca} (number {}) {what}", list.number_text()));
@@ -44,8 +44,8 @@ pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: 
 /// A list's issuer: its name (DER) and its authority key identifier.
 type ClaimedIssuer<'l> = (&'l [u8], &'l [u8]);
 
-/// Lists whose issuer's key is not known, by what they say of it: its name and its authority key identifier; of each scope the
-/// newest.
+/// Groups lists of issuers with unknown keys by their claims: the issuer's name and the authority key identifier; keeps
+/// the newest of each scope.
 pub(super) fn by_issuer<'l>(lists: impl Iterator<Item = &'l Arc<List>>) -> HashMap<ClaimedIssuer<'l>, Vec<Arc<List>>> {
     let mut groups: HashMap<ClaimedIssuer<'l>, Vec<Arc<List>>> = HashMap::new();
     for list in lists {

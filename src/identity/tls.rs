@@ -1,4 +1,4 @@
-//! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only by choice), X25519MLKEM768 offered first.
+//! TLS on the gRPC port: client certificates required, TLS 1.3 (1.2 only if configured), X25519MLKEM768 offered first.
 
 use super::files::fault;
 pub use super::files::{CrlSources, Revocation, TlsFault, TlsFiles, certificates, private_key, provider, roots};
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The gRPC port's TLS, as loaded: what new connections get, and what open connections are checked against.
+/// The loaded TLS state of the gRPC port: for new connections, and for checks of open ones.
 pub struct TlsAcceptors {
     /// For new connections.
     pub config: Arc<rustls::ServerConfig>,
@@ -34,7 +34,7 @@ impl TlsAcceptors {
     /// Loads certificate, key, CAs and revocation lists.
     ///
     /// # Errors
-    /// A file cannot be read or used, or a CA that may let somebody in has no list.
+    /// A file cannot be read or used, or a CA that may admit clients has no list.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsFault> {
         Self::load_after(files, None)
     }
@@ -57,13 +57,13 @@ impl TlsAcceptors {
         Ok(TlsAcceptors { config: Arc::new(config), web: Arc::new(web), trust, own })
     }
 
-    /// Returns what cannot work, one reason each: readiness reports it before a client meets it.
+    /// Returns the present faults, one reason each: readiness reports them before a client is affected.
     pub fn faults(&self, now: i64) -> Vec<String> {
         [self.own.faults(now), self.trust.faults(now)].concat()
     }
 
-    /// Checks whether a chain that was accepted before would be accepted now, and returns until when at most: what it rests on may have
-    /// been revoked, have expired or be out of date since.
+    /// Checks whether a chain that was accepted before would be accepted now, and returns until when at most: something
+    /// that it depends on may have been revoked, have expired or be out of date since.
     ///
     /// # Errors
     /// The cause for which it would be refused.
@@ -74,7 +74,7 @@ impl TlsAcceptors {
 }
 
 tokio::task_local! {
-    /// What the verifier found at the handshake that this task is at: until when the peer is let in, or why not.
+    /// The verifier's result for this task's handshake: until when the peer is accepted, or the refusal.
     static NOTED: RefCell<Option<Result<i64, RefusedHandshake>>>;
 }
 
@@ -110,14 +110,14 @@ impl Verifier {
         Arc::new(Verifier { trust: trust.clone(), required, hints: trust.hints() })
     }
 
-    /// Refuses, so that [`accept`] knows why.
+    /// Records the refusal, so that [`accept`] knows the cause.
     fn refuse(refused: RefusedHandshake) -> rustls::Error {
         let error = refused.error();
         Self::note(Err(refused));
         error
     }
 
-    /// Unused outside of `accept`.
+    /// Has no effect outside of `accept`.
     fn note(found: Result<i64, RefusedHandshake>) {
         let _ = NOTED.try_with(|noted| noted.replace(Some(found)));
     }
@@ -181,7 +181,7 @@ pub fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsFault>
     server_config_with(files, Verifier::new(&Arc::new(Trust::load(files, None)?), true))
 }
 
-/// The gateway's time for TLS: it does not go back, so no expired certificate becomes valid again.
+/// Returns the gateway's time for TLS: it does not go back, so no expired certificate becomes valid again.
 pub fn unix_now() -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(crate::registry::now().unsigned_abs()))
 }
@@ -213,19 +213,19 @@ fn server_config_with(
         .with_single_cert(chain, key)
         .map_err(|error| unfit(files, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // No resumption: a session ticket must not outlive the revocation of the certificate that it stands for.
+    // No resumption: a session ticket must not outlive the revocation of its certificate.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
 }
 
-/// Which of certificate and key is at fault.
+/// Returns which of certificate and key is at fault.
 fn unfit(files: &TlsFiles, error: &rustls::Error) -> TlsFault {
     match error {
         rustls::Error::InconsistentKeys(_) => {
             fault(&files.key, format!("is not the key of the certificate {}", files.certificate.display()))
         }
-        // The certificate was read before: this is about the key.
+        // The certificate was read before: this error concerns the key.
         rustls::Error::General(reason) => fault(&files.key, reason.clone()),
         error => fault(&files.certificate, error.to_string()),
     }

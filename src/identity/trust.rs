@@ -1,13 +1,13 @@
-//! Whose certificates are let in: the CAs of the clients, each with its own revocation lists.
+//! Decides which certificates are accepted: the CAs of the clients, each with its own revocation lists.
 //!
-//! rustls-webpki builds the path and checks signatures, times, usage and constraints. Revocation is looked up here, once a
-//! path stands: webpki finds a list by its issuer's name alone and takes the first, so that of two CAs with one name and
-//! two keys (a CA that is rolled over) only one could work, and it verifies a list's signature, over all of its bytes, in
-//! each handshake. Here a list belongs to the key that signed it, checked when it is loaded. Every certificate of the path
-//! but the anchor is looked up, as webpki does with `RevocationCheckDepth::Chain`, and one whose issuer has no list is
-//! refused, as with `UnknownStatusPolicy::Deny`.
+//! rustls-webpki builds the path and checks signatures, times, usage and constraints. This module looks up revocation,
+//! once a path exists. webpki finds a list only by its issuer's name and takes the first, so that of two CAs with one
+//! name and two keys (a CA during a key rollover) only one could work, and it verifies a list's signature, over all of
+//! its bytes, in each handshake. Here a list belongs to the key that signed it, checked when it is loaded. Every
+//! certificate of the path except the anchor is looked up, as webpki does with `RevocationCheckDepth::Chain`; if an
+//! issuer has no list, its certificates are refused, as with `UnknownStatusPolicy::Deny`.
 //!
-//! A CA in `client_ca` is an anchor: it need not be self-signed, and what stands above it is not looked at.
+//! A CA in `client_ca` is an anchor: it need not be self-signed, and CAs above it are not checked.
 
 use super::authority::Authority;
 use super::files::{Revocation, TlsFault, TlsFiles, certificates, fault, provider};
@@ -25,9 +25,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Most lists of CAs below an anchor. Each such CA that is remembered has one.
+/// Maximum number of lists of CAs below an anchor. Each such CA that is remembered has one.
 const MAX_BELOW: usize = 256;
-/// Most CAs between a certificate and its anchor that are followed.
+/// Maximum number of CAs between a certificate and its anchor.
 const MAX_DEPTH: usize = 6;
 
 /// The CAs of the clients with their lists.
@@ -39,27 +39,29 @@ pub struct Trust {
     client_ca: PathBuf,
     /// Their anchors, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
-    /// How certificates may be signed.
+    /// Accepted signature algorithms of certificates.
     pub(super) algorithms: WebPkiSupportedAlgorithms,
-    /// Whether revocation is checked: only the configuration switches it off, in words.
+    /// Whether revocation is checked: only an explicit setting switches it off.
     checked: bool,
-    /// Lists that no CA in `client_ca` signed, by the issuer's name: of CAs below those, perhaps.
+    /// Lists that no CA in `client_ca` signed, by the issuer's name: possibly of CAs below those.
     below: HashMap<Vec<u8>, Vec<Arc<List>>>,
-    /// The CAs below an anchor, with what was found in `below`, by their certificate.
+    /// The CAs below an anchor, with their lists from `below`, by their certificate.
     resolved: Mutex<HashMap<Thumbprint, Arc<Authority>>>,
-    /// What is named where a list is missing.
+    /// The path for the report of a missing list.
     place: PathBuf,
-    /// What was in force before, and under which CAs below an anchor clients came.
+    /// What was in force before, and the CAs below an anchor under which clients connected.
     record: Arc<CrlRecord>,
-    /// The CAs whose lists followed, in this process, lists that had not gone back: theirs are in order, whatever the record has.
+    /// The CAs with lists that, in this process, followed lists that had not gone back: those are in order, whatever
+    /// the record has.
     followed: HashSet<String>,
 }
 
 impl Trust {
-    /// Reads CAs and lists. What follows `before` must not be older than it, and not out of date where `before` is not.
+    /// Reads CAs and lists. Lists that follow `before` must not be older than those, and not out of date unless those
+    /// are.
     ///
     /// # Errors
-    /// A CA that may let somebody in has no list; a file or a list cannot be used; a list is older than the one before.
+    /// A CA that may admit clients has no list; a file or a list cannot be used; a list is older than its predecessor.
     pub fn load(files: &TlsFiles, before: Option<&Trust>) -> Result<Self, TlsFault> {
         let now = crate::registry::now();
         let mut trust = Self::of_authorities(&files.client_ca)?;
@@ -100,7 +102,7 @@ impl Trust {
         Ok(trust)
     }
 
-    /// The CAs of a file, without lists.
+    /// Reads the CAs of a file, without lists.
     pub(super) fn of_authorities(client_ca: &Path) -> Result<Self, TlsFault> {
         let (mut authorities, mut anchors) = (Vec::new(), Vec::new());
         for (at, der) in certificates(client_ca)?.into_iter().enumerate() {
@@ -156,7 +158,8 @@ impl Trust {
             let lists = |trust: &Trust| trust.find_below(&ca.der).map(|ca| ca.lists.clone()).unwrap_or_default();
             stands.then(|| setback(&ca.name, &lists(before), &lists(self), now)).flatten()
         };
-        // Of CAs that nobody has come under yet, as far as can be told without their keys. They may go.
+        // Lists of CAs under which no client has connected yet, as far as they can be identified without their keys.
+        // They may disappear.
         let of_unseen = || {
             let (last, next) = (by_issuer(before.below.values().flatten()), by_issuer(self.below.values().flatten()));
             next.iter().find_map(|(issuer, lists)| setback(&lists.first()?.issuer, last.get(issuer)?, lists, now))
@@ -169,7 +172,7 @@ impl Trust {
             .or_else(of_unseen)
     }
 
-    /// Whether a CA below an anchor still is one: certified by one that counts, not revoked, and not over.
+    /// Returns whether a CA below an anchor still is one: certified by one that counts, not revoked, and not expired.
     fn stands(&self, ca: &Authority, now: i64, depth: usize) -> bool {
         if ca.is_over(now) || depth == MAX_DEPTH {
             return false;
@@ -183,23 +186,23 @@ impl Trust {
             })
     }
 
-    /// Forgets CAs below an anchor that are none any more, once this is in force.
+    /// Drops CAs below an anchor that no longer are, once this is in force.
     pub(super) fn prune(&self) {
         let now = crate::registry::now();
         self.record.keep_below(|ca| self.stands(ca, now, 0));
     }
 
-    /// Compares what was in force when the gateway last ran, as its file has it, with what the log tells of that file; `is_older`
-    /// says whether a SHA-256 is that of an earlier state of it. Until then nothing is noted for the next start.
+    /// Compares the file with what was in force when the gateway last ran with the log's records of it; `is_older`
+    /// returns whether a SHA-256 is that of an earlier state of it. Until then nothing is recorded for the next start.
     pub fn compare_record(&self, is_older: impl Fn(&str) -> bool) {
         self.record.compare(is_older);
     }
 
-    /// Notes what is in force, for the next start, and returns the files that hold it, with their SHA-256: the note itself, and lists
-    /// that were fetched.
+    /// Records what is in force, for the next start, and returns the files with it and their SHA-256: the record
+    /// itself, and fetched lists.
     ///
     /// # Errors
-    /// The note cannot be written.
+    /// The record cannot be written.
     pub fn remember(&self) -> std::io::Result<Vec<(PathBuf, String)>> {
         if !self.checked {
             return Ok(Vec::new());
@@ -217,7 +220,7 @@ impl Trust {
         Ok(files)
     }
 
-    /// What of CAs and lists cannot work at this moment.
+    /// Returns the present faults of CAs and lists.
     pub fn faults(&self, now: i64) -> Vec<String> {
         let mut faults = Vec::new();
         if self.authorities.iter().all(|one| one.is_over(now)) {
@@ -233,7 +236,7 @@ impl Trust {
         faults
     }
 
-    /// Every CA that clients come under.
+    /// Returns every CA of the clients.
     fn with_their_lists(&self) -> Vec<(Arc<Authority>, Vec<Arc<List>>)> {
         let of_below = |ca: Arc<Authority>| {
             let lists = self.with_lists(&ca.der).map(|found| found.lists.clone()).unwrap_or_default();
@@ -243,12 +246,12 @@ impl Trust {
         anchors.chain(self.record.below().into_iter().map(of_below)).collect()
     }
 
-    /// What of a CA's lists is older than when the gateway last ran.
+    /// Returns which of a CA's lists are older than when the gateway last ran.
     fn setbacks(&self, ca: &Authority, lists: &[Arc<List>]) -> Vec<String> {
         if self.followed.contains(&key(ca)) { Vec::new() } else { self.record.setbacks(ca, lists) }
     }
 
-    /// What of a CA's lists is missing, over, to come or older than before.
+    /// Adds the faults of a CA's lists: missing, out of date, from the future or older than before.
     fn faults_of(&self, ca: &Authority, lists: &[Arc<List>], now: i64, faults: &mut Vec<String>) {
         let (name, before) = (plain(&ca.name, 200), faults.len());
         for list in lists {
@@ -269,24 +272,24 @@ impl Trust {
         }
     }
 
-    /// Every list that counts for a CA.
+    /// Returns every list that counts for a CA.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
         self.authorities.iter().flat_map(|authority| &authority.lists)
     }
 
-    /// CAs that let nobody in any more, beside others that do.
+    /// Returns CAs that no longer admit clients, beside others that do.
     pub fn leftovers(&self, now: i64) -> Vec<String> {
         let file = self.client_ca.display();
         let said = |one: &Arc<Authority>| format!("{file}: the CA {} has expired: take it out", plain(&one.name, 200));
         self.authorities.iter().filter(|one| one.is_over(now)).map(said).collect()
     }
 
-    /// The CA that signed a list.
+    /// Returns the CA that signed a list.
     pub fn signer(&self, list: &List) -> Option<&Authority> {
         self.authorities.iter().map(AsRef::as_ref).find(|one: &&Authority| one.signed(list))
     }
 
-    /// The subjects of the CAs, as a server names them to its clients.
+    /// Returns the subjects of the CAs, as a server names them to its clients.
     pub fn hints(&self) -> Vec<rustls::DistinguishedName> {
         self.anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
@@ -324,12 +327,12 @@ impl Trust {
         }
     }
 
-    /// The anchor's time, and every other certificate's revocation; until when both stay as they are.
+    /// Checks the anchor's validity, and the revocation of every other certificate; returns until when both stay valid.
     fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<i64, (RefusedHandshake, webpki::Error)> {
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let of_path = |(anchor, _): &(&TrustAnchor<'_>, &Arc<Authority>)| **anchor == *path.anchor();
         let mut same = self.anchors.iter().zip(&self.authorities).filter(of_path).map(|(_, authority)| authority);
-        // A renewed certificate of a CA may stand beside the one whose time is over.
+        // A renewed certificate of a CA may be beside the expired one.
         let Some(authority) = same.clone().find(|one| !one.is_over(seconds)) else {
             let der = same.next().map(|one| one.der.as_ref()).unwrap_or_default();
             return Err((RefusedHandshake::about(Cause::Expired, der), webpki::Error::InvalidCertValidity));
@@ -352,7 +355,7 @@ impl Trust {
         Ok(until)
     }
 
-    /// Records that a client's chain has a CA below an anchor. There is room for each that has lists.
+    /// Records that a client's chain has a CA below an anchor. There is room for each CA with lists.
     fn note(&self, ca: &Authority) {
         if self.authorities.iter().any(|one| one.is(ca)) {
             return;
@@ -363,7 +366,7 @@ impl Trust {
         self.record.note(ca);
     }
 
-    /// A CA below an anchor, by its certificate, with its lists.
+    /// Returns a CA below an anchor, by its certificate, with its lists.
     fn with_lists(&self, der: &CertificateDer<'_>) -> Option<Arc<Authority>> {
         let thumbprint = Thumbprint::of(der);
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -397,7 +400,7 @@ impl Trust {
 }
 
 impl Trust {
-    /// What webpki's error means, and which certificate it is about.
+    /// Returns the cause for webpki's error, and the certificate concerned.
     fn explain(
         &self,
         error: &webpki::Error,
@@ -407,7 +410,7 @@ impl Trust {
     ) -> RefusedHandshake {
         use webpki::Error;
         let all = || std::iter::once(own).chain(above);
-        // An anchor of that name may be too weak itself.
+        // The anchor of that name may itself be too weak.
         let weak_issuer =
             || self.authorities.iter().any(|one| is_weak(&one.der) && all().any(|der| one.is_named_in(der)));
         let cause = match error {
