@@ -1,4 +1,4 @@
-//! Compiling contracts: the embedded ones, and those of a folder, checked as a whole.
+//! Compiles contracts: the embedded ones and those of a folder, checked together.
 
 use super::drift::DriftPolicy;
 use super::fields::FieldTree;
@@ -20,21 +20,21 @@ mod message;
 
 /// Longest timeout of an operation.
 const MAX_TIMEOUT_MS: u32 = 600_000;
-/// Timeout where the contract does not say.
+/// Default timeout of an operation.
 const DEFAULT_TIMEOUT_MS: u32 = 10_000;
-/// People and enterprises of a response that an entry names, where the contract says nothing, and at most: 15 kB of its 64.
+/// Persons and enterprises of a response that an entry names, by default, and at most: 15 kB of its 64.
 const DEFAULT_RESPONSE_SUBJECTS: usize = 100;
 const MAX_RESPONSE_SUBJECTS: usize = 500;
 
-/// What is wrong with a contract, and where.
+/// A fault of a contract, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {reason}")]
 pub struct ContractFault {
     /// The `.proto` file.
     pub file: String,
-    /// Line, from 1; 0 where the file as a whole is meant.
+    /// Line, from 1; 0 for the file as a whole.
     pub line: u32,
-    /// What is wrong, and what to do.
+    /// The fault, and how to fix it.
     pub reason: String,
 }
 
@@ -59,7 +59,7 @@ impl ContractSet {
         Ok(set)
     }
 
-    /// The same with one contract more, whose text this is.
+    /// The same with one additional contract of this text.
     #[cfg(test)]
     pub(crate) fn with_text(text: &str) -> Result<Self, Vec<ContractFault>> {
         let failed =
@@ -134,12 +134,12 @@ impl ContractSet {
         }
     }
 
-    /// The operation at a gRPC path.
+    /// Returns the operation at a gRPC path.
     pub fn operation(&self, path: &str) -> Option<&Arc<Operation>> {
         self.operations.get(path)
     }
 
-    /// All operations, by source and then as the contract has them.
+    /// Returns all operations, by source and then in the order of the contract.
     pub fn operations(&self) -> Vec<&Arc<Operation>> {
         let mut all: Vec<_> = self.operations.values().collect();
         let place = |one: &Arc<Operation>| (one.source.id.clone(), one.source.version.clone(), one.method.index());
@@ -147,7 +147,7 @@ impl ContractSet {
         all
     }
 
-    /// The versions of a source's contract, in order.
+    /// Returns the versions of a source's contract, in order.
     pub fn versions(&self, source: &str) -> Vec<&str> {
         let of = self.operations.values().filter(|operation| operation.source.id == source);
         let mut all: Vec<&str> = of.map(|operation| operation.source.version.as_str()).collect();
@@ -156,7 +156,7 @@ impl ContractSet {
         all
     }
 
-    /// All sources, by id; of several contracts of one source, the first version's.
+    /// Returns all sources, by id; of several contracts of one source, the first version's.
     pub fn sources(&self) -> Vec<&Arc<SourceInfo>> {
         let mut all: Vec<_> = self.operations.values().map(|operation| &operation.source).collect();
         all.sort_by_key(|source| (source.id.clone(), source.version.len(), source.version.clone()));
@@ -169,7 +169,7 @@ impl ContractSet {
         &self.files
     }
 
-    /// The names of the gRPC services.
+    /// Returns the names of the gRPC services.
     pub fn services(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .operations
@@ -182,7 +182,7 @@ impl ContractSet {
     }
 }
 
-/// Where a fault is: a file, and the path of the declaration in it.
+/// The position of a fault: a file, and the path of the declaration in it.
 pub(super) struct DeclarationPath {
     file: FileDescriptor,
     path: Vec<i32>,
@@ -197,7 +197,7 @@ impl DeclarationPath {
     }
 }
 
-/// Reads one of our options.
+/// Reads one of the contract options.
 pub(super) fn option<T: prost::Message + Default>(
     pool: &DescriptorPool,
     options: prost_reflect::DynamicMessage,
@@ -225,14 +225,14 @@ fn source_info(source: &options::Source, service: &ServiceDescriptor) -> Result<
     }))
 }
 
-/// The last part of a service's package, where it is a version; "v1" otherwise.
+/// Returns the last part of a service's package, if it is a version; "v1" otherwise.
 fn version(service: &ServiceDescriptor) -> String {
     let last = service.package_name().rsplit('.').next().unwrap_or("");
     let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     if is_version { last.to_owned() } else { "v1".to_owned() }
 }
 
-/// What was worked out, or `None` with its faults put to the others.
+/// Returns the result; on an error adds its faults to the others and returns `None`.
 fn take<T>(result: Result<T, Vec<ContractFault>>, faults: &mut Vec<ContractFault>) -> Option<T> {
     result.map_err(|found| faults.extend(found)).ok()
 }
@@ -321,7 +321,7 @@ fn shape(method: &MethodDescriptor) -> Result<CallShape, String> {
     }
 }
 
-/// What is wrong with what an operation says of itself; what could not be worked out is left to its own fault.
+/// Returns the faults of an operation's options; a part that could not be compiled has a fault of its own.
 fn wrong(
     said: &options::Operation,
     source: &options::Source,
@@ -420,7 +420,7 @@ fn subject_paths(said: &options::Operation, method: &MethodDescriptor) -> Result
     said.subject.iter().map(|text| request_path(text, method).map_err(|reason| format!("subject: {reason}"))).collect()
 }
 
-/// The path of a request field, in its parts.
+/// Returns the path of a request field, in its parts.
 fn request_path(text: &str, method: &MethodDescriptor) -> Result<Vec<String>, String> {
     let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
     let mut message = Some(method.input());
@@ -467,7 +467,7 @@ mod tests {
         std::fs::write(folder.path().join("wrong.proto"), format!("{head}message M {{ string a = ; }}\n")).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(faults[0].line, 4, "{faults:?}");
-        // All that is wrong with one operation, its messages' fields included; a message of two operations once.
+        // All faults of one operation, including its messages' fields; a message of two operations once.
         let more = wrong.replace("data_class: OPEN", "data_class: PERSONAL timeout_ms: 700000").replace(
             "string a = 1;",
             "string a = 1;\n int32 b = 2 [(ndxp.contract.v1.field).format = CITIZEN_ID];\n map<string, int32> c = 3;",
@@ -480,7 +480,7 @@ mod tests {
         std::fs::write(folder.path().join("wrong.proto"), text).unwrap();
         let faults = ContractSet::with_folder(folder.path()).unwrap_err();
         assert_eq!(lines(&faults), [4, 5], "{faults:?}");
-        // A fill takes a field that is there.
+        // A fill overwrites an existing field.
         let fills = |field: &str| {
             let text = wrong.replace("\"y:read\"", "\"x:read\"").replace(" rpc B(M) returns (M);\n", "");
             text.replace("get: \"/a\" }", &format!("get: \"/a\" }} fill: {{ name: \"b\" field: \"{field}\" }}"))

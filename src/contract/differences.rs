@@ -1,10 +1,10 @@
-//! Where two messages of a contract differ, by field path: never by value.
+//! Differences between two messages of a contract, by field path: never by value.
 
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 use std::collections::BTreeSet;
 
 /// Adds the path of every field in which the messages differ; `above` is the path of the messages themselves. Lists are
-/// compared place by place; one that is longer differs as a whole, and in the places that both have.
+/// compared item by item; a longer list differs as a whole, and in the items that both have.
 pub fn differences(one: &DynamicMessage, other: &DynamicMessage, above: &str, found: &mut BTreeSet<String>) {
     for field in one.descriptor().fields() {
         let path = if above.is_empty() { field.name().to_owned() } else { format!("{above}.{}", field.name()) };

@@ -1,6 +1,6 @@
-//! Keeping only the granted fields of a response, on the encoded bytes: one walk for every driver, no decoding.
+//! Keeps only the granted fields of a response, on the encoded bytes: one walk for every driver, no decoding.
 //!
-//! An unknown field is never kept: no grant can have it. What was disclosed is reported by path.
+//! An unknown field is never kept: no grant can name it. The walk reports what was disclosed by path.
 
 use super::formats::is_within;
 use super::options::DataClass;
@@ -20,18 +20,18 @@ struct FieldNode {
     path: String,
     /// Children by field number, sorted; empty for scalars.
     children: Vec<(u32, usize)>,
-    /// Whether the walk goes into it.
+    /// Whether the walk enters it.
     message: bool,
     /// Whether the field's own data class is sensitive.
     sensitive: bool,
     /// Whether its text names a person or an enterprise.
     subject: bool,
-    /// The node with which it is granted.
+    /// The node that it is granted with.
     raw_text_of: Option<usize>,
 }
 
 impl FieldTree {
-    /// The tree of a message.
+    /// Makes the tree of a message.
     pub fn new(plan: &MessagePlan) -> Self {
         let mut tree = FieldTree { nodes: vec![FieldNode { message: true, ..FieldNode::default() }] };
         tree.add(0, plan);
@@ -65,17 +65,17 @@ impl FieldTree {
         self.nodes[parent].children = children;
     }
 
-    /// Whether a grant may name this path.
+    /// Returns whether a grant may name this path.
     pub fn has(&self, path: &str) -> bool {
         path == "*" || self.nodes.iter().skip(1).any(|node| node.path == path)
     }
 
-    /// Every path, in the order of the contract.
+    /// Returns every path, in the order of the contract.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().skip(1).map(|node| node.path.as_str())
     }
 
-    /// The mask that grants these paths; a path grants everything below it.
+    /// Returns the mask that grants these paths; a path grants everything below it.
     pub fn mask<S: AsRef<str>>(&self, granted: &[S]) -> Mask {
         let mut allowed = vec![false; self.nodes.len()];
         let whole = granted.iter().any(|path| path.as_ref() == "*");
@@ -83,7 +83,7 @@ impl FieldTree {
             allowed[index] = whole
                 || granted.iter().any(|path| {
                     let path = path.as_ref();
-                    // The way to a granted field is open as well.
+                    // The path to a granted field is open as well.
                     node.path.is_empty() || is_within(path, &node.path) || is_within(&node.path, path)
                 });
         }
@@ -93,11 +93,11 @@ impl FieldTree {
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }
 
-    /// The same mask without any field that is sensitive, nor what stands within one.
+    /// Returns the same mask without sensitive fields and everything in them.
     pub fn without_sensitive(&self, mask: Mask) -> Mask {
         let Mask { mut allowed, .. } = mask;
         let mut withheld = vec![false; self.nodes.len()];
-        // Whatever stands within a node comes after it.
+        // Everything in a node comes after it.
         for (index, node) in self.nodes.iter().enumerate() {
             if withheld[index] || node.sensitive {
                 withheld[index] = true;
@@ -108,21 +108,21 @@ impl FieldTree {
         Mask { whole: allowed.iter().all(|flag| *flag), allowed }
     }
 
-    /// What a mask lets through, by path; a message whose own fields are listed is not listed itself.
+    /// Returns the paths that a mask allows; a message with listed fields is not listed itself.
     pub fn allowed(&self, mask: &Mask) -> Vec<String> {
         let mut disclosed_nodes = mask.allowed.clone();
-        // The message itself is no field.
+        // The message itself is not a field.
         disclosed_nodes[0] = false;
         Disclosed { disclosed_nodes, ..Disclosed::up_to(0) }.paths(self)
     }
 
-    /// Whether a mask lets a path through.
+    /// Returns whether a mask allows a path.
     pub fn allows(&self, mask: &Mask, path: &str) -> bool {
         self.nodes.iter().zip(&mask.allowed).skip(1).any(|(node, allowed)| *allowed && node.path == path)
     }
 
-    /// Whether whatever a mask of this tree lets through is let through by `mask` of a later tree, too, and names nobody there whom it
-    /// does not name here.
+    /// Returns whether everything that a mask of this tree allows is also allowed by `mask` of a later tree, and names
+    /// no subjects there that it does not name here.
     pub fn is_covered_by(&self, own: &Mask, later: &FieldTree, mask: &Mask) -> bool {
         let paths: HashMap<&str, (&FieldNode, bool)> = later
             .nodes
@@ -136,13 +136,13 @@ impl FieldTree {
         })
     }
 
-    /// Whether a mask of this tree lets a sensitive field through.
+    /// Returns whether a mask of this tree allows a sensitive field.
     pub fn discloses_sensitive(&self, mask: &Mask) -> bool {
         self.nodes.iter().zip(&mask.allowed).any(|(node, allowed)| *allowed && node.sensitive)
     }
 }
 
-/// Which fields of a response a grant lets through.
+/// The fields of a response that a grant allows.
 #[derive(Debug, Clone)]
 pub struct Mask {
     whole: bool,
@@ -150,13 +150,13 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Whether nothing is withheld.
+    /// Returns whether nothing is withheld.
     pub fn is_complete(&self) -> bool {
         self.whole
     }
 }
 
-/// What was disclosed by the messages of one exchange: fields, and the people and enterprises that they name.
+/// What the messages of one exchange disclosed: fields, and the persons and enterprises that they name.
 #[derive(Debug, Clone)]
 pub struct Disclosed {
     disclosed_nodes: Vec<bool>,
@@ -167,12 +167,12 @@ pub struct Disclosed {
 }
 
 impl Disclosed {
-    /// Nothing yet; at most so many different subjects are remembered, and the others counted.
+    /// Makes an empty one; at most this many different subjects are stored, and the others counted.
     pub fn up_to(most: usize) -> Self {
         Disclosed { disclosed_nodes: Vec::new(), subjects: Vec::new(), most, omitted: 0 }
     }
 
-    /// Ids of people and enterprises, each once.
+    /// Returns the ids of persons and enterprises, each once.
     pub fn subjects(&self) -> impl Iterator<Item = &str> {
         self.subjects.iter().map(String::as_str)
     }
@@ -194,7 +194,7 @@ impl Disclosed {
         }
     }
 
-    /// Their paths, sorted as the contract has them; a message whose own fields are listed is not listed itself.
+    /// Returns their paths, in the order of the contract; a message with listed fields is not listed itself.
     pub fn paths(&self, tree: &FieldTree) -> Vec<String> {
         let disclosed_nodes = |index: usize| self.disclosed_nodes.get(index).copied().unwrap_or(false);
         let shown = |node: &&FieldNode| !node.children.iter().any(|(_, child)| disclosed_nodes(*child));
@@ -203,15 +203,15 @@ impl Disclosed {
     }
 }
 
-/// A response that is no protobuf message.
+/// A response that is not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is no message of the contract")]
 pub struct MalformedMessage;
 
-/// Keeps what the mask allows. Where that is everything, the bytes are handed on as they are, and nothing is copied.
+/// Keeps what the mask allows. If that is everything, the bytes are passed on unchanged, and nothing is copied.
 ///
 /// # Errors
-/// The bytes are no encoded message.
+/// The bytes are not an encoded message.
 pub fn keep(
     tree: &FieldTree,
     mask: &Mask,
@@ -230,7 +230,7 @@ struct FieldWalk<'a> {
 }
 
 impl FieldWalk<'_> {
-    /// What is left of a message; `None` if that is all of it.
+    /// Returns the remaining part of a message; `None` if that is all of it.
     fn message(&mut self, node: usize, bytes: &[u8]) -> Result<Option<Vec<u8>>, MalformedMessage> {
         let (mut at, mut out) = (0, None);
         while at < bytes.len() {
@@ -246,7 +246,7 @@ impl FieldWalk<'_> {
             };
             self.disclosed.disclosed_nodes[child] = true;
             if self.tree.nodes[child].subject {
-                // Told as it is, and named as it is: with blanks around it, it is the same id.
+                // Disclosed unchanged, and named unchanged: with blanks around it, it is the same id.
                 let id = std::str::from_utf8(field.content.ok_or(MalformedMessage)?).map_err(|_| MalformedMessage)?;
                 self.disclosed.names(id.trim());
             }
@@ -274,9 +274,9 @@ pub(super) struct Field<'b> {
     pub number: u32,
     /// The wire type.
     pub wire: u8,
-    /// Bytes of the whole field, tag included.
+    /// Bytes of the complete field, tag included.
     pub length: usize,
-    /// What is inside, for length-delimited fields.
+    /// The content, for length-delimited fields.
     pub content: Option<&'b [u8]>,
     /// The bytes after the tag.
     pub value: &'b [u8],
@@ -286,7 +286,7 @@ impl<'b> Field<'b> {
     /// Reads a message's next field: its number, wire type and bytes.
     ///
     /// # Errors
-    /// The bytes are no encoded message.
+    /// The bytes are not an encoded message.
     #[inline]
     pub fn read(bytes: &'b [u8]) -> Result<Self, MalformedMessage> {
         let (tag, at) = varint::read(bytes).ok_or(MalformedMessage)?;
@@ -399,7 +399,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is granted: what is kept is the message without the other fields, and no byte of it is changed otherwise.
+        /// For every grant: the result is the message without the other fields, and no byte of it changes otherwise.
         #[test]
         fn what_is_kept_is_the_message_without_what_is_not_granted(granted in proptest::sample::subsequence(
             vec!["citizen_id", "blood_type", "name.family", "name.given", "name", "father"], 0..=6,

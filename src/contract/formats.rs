@@ -1,4 +1,4 @@
-//! Formats that are checked before anything goes out. Each function names the rule's source.
+//! Formats that are checked before anything is dispatched. Each function names the rule's source.
 
 use super::{options, xsd};
 
@@ -55,7 +55,7 @@ pub const OLD_PROVINCES: [&str; 63] = [
 /// Weights of a tax code's check digit (Circular 95/2016/TT-BTC, annex).
 const TAX_WEIGHTS: [u32; 9] = [31, 29, 23, 19, 17, 13, 7, 5, 3];
 
-/// The tenth digit of a tax code whose first nine are given; `None` if there is no valid one.
+/// Returns the tenth digit of a tax code with these first nine; `None` if there is no valid one.
 pub fn tax_check_digit(first_nine: &str) -> Option<u32> {
     if first_nine.len() != 9 {
         return None;
@@ -76,7 +76,7 @@ pub fn is_within(outer: &str, name: &str) -> bool {
 /// Checks a text against a format.
 ///
 /// # Errors
-/// What is expected; never what was given.
+/// The expected form; never the given value.
 pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
     let holds = match format {
         Format::Unspecified => true,
@@ -104,7 +104,8 @@ pub fn check(format: Format, text: &str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(expectation(format)) }
 }
 
-/// A text in its format's normal form, for formats that have one and are held to it in answers too; `Some(None)` where it does not fit.
+/// Returns a text in its format's normal form, for formats that have one and apply it to responses too; `Some(None)` if
+/// it does not fit.
 pub fn normal(format: Format, text: &str) -> Option<Option<String>> {
     match format {
         Format::XsdTime => Some(xsd::time(text)),
@@ -113,7 +114,7 @@ pub fn normal(format: Format, text: &str) -> Option<Option<String>> {
     }
 }
 
-/// What a format expects, in words.
+/// Returns a description of a format.
 pub fn expectation(format: Format) -> &'static str {
     match format {
         Format::Unspecified => "any text",
@@ -152,8 +153,8 @@ fn citizen_id(text: &str) -> bool {
     digits(text, 12) && text.starts_with('0') && OLD_PROVINCES.contains(&&text[1..3])
 }
 
-/// An enterprise's code with its check digit, or, since 2025-07-01, the citizen id of an individual or of a household business's owner
-/// (Circular 86/2024/TT-BTC, article 5).
+/// An enterprise's code with its check digit, or, since 2025-07-01, the citizen id of an individual or of a household
+/// business's owner (Circular 86/2024/TT-BTC, article 5).
 fn tax_code(text: &str) -> bool {
     let (head, branch) = match text.len() {
         12 => return citizen_id(text),
@@ -255,7 +256,7 @@ mod tests {
                 &["22199000123", "003199000123", "0221990001234", "02219900012a", "", "１２２１９９０００１２３"],
             ),
             (Format::OldCitizenId, &["100123456"], &["10012345", "1001234567"]),
-            // 5700101080 is worked out by hand: 5·31+7·29+1·19+1·13+8·3 … see tax_check_digit.
+            // 5700101080 was computed by hand: 5·31+7·29+1·19+1·13+8·3 … see tax_check_digit.
             (
                 Format::TaxCode,
                 &["0100109106", "0100109106001", "0100109106-001", "022176990141"],

@@ -1,8 +1,8 @@
-//! Contracts: one place states everything about an operation.
+//! Contracts: one file states everything about an operation.
 //!
 //! A contract is a `.proto` file with the options of `ndxp/contract/v1/contract.proto`. [`compile`] turns it into
-//! [`Operation`]s with ready-made plans, so that a call looks nothing up: [`validate`] checks a request, [`map`]
-//! writes it in the source's words and reads the response, [`fields`] keeps what is granted.
+//! [`Operation`]s with ready-made plans, so that a call needs no look-ups: [`validate`] checks a request, [`map`]
+//! converts it to the source's format and reads the response, [`fields`] keeps the granted fields.
 
 pub mod compile;
 pub mod differences;

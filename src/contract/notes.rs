@@ -1,29 +1,29 @@
-//! What is noticed while a response is read: codes that the contract does not know, fields that were left out. Paths, and of unknown
-//! codes their text, which is the caller's alone.
+//! Notes made while a response is read: codes that the contract does not know, omitted fields. Paths only; for unknown
+//! codes also their text, which only the caller gets.
 
 use super::drift::{Drift, DriftKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most notes of each kind that one exchange has: more help nobody, and metadata is bounded.
+/// Maximum number of notes of each kind in one exchange: more are no help, and metadata is bounded.
 pub const MAX_NOTES: usize = 20;
-/// Longest unknown code that is handed on, in bytes.
+/// Longest unknown code that is passed on, in bytes.
 const MAX_CODE: usize = 64;
 
-/// What was noticed in the responses of one exchange.
+/// The notes of the responses of one exchange.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Notes {
-    /// Enum fields with a code that the contract does not know, by path, and the code where no field beside takes it.
+    /// Enum fields with a code that the contract does not know, by path, and the code if no field beside it takes it.
     pub unknown_codes: Vec<(String, Option<String>)>,
-    /// Fields that were left out because their value could not be read, by path.
+    /// Fields that were omitted because their value could not be read, by path.
     pub dropped_fields: Vec<String>,
-    /// What is not as the contract says, those two included.
+    /// Differences from the contract, including those two.
     pub drift: Vec<Drift>,
-    /// What X-Road's logs know the exchange by.
+    /// The exchange's ids in X-Road's logs.
     pub xroad: XRoadTrace,
 }
 
-/// What X-Road's logs know an exchange by; empty where it is not known.
+/// The ids of an exchange in X-Road's logs; empty if they are not known.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct XRoadTrace {
     /// The message id.
@@ -35,7 +35,7 @@ pub struct XRoadTrace {
 }
 
 impl Notes {
-    /// An unknown code at a path.
+    /// Notes an unknown code at a path.
     pub fn unknown_code(&mut self, path: String, code: Option<&str>) {
         self.drifted(Drift::of_field(DriftKind::UnknownCode, &path));
         let note = (path, code.filter(|code| code.len() <= MAX_CODE).map(str::to_owned));
@@ -44,7 +44,7 @@ impl Notes {
         }
     }
 
-    /// A field that was left out.
+    /// Notes an omitted field.
     pub fn dropped(&mut self, path: String) {
         self.drifted(Drift::of_field(DriftKind::Dropped, &path));
         if self.dropped_fields.len() < MAX_NOTES && !self.dropped_fields.contains(&path) {
@@ -52,19 +52,19 @@ impl Notes {
         }
     }
 
-    /// Something that is not as the contract says.
+    /// Notes a difference from the contract.
     pub fn drifted(&mut self, drift: Drift) {
         if !self.is_full(drift.kind) && !self.drift.contains(&drift) {
             self.drift.push(drift);
         }
     }
 
-    /// Whether there is no room for more drift of a kind.
+    /// Returns whether there is no room for more drift of a kind.
     pub fn is_full(&self, kind: DriftKind) -> bool {
         self.drift.len() >= MAX_NOTES && self.drift.iter().filter(|drift| drift.kind == kind).count() >= MAX_NOTES
     }
 
-    /// Whether nothing was noticed.
+    /// Returns whether there are no notes.
     pub fn is_empty(&self) -> bool {
         *self == Notes::default()
     }
@@ -81,11 +81,11 @@ impl Notes {
     }
 }
 
-/// The notes of one exchange, written where answers are read and taken by who logs it.
+/// The notes of one exchange; the reader of responses writes them, the log takes them.
 #[derive(Debug, Default)]
 pub struct Observed {
     notes: Mutex<Notes>,
-    /// How much of its drift has been counted.
+    /// Number of its drift notes that have been counted.
     counted: AtomicUsize,
 }
 
@@ -94,21 +94,21 @@ impl Observed {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what was noticed in one message.
+    /// Adds the notes of one message.
     pub fn add(&self, notes: Notes) {
         if !notes.is_empty() {
             self.notes().add(notes);
         }
     }
 
-    /// What drift was noticed since this was called last, so that each counts once for an exchange.
+    /// Returns the drift that was noted since the last call of this function, so that each counts once for an exchange.
     pub fn new_drift(&self) -> Vec<Drift> {
         let notes = self.notes();
         let before = self.counted.swap(notes.drift.len(), Ordering::Relaxed);
         notes.drift.get(before..).unwrap_or_default().to_vec()
     }
 
-    /// What was noticed so far.
+    /// Returns the notes so far.
     pub fn snapshot(&self) -> Notes {
         self.notes().clone()
     }
@@ -122,12 +122,12 @@ pub struct PathStack<'t> {
 }
 
 impl<'t> PathStack<'t> {
-    /// A field below another.
+    /// Makes the path of a field below another.
     pub fn below(above: Option<&'t PathStack<'t>>, name: &'t str) -> Self {
         PathStack { above, name }
     }
 
-    /// As grants name it: `household_head.name`.
+    /// Returns the path in the form that grants use: `household_head.name`.
     pub fn path(&self) -> String {
         match self.above {
             Some(above) => format!("{}.{}", above.path(), self.name),

@@ -20,11 +20,11 @@ pub struct SourceInfo {
     pub name: String,
     /// Vietnamese name.
     pub name_vi: String,
-    /// Who runs it.
+    /// Its operator.
     pub owner: String,
-    /// The `.proto` file that it came from.
+    /// Its `.proto` file.
     pub file: String,
-    /// The contract's version, the last part of its package ("v1"). Of several, the connection entry chooses one.
+    /// The contract's version, the last part of its package ("v1"). The connection entry selects one of several.
     pub version: String,
 }
 
@@ -50,7 +50,7 @@ pub enum Binding {
     XRoadRest {
         /// Service code in the X-Road identifier.
         service_code: String,
-        /// What is carried.
+        /// The REST binding inside.
         rest: RestBinding,
     },
     /// X-Road SOAP, message protocol 4.0.
@@ -59,7 +59,7 @@ pub enum Binding {
         service_code: String,
         /// Service version, or empty.
         service_version: String,
-        /// What is carried.
+        /// The SOAP binding inside.
         soap: options::Soap,
     },
     /// gRPC: the path at the source.
@@ -69,7 +69,7 @@ pub enum Binding {
 }
 
 impl Binding {
-    /// The protocol's name, as shown to people.
+    /// Returns the protocol's name, for people.
     pub fn protocol(&self) -> &str {
         match self {
             Binding::Rest(_) => "REST",
@@ -82,7 +82,7 @@ impl Binding {
         }
     }
 
-    /// The name of the driver that calls it.
+    /// Returns the name of its driver.
     pub fn driver(&self) -> &str {
         match self {
             Binding::Rest(_) => "rest",
@@ -94,7 +94,7 @@ impl Binding {
     }
 }
 
-/// A REST binding with its path template taken apart.
+/// A REST binding with its parsed path template.
 #[derive(Debug)]
 pub struct RestBinding {
     /// HTTP method.
@@ -114,7 +114,7 @@ pub struct RestBinding {
 /// Part of a path template.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TemplatePart {
-    /// Stands as it is.
+    /// Literal text.
     Literal(String),
     /// Replaced by the value of this source name, percent-encoded.
     Name(String),
@@ -123,15 +123,15 @@ pub enum TemplatePart {
 /// Paging of a server stream.
 #[derive(Debug, Clone)]
 pub struct Paging {
-    /// Source name of the offset; empty: one response is the whole list.
+    /// Source name of the offset; empty: one response is the complete list.
     pub offset: String,
     /// Source name of the page size.
     pub limit: String,
     /// Records in a page.
     pub size: u32,
-    /// Most pages in a stream.
+    /// Maximum number of pages in a stream.
     pub max_pages: u32,
-    /// Place of the number of records in all.
+    /// Path of the total number of records.
     pub total: Option<WirePath>,
     /// Path of a flag for further records.
     pub more: Option<WirePath>,
@@ -146,7 +146,7 @@ pub struct Polling {
     pub until: Vec<String>,
     /// Time between requests.
     pub interval: Duration,
-    /// Longest life of a stream.
+    /// Longest duration of a stream.
     pub max: Duration,
 }
 
@@ -159,7 +159,7 @@ pub struct Operation {
     pub full_name: String,
     /// Method name alone.
     pub name: String,
-    /// Whose operation it is.
+    /// Its source.
     pub source: Arc<SourceInfo>,
     /// The compiled method.
     pub method: MethodDescriptor,
@@ -171,13 +171,13 @@ pub struct Operation {
     pub purpose_required: bool,
     /// Whether `ndxp-official` is required.
     pub official_required: bool,
-    /// Whether it changes something at the source: its intent is logged before it goes out.
+    /// Whether it changes something at the source: its intent is logged before the dispatch.
     pub writes: bool,
     /// Whether it may be sent again after a failure.
     pub repeatable: bool,
     /// Request fields that name the subject, each as a path of field names.
     pub subject: Vec<Vec<String>>,
-    /// Longest time for the source to answer.
+    /// The source's timeout.
     pub timeout: Duration,
     /// How messages flow.
     pub shape: CallShape,
@@ -185,7 +185,7 @@ pub struct Operation {
     pub binding: Binding,
     /// Values that the caller does not send.
     pub fills: Vec<FillPlan>,
-    /// Wrappers to go through in the response: the first way that is in the document counts. Never empty; a way may be.
+    /// Wrappers around the response: the first path that exists in the document counts. Never empty; a path may be.
     pub response_root: Vec<Vec<String>>,
     /// Success and failure.
     pub outcome: OutcomeRules,
@@ -199,15 +199,15 @@ pub struct Operation {
     pub response: Arc<MessagePlan>,
     /// Every field of the response, for grants.
     pub response_fields: FieldTree,
-    /// Most people and enterprises of a response that the entry names.
+    /// Maximum number of persons and enterprises of a response that the entry names.
     pub max_response_subjects: usize,
-    /// What its responses look like.
+    /// The shape of its responses.
     pub response_shape: ResponseShape,
-    /// The contract's policy for a response that has drifted.
+    /// The contract's policy for a response with drift.
     pub drift: Option<DriftPolicy>,
 }
 
-/// What answers look like, as documents or as messages.
+/// The shape of responses, as documents or as messages.
 #[derive(Debug, Default)]
 pub struct ResponseShape {
     /// Of documents.
@@ -217,10 +217,11 @@ pub struct ResponseShape {
 }
 
 impl ResponseShape {
-    /// The shape of an operation's answers; `common`: paths that its source's contract ignores, `own`: those that its own does.
+    /// Returns the shape of an operation's responses; `common`: paths that its source's contract ignores, `own`: those
+    /// that its own options ignore.
     ///
     /// # Errors
-    /// What is wrong with `ignored` and `expected`.
+    /// The fault in `ignored` and `expected`.
     pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, drift::ShapeFault> {
         let message = match &operation.binding {
             Binding::Grpc(_) => drift::MessageShape::of(&operation.response)?,
@@ -230,7 +231,7 @@ impl ResponseShape {
     }
 }
 
-/// A request that is none of its operation's messages.
+/// A request that is not its operation's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not one of the contract's")]
 pub struct Malformed;
@@ -239,13 +240,13 @@ impl Operation {
     /// Decodes a request.
     ///
     /// # Errors
-    /// The bytes are no message of the operation's request.
+    /// The bytes are not a message of the operation's request.
     pub fn decode(&self, request: &Bytes) -> Result<DynamicMessage, Malformed> {
         DynamicMessage::decode(self.request.message.clone(), request.clone()).map_err(|_| Malformed)
     }
 
-    /// Returns whether the duration of its calls indicates the source's load: not where the caller determines it by a stream of requests,
-    /// nor where responses may have been cached.
+    /// Returns whether the duration of its calls indicates the source's load: false if the caller determines it by a
+    /// request stream, or if responses may have been cached.
     pub fn indicates_load(&self) -> bool {
         let kept = matches!(&self.binding, Binding::Rest(binding) if binding.etag);
         self.shape != CallShape::ClientStream && !kept
@@ -259,13 +260,13 @@ pub struct FillPlan {
     pub name: super::plan::WirePath,
     /// Its location in the request.
     pub location: options::Location,
-    /// What it is.
+    /// Its value.
     pub value: options::fill::Value,
     /// The format that it must have.
     pub format: Option<Format>,
     /// Longest text in characters.
     pub max_length: Option<usize>,
-    /// Written in place of a value that is absent or does not fit.
+    /// The replacement for a value that is absent or does not fit.
     pub otherwise: Option<String>,
     /// Whether its setting may be missing.
     pub optional: bool,

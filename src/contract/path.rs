@@ -3,9 +3,9 @@
 /// A path at the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WirePath {
-    /// Read from the document's root rather than from where the message stands.
+    /// Relative to the document's root instead of the message's location.
     pub absolute: bool,
-    /// The names on the way; empty for "." (the place itself).
+    /// The names on the path; empty for "." (the location itself).
     pub parts: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! Mapping plans: what each field of a message is, here and at the source, worked out once when a contract loads.
+//! Mapping plans: the definition of each field of a message, here and at the source, computed once when a contract
+//! loads.
 
 use super::drift::DocumentShape;
 use super::formats::Format;
@@ -10,11 +11,11 @@ use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Longest text where the contract does not say, in characters.
+/// Default for the longest text, in characters.
 pub const DEFAULT_TEXT_LENGTH: usize = 4_000;
-/// Most items of a list where the contract does not say.
+/// Default for the maximum number of items of a list.
 pub const DEFAULT_LIST_LENGTH: usize = 10_000;
-/// Deepest nesting of messages in a contract: a record of a person needs five.
+/// Maximum nesting of messages in a contract: a record of a person needs five.
 pub const MAX_NESTING: usize = 12;
 
 /// Everything about one message.
@@ -26,9 +27,9 @@ pub struct MessagePlan {
     pub fields: Vec<FieldPlan>,
     /// Names of the `one_of` groups.
     pub groups: Vec<String>,
-    /// What a structure of the source has that is of this message: the first names of its fields' ways.
+    /// The names of the source's structure that belong to this message: the first names of its fields' paths.
     pub known: HashSet<String>,
-    /// Paths of what the source writes beside, known and ignored.
+    /// Paths of further names at the source that are known and ignored.
     pub ignored: Vec<String>,
 }
 
@@ -41,7 +42,7 @@ pub struct FieldPlan {
     pub name: String,
     /// Its names at the source: the first is written, the first present one is read.
     pub names: Vec<WirePath>,
-    /// What it holds.
+    /// Its type.
     pub kind: FieldKind,
     /// Whether it is a list.
     pub list: bool,
@@ -51,7 +52,7 @@ pub struct FieldPlan {
     pub format: Option<Format>,
     /// Whether it must be given.
     pub required: bool,
-    /// In a response: whether its name is always there.
+    /// In a response: whether its name is always present.
     pub expected: bool,
     /// Longest text or list.
     pub max_length: usize,
@@ -61,7 +62,7 @@ pub struct FieldPlan {
     pub case: options::Case,
     /// The setting of the connection entry that may choose another case.
     pub case_setting: Option<String>,
-    /// The name under which each item of a list is in a structure of its own.
+    /// The name of each list item inside a structure that wraps it.
     pub item: Option<String>,
     /// Its location in the request.
     pub location: options::Location,
@@ -71,31 +72,31 @@ pub struct FieldPlan {
     pub embedded: Option<options::Embedded>,
     /// The shape of that document.
     pub document: Option<DocumentShape>,
-    /// Data class, where higher than the operation's.
+    /// Data class, if higher than the operation's.
     pub data_class: options::DataClass,
     /// Whether it names a person or an enterprise.
     pub subject: bool,
-    /// In a response: the field beside that takes the source's text where this one cannot be read.
+    /// In a response: the field beside it that takes the source's text if this one cannot be read.
     pub unparsed_into: Option<FieldDescriptor>,
-    /// The number of the field whose raw text it takes (`unparsed_into`): it has no name of its own at the source, and is granted with that
-    /// field.
+    /// The number of the field whose raw text it takes (`unparsed_into`): it has no name of its own at the source, and
+    /// is granted with that field.
     pub raw_text_of: Option<u32>,
-    /// In a response: digits of a code that may have become a number; 0: it is none.
+    /// In a response: the number of digits of a code that may have become a number; 0: it is not a code.
     pub digits: usize,
     /// In a response: whether an unknown code of an enum is an error.
     pub strict: bool,
-    /// Texts at the source that mean that there is nothing.
+    /// Texts at the source that mean absence.
     pub absent: Vec<Absent>,
-    /// In a response: whether a value that cannot be read costs this field only.
+    /// In a response: whether a value that cannot be read removes only this field.
     pub omit: bool,
 }
 
-/// A text at the source that means that there is nothing.
+/// A text at the source that means absence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
     /// This text.
     Text(String),
-    /// Every text that begins so.
+    /// Every text with this prefix.
     Prefix(String),
 }
 
@@ -108,7 +109,7 @@ impl Absent {
         }
     }
 
-    /// Whether a text (trimmed, in form C) is one.
+    /// Returns whether a text (trimmed, in form C) matches.
     pub fn is(&self, text: &str) -> bool {
         match self {
             Absent::Text(absent) => absent == text,
@@ -117,7 +118,7 @@ impl Absent {
     }
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug)]
 pub enum FieldKind {
     /// `string`.
@@ -136,7 +137,7 @@ pub enum FieldKind {
     Double,
     /// `float`.
     Float,
-    /// `bool`, with the texts for true and false where the contract gives them.
+    /// `bool`, with the texts for true and false if the contract defines them.
     Bool {
         /// Written for true.
         yes: Option<String>,
@@ -145,7 +146,7 @@ pub enum FieldKind {
     },
     /// An enum: number, and texts at the source (the first is written).
     Enum(Vec<EnumPlan>),
-    /// A message of its own.
+    /// A nested message.
     Message(Arc<MessagePlan>),
     /// `ndxp.type.v1.PartialDate`.
     Date(Vec<Notation>),
@@ -167,8 +168,8 @@ pub struct EnumPlan {
 }
 
 impl EnumPlan {
-    /// Returns the number of the value of a code (trimmed, in form C). Digits may have lost their leading zeros, or become a decimal
-    /// number, where exactly one value fits then.
+    /// Returns the number of the value of a code (trimmed, in form C). Digits may have lost their leading zeros, or
+    /// become a decimal number, if exactly one value then fits.
     pub fn find(values: &[EnumPlan], code: &str) -> Option<i32> {
         if let Some(known) = values.iter().find(|value| value.texts.iter().any(|text| text == code)) {
             return Some(known.number);
@@ -189,12 +190,12 @@ impl EnumPlan {
 }
 
 impl MessagePlan {
-    /// The field of this name.
+    /// Returns the field of this name.
     pub fn field(&self, name: &str) -> Option<&FieldPlan> {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Whether it takes whatever properties a structure has.
+    /// Returns whether it takes all properties of a structure.
     pub fn takes_any(&self) -> bool {
         self.fields.iter().any(|field| matches!(field.kind, FieldKind::Remaining))
     }

@@ -1,9 +1,10 @@
-//! Texts as they are compared and sent: Unicode's normalization form C (UAX #15), which sources use for Vietnamese.
+//! Texts in the form in which they are compared and sent: Unicode's normalization form C (UAX #15), which sources use
+//! for Vietnamese.
 
 use std::borrow::Cow;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// A text in normalization form C. Nothing is copied where it is so already.
+/// Returns a text in normalization form C. It copies nothing if the text is already in that form.
 pub fn nfc(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
         return Cow::Borrowed(text);
@@ -11,18 +12,19 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.nfc().collect())
 }
 
-/// Whether a text has more than `max` characters.
+/// Returns whether a text has more than `max` characters.
 pub fn is_longer(text: &str, most: usize) -> bool {
     // A text has at least as many bytes as characters.
     text.len() > most && text.chars().nth(most).is_some()
 }
 
-/// A code as it is compared: without white space around it, in form C.
+/// Returns a code in the form for comparison: without surrounding white space, in form C.
 pub fn code(text: &str) -> Cow<'_, str> {
     nfc(text.trim())
 }
 
-/// A decimal number that is a whole one: `5`, `-7`, `5.0`, `1.5E9`. `None` for every other text, and beyond 38 digits.
+/// Parses a decimal number with an integer value: `5`, `-7`, `5.0`, `1.5E9`. `None` for every other text, and beyond 38
+/// digits.
 pub fn integer(text: &str) -> Option<i128> {
     let (negative, rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -40,7 +42,7 @@ pub fn integer(text: &str) -> Option<i128> {
     if !before.bytes().chain(after.bytes()).all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // Zeros at the end of the digits are no digits of the fraction.
+    // Trailing zeros are not digits of the fraction.
     let digits = format!("{before}{after}");
     let kept = digits.trim_end_matches('0');
     let zeros = i32::try_from(digits.len() - kept.len()).ok()?;
@@ -54,7 +56,8 @@ pub fn integer(text: &str) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// A code of `width` digits that may have become a number on its way: `6673` and `6673.0` are `06673`. Other texts stay.
+/// Returns a code of `width` digits that may have become a number on its way: `6673` and `6673.0` are `06673`. Other
+/// texts stay.
 pub fn digits(text: &str, width: usize) -> Cow<'_, str> {
     if text.len() >= width && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! Checking a request before anything goes out: every violation is reported, by field path, none by value.
+//! Checks a request before anything is dispatched: every violation is reported by field path, none by value.
 
 use super::formats;
 use super::map::request::date_parts;
@@ -7,26 +7,26 @@ use super::text::is_longer;
 use super::xml;
 use prost_reflect::{DynamicMessage, Value};
 
-/// Maximum violations in one response: more are of no help, and the response's size is bounded.
+/// Maximum number of violations in one response: more are no help, and the response's size is bounded.
 pub const MAX_VIOLATIONS: usize = 50;
 
-/// One thing that is wrong with a request.
+/// One violation of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Path of the field (`dossiers[2].dossier_number`).
     pub field: String,
-    /// What is expected there.
+    /// The expected form.
     pub description: String,
 }
 
-/// Checks a whole message.
+/// Checks a complete message.
 pub fn check(plan: &MessagePlan, message: &DynamicMessage) -> Vec<Violation> {
     let mut found = Vec::new();
     check_message(plan, message, &String::new, &mut found);
     found
 }
 
-/// A field's path, put together only where it is reported.
+/// A field's path, built only if it is reported.
 type Path<'a> = &'a dyn Fn() -> String;
 
 fn report(found: &mut Vec<Violation>, field: Path<'_>, description: impl Into<String>) {
@@ -119,7 +119,8 @@ fn check_one(field: &FieldPlan, value: &Value, path: Path<'_>, found: &mut Vec<V
     }
 }
 
-/// Whether a character may stand in no text: what XML forbids, and control characters beside tab and line ends.
+/// Returns whether a character is not permitted in any text: what XML forbids, and control characters other than tab
+/// and line ends.
 fn is_control(character: char) -> bool {
     match character {
         '\n' | '\r' | '\t' => false,
@@ -128,7 +129,8 @@ fn is_control(character: char) -> bool {
     }
 }
 
-/// Returns every subject that a request names: for each list on the way all its items, from the first of the paths that is given.
+/// Returns every subject that a request names: all items of each list on the path, from the first of the paths that is
+/// given.
 pub fn subjects(paths: &[Vec<String>], message: &DynamicMessage) -> Vec<String> {
     let mut found = Vec::new();
     for path in paths {

@@ -1,4 +1,5 @@
-//! What a contract does not state, so that the gateway cannot distinguish two cases: no fault, but a reason to look again.
+//! What a contract does not state, so that the gateway cannot distinguish two cases: not a fault, but a reason to check
+//! again.
 
 use super::map::outcome::OutcomeRules;
 use super::plan::{FieldKind, FieldPlan};
@@ -6,7 +7,7 @@ use super::{Binding, CallShape, Operation};
 
 /// Returns what an operation cannot distinguish, as warnings for the author of a contract.
 pub fn warnings(operation: &Operation) -> Vec<String> {
-    // A gRPC source says it by its status.
+    // A gRPC source states it by its status.
     if matches!(operation.binding, Binding::Grpc(_)) {
         return Vec::new();
     }
@@ -28,7 +29,7 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
     found
 }
 
-/// Whether the response is made of lists alone: an empty one is a response.
+/// Returns whether the response consists of lists only: an empty one is a response.
 fn only_lists(operation: &Operation) -> bool {
     !operation.response.fields.is_empty()
         && operation.response.fields.iter().all(|field| field.list || field.raw_text_of.is_some())

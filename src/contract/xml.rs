@@ -15,12 +15,12 @@ pub use write::{escape_into, write_content, write_element, write_root};
 
 /// The declaration that documents begin with.
 pub const DECLARATION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
-/// Deepest nesting that is read: envelopes and the deepest known record need fewer than 20.
+/// Maximum nesting: envelopes and the deepest known record need fewer than 20.
 const MAX_DEPTH: usize = 64;
-/// Most elements in a document: a list of some thousand records of some tens of fields.
+/// Maximum number of elements in a document: a list of some thousand records of some tens of fields.
 const MAX_ELEMENTS: usize = 1_000_000;
 
-/// Why a document was not read. Never contains its content.
+/// The reason that a document was not read. Never contains its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum XmlError {
     /// Not well-formed, or not UTF-8.
@@ -29,7 +29,7 @@ pub enum XmlError {
     /// In an unknown encoding, or not in the one that it declares.
     #[error("the XML is not in the encoding that it says")]
     Encoding,
-    /// A character that XML 1.0 forbids, as it is or by reference.
+    /// A character that XML 1.0 forbids, literally or by reference.
     #[error("the XML has a character that XML forbids")]
     Character,
     /// A document type declaration.
@@ -48,28 +48,28 @@ pub enum XmlError {
 pub struct Element {
     /// Local name.
     pub name: String,
-    /// Namespace, or empty. Elements that follow one another share it.
+    /// Namespace, or empty. Consecutive elements share it.
     pub namespace: Arc<str>,
     /// Attributes by local name, without namespace declarations.
     pub attributes: Vec<(String, String)>,
     /// Child elements.
     pub children: Vec<Element>,
-    /// Text, without that of the children, and without white space that stands before a child only.
+    /// Text, without that of the children, and without white space that only precedes a child.
     pub text: String,
 }
 
 impl Element {
-    /// Whether it is the element of this local name and namespace.
+    /// Returns whether it is the element of this local name and namespace.
     pub fn is(&self, namespace: &str, name: &str) -> bool {
         self.name == name && *self.namespace == *namespace
     }
 
-    /// The first child of this local name.
+    /// Returns the first child of this local name.
     pub fn child(&self, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.name == name)
     }
 
-    /// The text of the first child of this local name.
+    /// Returns the text of the first child of this local name.
     pub fn child_text(&self, name: &str) -> Option<&str> {
         self.child(name).map(|child| child.text.trim())
     }
@@ -79,14 +79,14 @@ impl Element {
         self.own_attributes().next().is_some() || self.children.iter().any(Element::has_attributes)
     }
 
-    /// Names of the attributes that are not of SOAP's, XML's or a schema's own form.
+    /// Returns the names of the attributes that do not belong to SOAP, XML or XML Schema.
     pub fn own_attributes(&self) -> impl Iterator<Item = &str> {
         let names = self.attributes.iter().map(|(name, _)| name.as_str());
         names.filter(|name| !OF_THE_FORM.contains(name))
     }
 
-    /// An element without text or children is not empty where its attributes say something: no contract reads them, and what is there
-    /// must not pass for nothing.
+    /// An element without text or children is not empty if its attributes carry data: no contract reads them, and their
+    /// data must not pass for nothing.
     fn says_in_attributes(&self) -> Option<Value> {
         let says =
             |(name, value): &&(String, String)| !OF_THE_FORM.contains(&name.as_str()) && !value.trim().is_empty();
@@ -101,7 +101,7 @@ impl Element {
         (!object.is_empty()).then_some(Value::Object(object))
     }
 
-    /// As a document for the mapping: see [`crate::contract::map`].
+    /// Converts it to a document for the mapping: see [`crate::contract::map`].
     pub fn into_value(self) -> Value {
         if self.attributes.iter().any(|(name, value)| name == "nil" && matches!(value.as_str(), "true" | "1")) {
             return Value::Null;
@@ -134,10 +134,10 @@ impl Element {
     }
 }
 
-/// What the text beside an element's children is called; no element can have this name.
+/// The key of the text beside an element's children; no element can have this name.
 const TEXT: &str = "#text";
 
-/// Attributes of SOAP, XML and its schemas, which say nothing of a record.
+/// Attributes of SOAP, XML and XML Schema, which carry no data of a record.
 const OF_THE_FORM: [&str; 14] = [
     "type",
     "nil",
@@ -155,7 +155,7 @@ const OF_THE_FORM: [&str; 14] = [
     "noNamespaceSchemaLocation",
 ];
 
-/// Reads a document whose encoding is stated by itself.
+/// Reads a document that states its own encoding.
 ///
 /// # Errors
 /// As for [`parse_in`].
@@ -167,7 +167,7 @@ pub fn parse(bytes: &[u8]) -> Result<Element, XmlError> {
 /// else UTF-8 (RFC 7303, section 3; XML 1.0, appendix F).
 ///
 /// # Errors
-/// The document is malformed, has a document type or an entity, exceeds a bound, or is in an encoding that is not known.
+/// The document is malformed, has a document type or an entity, exceeds a bound, or has an unknown encoding.
 pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError> {
     let text = decode(bytes, charset)?;
     if has_forbidden(&text) {
@@ -203,13 +203,13 @@ pub fn parse_in(bytes: &[u8], charset: Option<&str>) -> Result<Element, XmlError
     }
 }
 
-/// The elements of a document, as far as it was read.
+/// The elements of a document that have been read so far.
 #[derive(Default)]
 struct Tree<'t> {
     open: Vec<Element>,
     root: Option<Element>,
     count: usize,
-    /// White space that may be the text of the innermost open element, or stand before its first child only.
+    /// White space that may be the text of the innermost open element, or only precede its first child.
     space: Option<Cow<'t, str>>,
     /// Of the last element.
     namespace: Arc<str>,
@@ -268,7 +268,7 @@ impl<'t> Tree<'t> {
         Ok(())
     }
 
-    /// The innermost open element, whose text goes on.
+    /// Returns the innermost open element, to which the text belongs.
     fn inside(&mut self) -> Result<&mut Element, XmlError> {
         let element = self.open.last_mut().ok_or(XmlError::Malformed)?;
         if let Some(space) = self.space.take() {
@@ -282,7 +282,7 @@ impl<'t> Tree<'t> {
     }
 }
 
-/// The document as text.
+/// Decodes the document.
 fn decode<'b>(bytes: &'b [u8], charset: Option<&str>) -> Result<Cow<'b, str>, XmlError> {
     let named = |label: &str| Encoding::for_label(label.trim().as_bytes()).ok_or(XmlError::Encoding);
     let (encoding, rest) = match (Encoding::for_bom(bytes), charset, declared(bytes)) {
@@ -326,20 +326,21 @@ fn declared(bytes: &[u8]) -> Declared {
     let after = after.trim_start().strip_prefix('=').map(str::trim_start).unwrap_or("");
     let quote = after.chars().next().filter(|quote| matches!(quote, '"' | '\''));
     match quote.and_then(|quote| after[1..].split_once(quote)) {
-        // A declaration that can be read as it is is not in UTF-16, whatever it says.
+        // A declaration that can be read as ASCII is not in UTF-16, whatever it states.
         Some((label, _)) if label.to_ascii_lowercase().starts_with("utf-16") => Declared::Nothing,
         Some((label, _)) => Declared::As(label.to_owned()),
         None => Declared::Nothing,
     }
 }
 
-/// Whether a character in a text is one that XML 1.0 forbids: of one byte, or one of the two that UTF-8 begins with 0xEF.
+/// Returns whether a text has a character that XML 1.0 forbids: one of one byte, or one of the two that begin with 0xEF
+/// in UTF-8.
 fn has_forbidden(text: &str) -> bool {
     let control = |byte: u8| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r');
     text.bytes().any(control) || (text.as_bytes().contains(&0xef) && !text.chars().all(is_allowed))
 }
 
-/// Whether XML 1.0 allows a character (section 2.2).
+/// Returns whether XML 1.0 allows a character (section 2.2).
 pub fn is_allowed(character: char) -> bool {
     !matches!(character, '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
@@ -391,7 +392,7 @@ mod tests {
             is(&utf16(big, false, &declared("UTF-16", text)), None, "Hồng Gai, Đông");
         }
         is(b"<?xml version='1.0' encoding='ISO-8859-1'?><a>caf\xe9</a>", None, "café");
-        // The header wins over the declaration, and the mark over both.
+        // The header overrides the declaration, and the mark overrides both.
         is(b"<?xml version='1.0' encoding='UTF-8'?><a>caf\xe9</a>", Some("iso-8859-1"), "café");
         is("\u{feff}<?xml version='1.0' encoding='ISO-8859-1'?><a>café</a>".as_bytes(), Some("iso-8859-1"), "café");
         is(declared("UTF-16", text).as_bytes(), None, "Hồng Gai, Đông");

@@ -1,13 +1,13 @@
-//! `xsd:time` and `xsd:duration` (XML Schema 1.1, part 2, sections 3.3.8 and 3.3.6), in one form each: that of their canonical mappings.
-//! A time keeps its zone, since without a date a change of zone could change the day.
+//! `xsd:time` and `xsd:duration` (XML Schema 1.1, part 2, sections 3.3.8 and 3.3.6), each in one form: that of their
+//! canonical mappings. A time keeps its zone, since without a date a change of zone could change the day.
 
-/// Longest text that is read.
+/// Longest text that is accepted.
 const MAX_LENGTH: usize = 64;
-/// Minutes of the zones that are furthest from UTC.
+/// Maximum zone offset from UTC in minutes.
 const MAX_ZONE: u32 = 14 * 60;
 
-/// A time of day: `HH:mm:ss`, a fraction without zeros at its end, `Z` or the zone as it came; `24:00:00` is `00:00:00`. `None` for
-/// what is none.
+/// Normalizes a time of day: `HH:mm:ss`, a fraction without trailing zeros, `Z` or the original zone; `24:00:00` is
+/// `00:00:00`. `None` for anything else.
 pub fn time(text: &str) -> Option<String> {
     if text.len() > MAX_LENGTH || !text.is_ascii() {
         return None;
@@ -51,9 +51,9 @@ fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// A duration: years and months, then days, hours, minutes and seconds, each below the next larger unit's size, zero parts left out
-/// (`P1Y14M` is `P2Y2M`, `PT36H` is `P1DT12H`, nothing is `PT0S`). Months and days are never turned into each other. `None` for what
-/// is none, and beyond 64 bits.
+/// Normalizes a duration: years and months, then days, hours, minutes and seconds, each below the next larger unit's
+/// size, zero parts omitted (`P1Y14M` is `P2Y2M`, `PT36H` is `P1DT12H`, an empty one is `PT0S`). Months and days are
+/// never converted to each other. `None` for anything else, and beyond 64 bits.
 pub fn duration(text: &str) -> Option<String> {
     if text.len() > MAX_LENGTH {
         return None;
@@ -88,7 +88,7 @@ fn parts(mut text: &str, letters: [char; 3]) -> Option<[u64; 3]> {
     text.is_empty().then_some(found)
 }
 
-/// The clock's part without the fraction of its seconds, and the fraction without zeros at its end.
+/// Returns the time part without the fraction of its seconds, and the fraction without trailing zeros.
 fn seconds_fraction(clock: &str) -> Option<(String, &str)> {
     let Some((before, after)) = clock.split_once('.') else { return Some((clock.to_owned(), "")) };
     let digits = after.strip_suffix('S').filter(|digits| !digits.is_empty())?;
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Months and seconds of the form, read by hand.
+    /// Months and seconds of a normalized text, parsed independently.
     fn size(form: &str) -> (u64, u64) {
         let mut sizes = (0, 0);
         let (mut digits, mut clock) = (String::new(), false);

@@ -1,16 +1,16 @@
-//! How an operation is called at its source: the binding that its contract says.
+//! The binding of an operation: how it is called at its source.
 
 use crate::contract::operation::{Binding, RestBinding, TemplatePart};
 use crate::contract::options;
 use crate::contract::plan::WirePath;
 
-/// Protocols whose bindings are options of their own.
+/// Protocols with separate binding options.
 const OWN_BINDINGS: [&str; 4] = ["rest", "soap", "xroad", "grpc"];
 
 /// Compiles the binding of the operation at a gRPC path.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault of the binding.
 pub(super) fn compile_binding(said: &options::Operation, path: &str) -> Result<Binding, String> {
     use options::operation::Binding as Said;
     use options::x_road::Style;

@@ -21,7 +21,7 @@ pub(super) fn list_protos(root: &Path, folder: &Path, found: &mut Vec<String>) -
     Ok(())
 }
 
-/// Compiles these files of a folder, with all that they import.
+/// Compiles these files of a folder, with all their imports.
 pub(super) fn compile_folder(folder: &Path, names: &[String]) -> Result<DescriptorPool, Vec<ContractFault>> {
     let whole = |reason: String| vec![ContractFault { file: folder.display().to_string(), line: 0, reason }];
     let mut resolver = ChainFileResolver::new();
@@ -40,14 +40,14 @@ pub(super) fn compile_folder(folder: &Path, names: &[String]) -> Result<Descript
     if faults.is_empty() { Ok(compiler.descriptor_pool()) } else { Err(in_order(faults)) }
 }
 
-/// By file and line, each once: two operations may have the message that is wrong.
+/// Sorts faults by file and line, each once: two operations may use the faulty message.
 pub(super) fn in_order(mut faults: Vec<ContractFault>) -> Vec<ContractFault> {
     faults.sort_by(|a, b| (&a.file, a.line, &a.reason).cmp(&(&b.file, b.line, &b.reason)));
     faults.dedup();
     faults
 }
 
-/// Names of the contract options that earlier versions had, and their names now: the refusal of an old one names the new one.
+/// Earlier names of contract options, and their present names: the refusal of an old name gives the new one.
 const RENAMED: [(&str, &str); 10] = [
     ("answer_root", "response_root"),
     ("answer", "response"),
@@ -61,7 +61,8 @@ const RENAMED: [(&str, &str); 10] = [
     ("words_at", "message_path"),
 ];
 
-/// The first option with an old name from a line on, where protox says of an option only that its value is invalid.
+/// Returns the first option with an old name from a line on; protox only reports that the value of an option is
+/// invalid.
 fn renamed_option(text: &str, line: u32, reason: &str) -> Option<String> {
     if !reason.contains("'ndxp.contract.v1.") {
         return None;
@@ -112,7 +113,7 @@ fn compile_faults(folder: &Path, name: &str, error: &protox::Error) -> Vec<Contr
 mod tests {
     use crate::contract::ContractSet;
 
-    /// What a contract with this operation and this option of its request's field is refused for.
+    /// Returns the faults of a contract with this operation and this option of its request's field.
     fn faults(operation: &str, field: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(

@@ -12,7 +12,7 @@ use crate::contract::text::code;
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use std::sync::Arc;
 
-/// Works out a message's plan, and those of the messages in it.
+/// Compiles a message's plan, and those of the messages in it.
 pub(super) fn plan(
     pool: &DescriptorPool,
     message: &MessageDescriptor,
@@ -41,7 +41,7 @@ pub(super) fn plan(
     Ok(Arc::new(MessagePlan { message: message.clone(), fields, groups, known, ignored: structure.ignored }))
 }
 
-/// Finds the field beside that takes what another one cannot read.
+/// Links each field to the one that takes its text if it cannot be read.
 fn link_unread(message: &MessageDescriptor, fields: &mut [FieldPlan]) -> Result<(), String> {
     let both = |field: &FieldPlan| Some((field.unparsed_into.clone()?, field.field.number(), field.data_class));
     let pairs: Vec<_> = fields.iter().filter_map(both).collect();
@@ -66,7 +66,7 @@ fn link_unread(message: &MessageDescriptor, fields: &mut [FieldPlan]) -> Result<
     Ok(())
 }
 
-/// The first names of all ways to the fields.
+/// Returns the first names of all paths to the fields.
 fn known(fields: &[FieldPlan]) -> std::collections::HashSet<String> {
     let own = fields.iter().filter(|field| field.raw_text_of.is_none()).flat_map(|field| field.names.iter());
     let mut known: std::collections::HashSet<String> = own.filter_map(|name| name.parts.first().cloned()).collect();
@@ -75,7 +75,7 @@ fn known(fields: &[FieldPlan]) -> std::collections::HashSet<String> {
             known.extend(notations.iter().flat_map(Notation::paths).filter_map(|name| name.parts.first().cloned()));
         }
     }
-    // Flat properties that are grouped in a message of their own.
+    // Flat properties that a separate message groups.
     for field in fields {
         if let FieldKind::Message(inner) = &field.kind
             && field.names.iter().any(|name| name.parts.is_empty())

@@ -1,4 +1,4 @@
-//! The shape of an operation's answers, worked out from its contract.
+//! The shape of an operation's responses, derived from its contract.
 
 use super::shape::{BOOL, DocumentShape, NUMBER, OBJECT, SCALAR, ShapeFault, ShapeNode, TEXT};
 use crate::contract::operation::{Binding, CallShape as Flow, Operation};
@@ -6,11 +6,11 @@ use crate::contract::options::Wire;
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan, WirePath};
 
 impl DocumentShape {
-    /// The shape of an operation's answers; nothing for gRPC, see [`super::MessageShape`]. `common`: paths that its source's responses
-    /// have, `own`: those of its own.
+    /// Returns the shape of an operation's responses; empty for gRPC, see [`super::MessageShape`]. `common`: paths that
+    /// all responses of its source have, `own`: further paths of this operation.
     ///
     /// # Errors
-    /// What is wrong with `ignored` and `expected`.
+    /// The fault in `ignored` and `expected`.
     pub fn of(operation: &Operation, common: &[String], own: &[String]) -> Result<Self, ShapeFault> {
         let (xml, elements) = match &operation.binding {
             Binding::Soap(soap) | Binding::XRoadSoap { soap, .. } => (true, soap.response.as_slice()),
@@ -37,7 +37,7 @@ impl DocumentShape {
         shape.other_ways(&operation.response_root);
         let paging = operation.paging.iter().flat_map(|paging| paging.total.iter().chain(&paging.more));
         paging.for_each(|path| shape.scalar(0, &path.parts));
-        // Signs of absence may begin with the body element, of which the document is the content.
+        // Signs of absence may begin with the body element that contains the document.
         for way in operation.outcome.sign_paths() {
             let inside = way.split_first().filter(|(first, _)| elements.contains(first)).map(|(_, rest)| rest);
             shape.way(0, inside.unwrap_or(way));
@@ -51,7 +51,7 @@ impl DocumentShape {
         Ok(shape)
     }
 
-    /// The shape of a document that stands in a text.
+    /// Returns the shape of a document inside a text.
     ///
     /// # Errors
     /// As [`DocumentShape::of`].
@@ -62,7 +62,7 @@ impl DocumentShape {
         Ok(shape)
     }
 
-    /// Where one way to the message leads through the place of another, the other's names need not be there.
+    /// If one path to the message leads through the location of another, the other path's names need not be there.
     fn other_ways(&mut self, ways: &[Vec<String>]) {
         for short in ways {
             let longer = ways.iter().filter(|way| way.len() > short.len() && way.starts_with(short));
@@ -74,7 +74,7 @@ impl DocumentShape {
         }
     }
 
-    /// The place of a member, made where it is not there yet.
+    /// Returns the location of a member, and adds it if it is missing.
     fn member(&mut self, of: usize, name: &str) -> usize {
         if let Some(at) = self.places[of].by_name.get(name) {
             return self.places[of].members[*at].1;
@@ -87,13 +87,13 @@ impl DocumentShape {
         place
     }
 
-    /// The place at the end of a way; what is on it are structures.
+    /// Returns the location at the end of a path; everything on the path is a structure.
     fn way(&mut self, from: usize, parts: &[String]) -> usize {
         let mut here = from;
         for part in parts {
             let place = &mut self.places[here];
             place.types |= OBJECT;
-            // Where items of a list are meant, the list is described by its own field.
+            // If the items of a list are meant, the list is described by its own field.
             place.single |= !place.list;
             here = self.member(here, part);
         }
@@ -148,7 +148,7 @@ impl DocumentShape {
         if field.expected || field.required { self.expect(field, place) } else { Ok(()) }
     }
 
-    /// Notes that one of a field's names must be there. Without a name of its own it cannot be missed.
+    /// Records that one of a field's names must be present. A field without a name of its own cannot be missing.
     fn expect(&mut self, field: &FieldPlan, place: usize) -> Result<(), ShapeFault> {
         let ways: Vec<&WirePath> = ways(field).collect();
         if ways.iter().any(|way| way.parts.is_empty()) {
@@ -158,7 +158,7 @@ impl DocumentShape {
         let parents: Vec<_> = parents.collect();
         let Some((absolute, parent)) = parents.first().copied() else { return Ok(()) };
         if parents.iter().any(|other| *other != (absolute, parent)) {
-            // A required field is refused where it is absent, whatever its names are.
+            // A required field is refused if it is absent, whatever its names are.
             return if field.required { Ok(()) } else { Err(ShapeFault::SplitPaths(field.name.clone())) };
         }
         let above = self.way(if absolute { 0 } else { place }, parent);
@@ -174,7 +174,7 @@ impl DocumentShape {
     fn ignore(&mut self, from: usize, path: &str) -> Result<(), ShapeFault> {
         let parts = WirePath::parse(path).parts;
         let (last, above) = parts.split_last().ok_or(ShapeFault::Empty)?;
-        // What is on the way may be known to the contract, or not.
+        // The contract may or may not know the names on the path.
         let mut here = from;
         for part in above {
             let known = self.places[here].by_name.contains_key(part.as_str());
@@ -199,20 +199,20 @@ impl DocumentShape {
     }
 }
 
-/// Every place at which a field may stand.
+/// Returns every location of a field.
 fn ways(field: &FieldPlan) -> impl Iterator<Item = &WirePath> {
     let notations = match &field.kind {
         FieldKind::Date(notations) | FieldKind::Time(notations) => notations.as_slice(),
         _ => &[],
     };
-    // A date in parts has no place of its own.
+    // A date in parts has no location of its own.
     let own =
         notations.is_empty() || notations.iter().any(|notation| notation.in_parts.is_none() && notation.name.is_none());
     let own = if own { field.names.as_slice() } else { &[] };
     own.iter().chain(notations.iter().flat_map(|notation| notation.paths()))
 }
 
-/// The types that a field is described with. Codes and dates are written as texts or numbers, as their lists say.
+/// Returns the described types of a field. Codes and dates are texts or numbers, as their lists define.
 fn types(field: &FieldPlan) -> u8 {
     let is_message = matches!(field.kind, FieldKind::Message(_) | FieldKind::Remaining);
     if !is_message && (field.wire == Wire::Either || field.unparsed_into.is_some()) {

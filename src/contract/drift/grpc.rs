@@ -1,4 +1,4 @@
-//! The same for messages of gRPC sources, which pass through encoded: unknown numbers, other wire types, unknown codes.
+//! Drift in messages of gRPC sources, which pass through encoded: unknown numbers, other wire types, unknown codes.
 
 use super::message_shape::{Known, MessageShape, Node};
 use super::shape::ShapeFault;
@@ -9,14 +9,14 @@ use crate::contract::plan::{EnumPlan, FieldKind, FieldPlan, MessagePlan};
 use crate::varint;
 use prost_reflect::Kind;
 
-/// Deepest message that is looked into: as deep as contracts are nested.
+/// Maximum depth of inspected messages: the maximum nesting of contracts.
 const MAX_DEPTH: usize = crate::contract::plan::MAX_NESTING + 1;
 
 impl MessageShape {
-    /// The shape of a response.
+    /// Returns the shape of a response.
     ///
     /// # Errors
-    /// Where a message ignores paths: a gRPC source's are `reserved` numbers.
+    /// A message ignores paths: for a gRPC source, use `reserved` numbers.
     pub fn of(plan: &MessagePlan) -> Result<Self, ShapeFault> {
         let mut shape = MessageShape::default();
         shape.add(plan)?;
@@ -42,7 +42,7 @@ impl MessageShape {
         Ok(at)
     }
 
-    /// Notes where an encoded message is not of this shape. What is no message at all is left to who reads it.
+    /// Notes the differences of an encoded message from this shape. The reader reports bytes that are not a message.
     pub fn observe(&self, message: &[u8], notes: &mut Notes) {
         MessageWalk { shape: self, notes }.message(0, message, &mut Vec::new());
     }
@@ -64,7 +64,7 @@ fn known(field: &FieldPlan, message: Option<usize>) -> Known {
         FieldKind::Enum(values) => Some(values.iter().map(|value: &EnumPlan| value.number).collect()),
         _ => None,
     };
-    // A number that is 0 is not on the wire, and is there all the same.
+    // A number that is 0 is not on the wire, and counts as present all the same.
     let has_presence = field.field.supports_presence() || matches!(field.kind, FieldKind::Text | FieldKind::Bytes);
     let expected = (field.expected || field.required) && has_presence && !field.list;
     let (number, name) = (field.field.number(), field.name.as_str().into());
@@ -83,7 +83,7 @@ impl<'w> MessageWalk<'w> {
         while !rest.is_empty() {
             let Ok(field) = Field::read(rest) else { return };
             rest = rest.get(field.length..).unwrap_or_default();
-            // Fields come in the order of their numbers, mostly.
+            // Fields mostly come in the order of their numbers.
             let hint = node.fields.get(next).is_some_and(|known| known.number == field.number).then_some(next);
             let found = hint.or_else(|| node.fields.binary_search_by_key(&field.number, |known| known.number).ok());
             let Some(place) = found else {

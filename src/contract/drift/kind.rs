@@ -7,13 +7,13 @@ use crate::contract::options;
 pub enum DriftKind {
     /// A member, an element or a field that the contract neither reads nor ignores.
     Added,
-    /// A name that is not there, though the contract expects it.
+    /// A name that is not present, though the contract expects it.
     Missing,
     /// Another type than the contract's.
     Retyped,
     /// A code that the contract does not know.
     UnknownCode,
-    /// A value that could not be read, and was left out.
+    /// A value that could not be read, and was omitted.
     Dropped,
 }
 
@@ -22,7 +22,7 @@ impl DriftKind {
     pub const ALL: [DriftKind; 5] =
         [DriftKind::Added, DriftKind::Missing, DriftKind::Retyped, DriftKind::UnknownCode, DriftKind::Dropped];
 
-    /// Its name in metrics, tables and reports.
+    /// Returns its name in metrics, tables and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             DriftKind::Added => "added",
@@ -33,18 +33,18 @@ impl DriftKind {
         }
     }
 
-    /// The kind of this name.
+    /// Returns the kind of this name.
     pub fn named(text: &str) -> Option<Self> {
         DriftKind::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// What becomes of a response that has drifted.
+/// The policy for a response with drift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum DriftPolicy {
     /// Counted only.
     Pass,
-    /// Said in the log once for each path.
+    /// Logged once for each path.
     #[default]
     Warn,
     /// The response is refused.
@@ -62,7 +62,7 @@ impl DriftPolicy {
         }
     }
 
-    /// Its name in connection entries.
+    /// Returns its name in connection entries.
     pub fn as_str(self) -> &'static str {
         match self {
             DriftPolicy::Pass => "pass",
@@ -82,23 +82,23 @@ impl DriftPolicy {
     }
 }
 
-/// One thing that was noticed in a response. Names of the contract's, and folded ones of the source's: never a value.
+/// One difference that was noticed in a response. Names of the contract, and folded names of the source: never a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// What it is.
+    /// The kind of difference.
     pub kind: DriftKind,
-    /// The contract's field that it concerns, or within whose document it stands; empty where there is none.
+    /// The contract's field that it concerns, or that contains its document; empty if there is none.
     pub field: String,
     /// Path at the source: from the root, or from the field's document.
     pub path: String,
-    /// What the contract describes ("text"); empty where that says nothing.
+    /// The type that the contract describes ("text"); empty if it is irrelevant.
     pub described: &'static str,
-    /// What came; empty where that says nothing.
+    /// The type that was received; empty if it is irrelevant.
     pub found: &'static str,
 }
 
 impl Drift {
-    /// Drift of a field of the contract's.
+    /// Makes the drift of a field of the contract.
     pub fn of_field(kind: DriftKind, field: &str) -> Self {
         Drift { kind, field: field.to_owned(), path: String::new(), described: "", found: "" }
     }

@@ -1,8 +1,8 @@
-//! What an encoded message of a gRPC source may look like.
+//! The described shape of an encoded message of a gRPC source.
 
 use std::ops::Range;
 
-/// What a message of a gRPC source may look like.
+/// The described shape of a message of a gRPC source.
 #[derive(Debug, Default)]
 pub struct MessageShape {
     /// The messages; 0 is the response.
@@ -20,10 +20,10 @@ pub(super) struct Node {
 pub(super) struct Known {
     pub(super) number: u32,
     pub(super) name: Box<str>,
-    /// The wire types that it may have, as bits.
+    /// Its permitted wire types, as bits.
     pub(super) wire: u8,
     pub(super) described: &'static str,
-    /// The message in it.
+    /// The message that it contains.
     pub(super) message: Option<usize>,
     /// The numbers of its enum.
     pub(super) codes: Option<Vec<i32>>,

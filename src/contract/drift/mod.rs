@@ -1,8 +1,10 @@
-//! Drift: where a source's response is not of the shape that its contract describes, though it may well be read.
+//! Drift: differences of a source's response from the shape that its contract describes, even if the response can be
+//! read.
 //!
-//! An operation's [`DocumentShape`] is worked out once, when its contract loads: every name at the source that the contract reads, or knows
-//! and ignores. A response is held against it in one walk that looks each name up once, and allocates nothing while all is as described.
-//! What is noticed has a path, a kind and two words of types, never a value: see [`name`].
+//! An operation's [`DocumentShape`] is computed once, when its contract loads: every name at the source that the
+//! contract reads, or knows and ignores. A response is compared with it in one walk that looks each name up once, and
+//! allocates nothing while everything matches. A noticed difference has a path, a kind and two type names, never a
+//! value: see [`name`].
 
 mod describe;
 mod grpc;
@@ -21,11 +23,11 @@ pub use shape::{DocumentShape, ShapeFault};
 use super::operation::Operation;
 use super::plan::{FieldKind, MessagePlan};
 
-/// Longest path that is kept, in bytes.
+/// Longest stored path, in bytes.
 pub const MAX_PATH: usize = 200;
 
 impl Drift {
-    /// Its path at the source, from the document's root.
+    /// Returns its path at the source, from the document's root.
     pub fn source_path(&self, operation: &Operation) -> String {
         let mut path = if self.field.is_empty() { String::new() } else { wire_path(operation, &self.field) };
         if !path.is_empty() && !self.path.is_empty() {
@@ -36,7 +38,7 @@ impl Drift {
     }
 }
 
-/// A path of at most [`MAX_PATH`] bytes.
+/// Truncates a path to at most [`MAX_PATH`] bytes.
 fn bounded(mut path: String) -> String {
     if path.len() > MAX_PATH {
         let end = (0..=MAX_PATH - 1).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);

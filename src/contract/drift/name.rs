@@ -1,17 +1,18 @@
-//! Names of a source's that no contract knows, as they may be shown. A name can itself be a value (a map keyed by citizen id), so only
-//! what looks like an identifier of a programmer's is kept; any other is `*`.
+//! Presentation of a source's names that no contract knows. A name can itself be a value (a map keyed by citizen id),
+//! so only names that look like a programmer's identifier are shown; any other is `*`.
 
-/// Longest name that is kept, in bytes.
+/// Longest name that is shown, in bytes.
 const MAX_NAME: usize = 40;
-/// Digits in a row from which on a name is taken for a value: `ward2` and `QD30` are names, a year, a number or an id is none.
+/// Number of consecutive digits from which a name is taken for a value: `ward2` and `QD30` are names; a year, a number
+/// or an id is not.
 const MAX_DIGITS: usize = 3;
-/// Unknown names in one structure from which on it is taken for a map, whose names are values.
+/// Number of unknown names in one structure from which it is taken for a map with values as names.
 pub(super) const MAX_UNKNOWN: usize = 16;
 
 /// The replacement of names that may be values.
 pub(super) const FOLDED: &str = "*";
 
-/// A name as it may be shown: itself, or `*`.
+/// Returns a name as it may be shown: itself, or `*`.
 pub(super) fn shown(name: &str) -> &str {
     let identifier = name.bytes().enumerate().all(|(at, byte)| match byte {
         b'0'..=b'9' | b'-' | b'.' => at > 0,

@@ -1,4 +1,5 @@
-//! What a document may look like: the names that a contract reads or ignores, as a tree, with the types that it describes.
+//! The described shape of a document: the names that a contract reads or ignores, as a tree, with the types that it
+//! describes.
 
 use std::collections::HashMap;
 
@@ -9,42 +10,42 @@ pub(super) const BOOL: u8 = 4;
 pub(super) const OBJECT: u8 = 8;
 pub(super) const SCALAR: u8 = TEXT | NUMBER | BOOL;
 
-/// The names of one structure: looked up only where they do not come in the contract's order.
+/// The names of one structure: looked up only if they do not come in the contract's order.
 pub(super) type Names = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
 
-/// One place of a document.
+/// One location of a document.
 #[derive(Debug, Default)]
 pub(super) struct ShapeNode {
-    /// Its members, in the order of the contract: name and place.
+    /// Its members, in the order of the contract: name and location.
     pub members: Vec<(Box<str>, usize)>,
     /// The same by name: an index into `members`.
     pub by_name: Names,
-    /// Types that are described; 0: any.
+    /// Described types; 0: any.
     pub types: u8,
     /// Whether a list of these is described, a single one, or both.
     pub list: bool,
     pub single: bool,
-    /// Whether nothing in it is looked at.
+    /// Whether its content is not examined.
     pub ignored: bool,
-    /// Whether names are known that are no members.
+    /// Whether names other than the members are known.
     pub open: bool,
-    /// Groups of members, of which one must be there whenever the structure is.
+    /// Groups of members; one of each group must be present whenever the structure is.
     pub expected: Vec<Vec<usize>>,
 }
 
 /// The shape of a document.
 #[derive(Debug, Default)]
 pub struct DocumentShape {
-    /// The places; 0 is the root.
+    /// The locations; 0 is the root.
     pub(super) places: Vec<ShapeNode>,
-    /// Whether it is XML, which knows no types, and no list of one item.
+    /// Whether it is XML, which has no types, and no list of one item.
     pub(super) xml: bool,
 }
 
-/// What is wrong with a contract's drift options.
+/// A fault of a contract's drift options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeFault {
-    /// `ignored` names what is read.
+    /// `ignored` names a path that is read.
     #[error("ignored names {0:?}, which the contract reads")]
     Read(String),
     /// `ignored` names nothing.
@@ -53,7 +54,7 @@ pub enum ShapeFault {
     /// Paths of a gRPC source.
     #[error("a gRPC source has no paths to ignore: reserve the numbers in the message")]
     Grpc,
-    /// `expected` of a field whose names stand in several structures.
+    /// `expected` of a field with names in several structures.
     #[error("field {0:?}: expected is for a field whose names stand in one structure of its message")]
     SplitPaths(String),
 }

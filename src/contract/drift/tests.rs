@@ -1,4 +1,4 @@
-//! What is noticed in documents: each row is a document and the drift that it has.
+//! Drift in documents: each row is a document and its drift.
 #![allow(clippy::unwrap_used)]
 
 use super::{Drift, DriftKind};
@@ -178,7 +178,7 @@ fn each_kind_is_noticed_by_path() {
             &["added DanhSach/@ma attribute"],
         ),
         ("Soap", "<Record><Chu a022199000123=\"x\">1</Chu></Record>", &["added Chu/@* attribute"]),
-        // What is known, is of the form, or stands in what is added as a whole.
+        // Known names, attributes of the format, and content of an added structure.
         (
             "Soap",
             "<Record phienBan=\"1\"><Trong stt=\"1\" muc=\"2\"><Id>1</Id></Trong></Record>",
@@ -280,14 +280,14 @@ fn what_a_contract_says_of_drift_is_checked_at_load() {
     ] {
         assert!(fault(from, to).contains(expected), "{to}: {:?}", fault(from, to));
     }
-    // What another operation reads, and a part of what is known, may be ignored.
+    // Names that another operation reads, and parts of known structures, may be ignored.
     assert_eq!(fault("[\"Message\", \"Meta/*\"]", "[\"Message\", \"Data/Chu\", \"Meta/a/b\"]"), "");
     let set = ContractSet::with_text(CONTRACT).unwrap();
     let policy = |name: &str| set.operation(&format!("/drift.v1.Drift/{name}")).unwrap().drift;
     assert_eq!((policy("Get"), policy("List")), (Some(super::DriftPolicy::Refuse), Some(super::DriftPolicy::Pass)));
 }
 
-/// Which drift the responses of `tests/fixtures` have, by fixture: what public documents show is read or ignored by name.
+/// The drift of the responses of `tests/fixtures`, by fixture: every name in public documents is read or ignored.
 #[test]
 fn the_fixtures_answers_are_as_the_contracts_describe() {
     let contracts = ContractSet::embedded().unwrap();
@@ -330,7 +330,7 @@ fn the_fixtures_answers_are_as_the_contracts_describe() {
     }
     found.sort();
     assert!(answers > 40, "{answers}");
-    // Several people where one is asked for: refused as well.
+    // Several persons where one is requested: refused as well.
     assert_eq!(
         found,
         ["population/04-several-citizens GetCitizen: retyped CongDan structure list"],

@@ -8,10 +8,10 @@ use crate::contract::notes::Notes;
 use crate::contract::xml::Element;
 use serde_json::{Map, Value};
 
-/// Members of one structure whose presence is remembered; contracts have fewer.
+/// Maximum number of members of one structure with tracked presence; contracts have fewer.
 const MAX_SEEN: usize = 256;
 
-/// The way to a place, as a list from its end.
+/// The path to a location, as a list from its end.
 #[derive(Clone, Copy)]
 struct Step<'s> {
     above: Option<&'s Step<'s>>,
@@ -29,12 +29,14 @@ impl Step<'_> {
 }
 
 impl DocumentShape {
-    /// Notes where a document is not of this shape; `field`: the field in whose text it stands, empty for a response as a whole.
+    /// Notes the differences of a document from this shape; `field`: the field whose text contains it, empty for a
+    /// response as a whole.
     pub fn observe(&self, document: &Value, field: &dyn Fn() -> String, notes: &mut Notes) {
         DriftWalk { shape: self, field, notes }.value(0, document, None);
     }
 
-    /// Notes attributes of an XML document that are neither of its form nor ignored (`"CongDan/@version"`): no contract reads one.
+    /// Notes attributes of an XML document that are neither part of its format nor ignored (`"CongDan/@version"`): no
+    /// contract reads one.
     pub fn observe_attributes(&self, root: &Element, field: &dyn Fn() -> String, notes: &mut Notes) {
         if root.has_attributes() {
             DriftWalk { shape: self, field, notes }.attributes(0, root, None);
@@ -51,7 +53,7 @@ struct DriftWalk<'w> {
 impl DriftWalk<'_> {
     fn value(&mut self, at: usize, value: &Value, way: Option<&Step<'_>>) {
         let place = &self.shape.places[at];
-        // Of a sign of absence, nothing more is known.
+        // Nothing more is known of a sign of absence.
         if place.ignored || (place.types == 0 && place.members.is_empty() && !place.open) {
             return;
         }
@@ -63,13 +65,13 @@ impl DriftWalk<'_> {
                 items.iter().for_each(|item| self.item(at, item, way));
             }
             Value::Object(members) if members.is_empty() => {}
-            // A list as PHP writes it.
+            // A list in PHP's form.
             Value::Object(members) if is_numbered(members) && !place.by_name.contains_key("0") => {
                 self.list(place, members.len(), way);
                 members.values().for_each(|item| self.item(at, item, way));
             }
             one => {
-                // A list of one is what XML has of it, a text that is empty is nothing.
+                // XML has no list of one; an empty text is nothing.
                 if place.list && !place.single && !self.shape.xml && !is_blank(one) {
                     self.drifted(DriftKind::Retyped, way, None, ("list", word(one)));
                 }
@@ -78,7 +80,7 @@ impl DriftWalk<'_> {
         }
     }
 
-    /// A list of one structure is that structure to every reader.
+    /// Every reader treats a list of one structure as that structure.
     fn list(&mut self, place: &ShapeNode, count: usize, way: Option<&Step<'_>>) {
         let one = count == 1 && place.types & OBJECT != 0;
         if place.single && !place.list && !one {
@@ -135,7 +137,7 @@ impl DriftWalk<'_> {
 
     fn attributes(&mut self, at: usize, element: &Element, way: Option<&Step<'_>>) {
         let place = &self.shape.places[at];
-        // An element that is not the contract's is noticed as a whole.
+        // An element that the contract does not know is noticed as a whole.
         if place.ignored || place.open || (place.types == 0 && place.members.is_empty()) {
             return;
         }
@@ -193,7 +195,8 @@ fn is_blank(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
-/// Whether a value is of one of the types. XML's are all texts. A number that is no 64-bit integer is its own text.
+/// Returns whether a value has one of the types. XML values are all texts. A number that is not a 64-bit integer is its
+/// own text.
 fn fits(types: u8, value: &Value, xml: bool) -> bool {
     match value {
         Value::String(text) if xml => types & (TEXT | NUMBER | BOOL) != 0 || text.trim().is_empty(),
@@ -221,7 +224,7 @@ fn word(value: &Value) -> &'static str {
     }
 }
 
-/// The types that a place is described with, in a word.
+/// Returns a name for the described types of a location.
 fn words(types: u8) -> &'static str {
     match types {
         OBJECT => "structure",

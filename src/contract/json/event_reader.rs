@@ -1,10 +1,10 @@
-//! A document read event by event: every JSON that there is, and what is wrong with any other.
+//! Reads a document event by event: every valid JSON, and the error of any other.
 
 use super::{JsonError, MAX_DEPTH};
 use json_event_parser::{JsonEvent, SliceJsonParser};
 use serde_json::{Map, Value};
 
-/// Something that is open: an array, or an object with the name whose value comes next.
+/// An open container: an array, or an object with the name of its next value.
 enum OpenContainer {
     Array(Vec<Value>),
     Object(Map<String, Value>, Option<String>),
@@ -59,7 +59,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
-/// A number whose text a 64-bit integer gives back is one; every other is its own text, for no float to change it.
+/// A number that a 64-bit integer represents exactly is a number; every other is its own text, so that no float changes
+/// it.
 fn number(text: &str) -> Value {
     if text.len() <= 20
         && let Ok(number) = text.parse::<i64>()

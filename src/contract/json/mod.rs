@@ -1,15 +1,15 @@
-//! JSON responses (RFC 8259), as far as the sources need it: numbers keep their own text, names that stand twice in one object are
-//! refused, a byte order mark is passed over. Bounded in depth; in size by who reads the body.
+//! JSON responses (RFC 8259), as far as the sources need it: numbers keep their own text, duplicate names in one object
+//! are refused, a byte order mark is skipped. Bounded in depth; the reader of the body bounds the size.
 
 mod event_reader;
 mod serde_reader;
 
 use serde_json::Value;
 
-/// Deepest nesting that is read, as of XML.
+/// Maximum nesting, the same as for XML.
 const MAX_DEPTH: usize = 64;
 
-/// Why a document was not read. Never contains its content.
+/// The reason that a document was not read. Never contains its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not well-formed, or not UTF-8.
@@ -26,7 +26,7 @@ pub enum JsonError {
 /// Reads a document. A number that a 64-bit integer holds is a number, any other is its own text.
 ///
 /// # Errors
-/// Where it is not well-formed, has a name twice in one object, or is nested more than 64 deep.
+/// The document is not well-formed, has a duplicate name in one object, or is nested more than 64 deep.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     serde_reader::parse(bytes).map_or_else(|| event_reader::parse(bytes), Ok)
@@ -104,7 +104,7 @@ mod tests {
             }
         }
 
-        /// The reader of the common form reads less, and never otherwise.
+        /// The reader of the common form accepts less, and never returns another result.
         #[test]
         fn both_readers_read_the_same(text in "(\\{\"a\": |\\[)?[\\[\\]{}\",:0-9a-z\\\\.eE+ -]{0,30}[\\]}]?", numbers in "-?[0-9]{1,22}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?") {
             for text in [text.clone(), format!("[{numbers}, \"\\\\\\\"1.5\", {{\"b\": {numbers}}}]"), format!("{{\"a\":{numbers},\"b\":[{text}]}}")] {

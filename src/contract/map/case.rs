@@ -1,4 +1,4 @@
-//! The case in which a source wants texts.
+//! The case that a source requires for texts.
 
 use crate::contract::options::Case;
 use crate::contract::text::nfc;
@@ -14,8 +14,8 @@ pub fn case_named(name: &str) -> Option<Case> {
     }
 }
 
-/// Returns the text in the case that the source expects.
-/// In normalization form C always: sources compare texts as they are stored.
+/// Returns the text in the case that the source expects, always in normalization form C: sources compare texts as they
+/// are stored.
 pub(super) fn in_case(case: Case, text: &str) -> String {
     match case {
         Case::AsGiven => nfc(text).into_owned(),
@@ -34,7 +34,7 @@ pub fn folded(text: &str) -> String {
             }
             continue;
         }
-        // Each character alone: canonical order moves nothing but marks, and those are left out.
+        // Each character alone: canonical order moves only marks, and those are omitted.
         decompose_canonical(character, |part| match part {
             'đ' | 'Đ' => out.push('D'),
             part if part.is_ascii() => out.push(part.to_ascii_uppercase()),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     proptest! {
-        /// Character by character is what UAX #15 says of the whole text, marks and blanks left out.
+        /// Character by character gives the same result as UAX #15 on the complete text, marks and blanks omitted.
         #[test]
         fn folding_is_decomposing_without_marks(text in "[\\u{0}-\\u{1fff}\\u{ac00}-\\u{ac20}\\u{fb00}-\\u{fb4f}]{0,20}") {
             let plain = text.nfd().filter(|c| !is_combining_mark(*c) && !c.is_whitespace());

@@ -8,7 +8,7 @@ use jiff::civil;
 const MIN_UNIX: i64 = -62_135_596_800;
 const MAX_UNIX: i64 = 253_402_300_799;
 
-/// What is known of a date or time.
+/// The known parts of a date or time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DateParts {
     /// 1 to 9999.
@@ -17,15 +17,15 @@ pub struct DateParts {
     pub month: i8,
     /// 1 to 31; 0 is unknown.
     pub day: i8,
-    /// Time of day, where the notation has one.
+    /// Time of day, if the notation has one.
     pub time: Option<(i8, i8, i8)>,
     /// Nanoseconds of it.
     pub nanos: i32,
-    /// Seconds east of UTC, where the source says so; Ho Chi Minh City's otherwise.
+    /// Seconds east of UTC, if the source states it; Ho Chi Minh City's otherwise.
     pub offset: Option<i32>,
 }
 
-/// How precise a notation is.
+/// The precision of a notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
     /// Year only.
@@ -69,13 +69,13 @@ pub struct Notation {
     tokens: Vec<Token>,
     /// The precision of the notation.
     pub precision: Precision,
-    /// Its path at the source, where it is not the field's own.
+    /// Its path at the source, if it is not the field's own.
     pub name: Option<super::WirePath>,
     /// The field that selects the notation, and its value for this one.
     pub marker: Option<(super::WirePath, String)>,
-    /// How much of what is read counts, where that is less than the pattern has; such a notation is never written.
+    /// The precision that counts when reading, if it is less than the pattern's; such a notation is never written.
     pub read_precision: Option<Precision>,
-    /// Paths of year, month and day, where each has a path of its own.
+    /// Paths of year, month and day, if each has a path of its own.
     pub in_parts: Option<[Option<super::WirePath>; 3]>,
 }
 
@@ -164,13 +164,13 @@ impl Notation {
         }
     }
 
-    /// Every place at the source that this notation looks at, beside the field's own.
+    /// Returns every location at the source that this notation reads, beside the field's own.
     pub fn paths(&self) -> Vec<&super::WirePath> {
         let parts = self.in_parts.iter().flatten().flatten();
         self.name.iter().chain(self.marker.iter().map(|(marker, _)| marker)).chain(parts).collect()
     }
 
-    /// Writes what is known; the caller has chosen the notation by precision.
+    /// Writes the known parts; the caller has selected the notation by precision.
     pub fn write(&self, parts: &DateParts) -> String {
         let mut out = String::with_capacity(16);
         let (hour, minute, second) = parts.time.unwrap_or_default();
@@ -189,7 +189,7 @@ impl Notation {
                     out.push_str(&format!("{number:0width$}"));
                 }
                 Token::Fraction => out.push_str(&format!("{:09}", parts.nanos)),
-                // Times are written in Ho Chi Minh City's.
+                // Times are written in the zone of Ho Chi Minh City.
                 Token::Zone => out.push_str("+07:00"),
                 Token::Optional(_) => {}
             }
@@ -197,7 +197,7 @@ impl Notation {
         out
     }
 
-    /// Reads a text in this notation; `None` if it is another notation or no date of the calendar.
+    /// Reads a text in this notation; `None` if it is another notation or not a date of the calendar.
     pub fn read(&self, text: &str) -> Option<DateParts> {
         let mut parts = DateParts::default();
         let mut time = (0, 0, 0);
@@ -244,7 +244,7 @@ fn read_tokens<'t>(tokens: &[Token], text: &'t str, parts: &mut DateParts, time:
             }
             Token::Fraction => {
                 let length = rest.bytes().take_while(u8::is_ascii_digit).count();
-                // Beyond nanoseconds nothing is kept.
+                // Digits beyond nanoseconds are dropped.
                 let digits = rest.get(..length.min(9)).filter(|digits| !digits.is_empty())?;
                 parts.nanos = format!("{digits:0<9}").parse().ok()?;
                 rest = &rest[length..];
@@ -280,7 +280,7 @@ fn read_zone(text: &str) -> Option<(i32, &str)> {
 }
 
 impl DateParts {
-    /// How much is known.
+    /// Returns the precision of the known parts.
     pub fn precision(&self) -> Precision {
         match (self.month, self.day, self.time) {
             (0, _, _) => Precision::Year,
@@ -290,7 +290,7 @@ impl DateParts {
         }
     }
 
-    /// Whether such a date is in the calendar, given how much should be known.
+    /// Returns whether such a date is in the calendar, given the required precision.
     pub fn is_valid(&self, precision: Precision) -> bool {
         let (month, day) = match precision {
             Precision::Year => (1, 1),
@@ -303,7 +303,7 @@ impl DateParts {
             && civil::Time::new(hour, minute, second, 0).is_ok()
     }
 
-    /// Local time in Ho Chi Minh City of a Unix time in seconds; `None` outside the years 1 to 9999.
+    /// Returns the local time in Ho Chi Minh City of a Unix time in seconds; `None` outside the years 1 to 9999.
     pub fn from_unix(seconds: i64) -> Option<Self> {
         let local = HO_CHI_MINH.to_datetime(jiff::Timestamp::from_second(seconds).ok()?);
         let parts = DateParts {
@@ -316,8 +316,8 @@ impl DateParts {
         parts.is_valid(Precision::Time).then_some(parts)
     }
 
-    /// Unix time in seconds of this local time; `None` if that is outside the years 1 to 9999, in which protobuf's timestamps
-    /// are.
+    /// Returns the Unix time in seconds of this local time; `None` if that is outside the years 1 to 9999, the range of
+    /// protobuf's timestamps.
     pub fn to_unix(self) -> Option<i64> {
         let (hour, minute, second) = self.time.unwrap_or_default();
         let date = civil::Date::new(self.year, self.month, self.day).ok()?;
@@ -327,8 +327,9 @@ impl DateParts {
         (MIN_UNIX..=MAX_UNIX).contains(&seconds).then_some(seconds)
     }
 
-    /// Whether it is one of the dates that systems write where there is none: the first or the last day or year that they know, in the
-    /// source's zone or, where the time was written in another, in Ho Chi Minh City's (`9999-12-30T17:00:00Z`).
+    /// Returns whether it is one of the dates that systems write for no date: the first or the last day or year that
+    /// they support, in the source's zone or, if the time was written in another, in Ho Chi Minh City's
+    /// (`9999-12-30T17:00:00Z`).
     pub fn is_sentinel(&self) -> bool {
         let stands_for_none = |parts: &DateParts| {
             matches!((parts.year, parts.month, parts.day), (1, 1, 1) | (9999, 12, 31) | (1 | 9999, 0, _))
@@ -337,7 +338,7 @@ impl DateParts {
         stands_for_none(self) || local().is_some_and(|local| stands_for_none(&local))
     }
 
-    /// A date of which each part stands for itself; empty or 0 is not known. `None` if nothing is.
+    /// Reads a date from separate parts; an empty text or 0 is unknown. `None` if no part is known.
     pub fn of_texts(parts: [Option<String>; 3]) -> Option<Result<Self, ()>> {
         let number = |part: &Option<String>| match part.as_deref().map(str::trim) {
             None | Some("") => Some(0),
@@ -351,7 +352,7 @@ impl DateParts {
         }
         let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day)) else { return Some(Err(())) };
         let parts = DateParts { year, month, day, ..DateParts::default() };
-        // A day without its month tells nothing.
+        // A day without its month has no meaning.
         let known = (month != 0 || day == 0) && parts.is_valid(parts.precision());
         Some(if known { Ok(parts) } else { Err(()) })
     }

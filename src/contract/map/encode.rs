@@ -1,5 +1,5 @@
-//! Values of a response onto the wire (https://protobuf.dev/programming-guides/encoding/), without building a message first:
-//! what a source sent is read once, and written once.
+//! Writes values of a response in the wire format (https://protobuf.dev/programming-guides/encoding/), without building
+//! a message first: a source's value is read once, and written once.
 
 use crate::varint;
 use prost_reflect::{FieldDescriptor, Kind, Value};
@@ -10,7 +10,7 @@ const FIXED_64: u32 = 1;
 const LENGTH: u32 = 2;
 const FIXED_32: u32 = 5;
 
-/// Appends a field. A message inside stands as its own bytes ([`Value::Bytes`]), a map as a list of such.
+/// Appends a field. A nested message is its own bytes ([`Value::Bytes`]), a map a list of such.
 pub(super) fn put(out: &mut Vec<u8>, field: &FieldDescriptor, value: &Value) {
     let kind = field.kind();
     match value {
@@ -21,7 +21,7 @@ pub(super) fn put(out: &mut Vec<u8>, field: &FieldDescriptor, value: &Value) {
             bytes(out, &packed);
         }
         Value::List(items) => items.iter().for_each(|item| one(out, field, &kind, item)),
-        // Defaults are not written where nothing tells them from absence.
+        // Defaults are not written if they cannot be distinguished from absence.
         single if !field.supports_presence() && is_default(single) => {}
         single => one(out, field, &kind, single),
     }
@@ -61,7 +61,7 @@ fn content(out: &mut Vec<u8>, kind: &Kind, value: &Value) {
         Value::F64(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::String(text) => bytes(out, text.as_bytes()),
         Value::Bytes(inner) => bytes(out, inner),
-        // Never made while a response is read.
+        // Never occurs while a response is read.
         Value::Message(_) | Value::List(_) | Value::Map(_) => bytes(out, &[]),
     }
 }

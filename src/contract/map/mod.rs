@@ -16,7 +16,7 @@ use super::plan::WirePath;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// Why a mapping failed. Paths only: values may be personal data.
+/// The reason that a mapping failed. Paths only: values may be personal data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     /// A request value cannot be written in the source's notation.
@@ -24,7 +24,7 @@ pub enum MapError {
     Request {
         /// Path of the field in the request.
         path: String,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
     /// The source's response does not have the form of the contract.
@@ -32,7 +32,7 @@ pub enum MapError {
     Response {
         /// Path at the source.
         path: String,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
     /// A setting that the contract names is missing from the connection entry.
@@ -40,7 +40,7 @@ pub enum MapError {
     SettingMissing(String),
 }
 
-/// Returns the value at a path, where there is one that is not null. A list on the path is entered when it has one item.
+/// Returns the value at a path, if there is one that is not null. A list on the path is entered if it has one item.
 pub fn lookup<'v>(place: &'v Value, root: &'v Value, path: &WirePath) -> Option<&'v Value> {
     descend(if path.absolute { root } else { place }, &path.parts)
 }
@@ -66,10 +66,10 @@ pub fn insert_at(object: &mut Map<String, Value>, parts: &[String], value: Value
         let Value::Object(next) = slot else { return };
         here = next;
     }
-    // A name is hashed once: only structures are looked up before they are put.
+    // A name is hashed once: only structures are looked up before they are inserted.
     let value = match value {
         Value::Object(fields) => match here.get_mut(last) {
-            // What a fill has put into a structure stays beside the structure's own fields.
+            // What a fill has put into a structure is merged with the structure's own fields.
             Some(Value::Object(there)) => return there.extend(fields),
             _ => Value::Object(fields),
         },
@@ -83,7 +83,7 @@ pub fn scalar_text(value: &Value) -> Option<String> {
     scalar(value).map(Cow::into_owned)
 }
 
-/// The same, borrowed where it is a text already.
+/// The same, borrowed if it is a text already.
 pub fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),

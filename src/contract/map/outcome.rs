@@ -1,4 +1,5 @@
-//! Success, failure and absence in a response, as the contract distinguishes them. What it does not name is none of them.
+//! Success, failure and absence in a response, as the contract distinguishes them. Anything that it does not name is
+//! none of the three.
 
 use super::{WirePath, lookup, scalar_text, values};
 use crate::contract::options::{self, Meaning};
@@ -8,10 +9,10 @@ use serde_json::Value;
 /// A contract's outcome rules, compiled once.
 #[derive(Debug, Default)]
 pub struct OutcomeRules {
-    /// Places of the code: the first that has one counts.
+    /// Paths of the code: the first with a code counts.
     pub code: Vec<WirePath>,
     success: Vec<String>,
-    /// Those with a message pattern first.
+    /// Rules with a message pattern first.
     failure: Vec<OutcomeRule>,
     absent_is_success: bool,
     /// Whether an empty value at the response's root means that there is no such record.
@@ -46,7 +47,7 @@ struct AbsenceSign {
 pub enum OutcomeVerdict {
     /// A success; whether by a code.
     Success {
-        /// A code of the contract's was read, or none is needed.
+        /// A code of the contract was read, or none is needed.
         coded: bool,
     },
     /// A failure of this meaning, with the source's code.
@@ -59,7 +60,7 @@ impl OutcomeRules {
     /// Compiles the rules of a contract.
     ///
     /// # Errors
-    /// The text says which rule is incomplete.
+    /// The text names the incomplete rule.
     pub fn compile(said: Option<&options::Outcome>) -> Result<Self, String> {
         let Some(said) = said else { return Ok(OutcomeRules::default()) };
         let codes = |codes: &[String]| codes.iter().map(|code| text::code(code).into_owned()).collect();
@@ -98,8 +99,8 @@ impl OutcomeRules {
         })
     }
 
-    /// A code that has become a decimal number on its way (`0.0`, as Gson writes every number), where only without decimals it is one
-    /// of the contract's.
+    /// Converts a code that has become a decimal number on its way (`0.0`, as Gson writes every number), if only the
+    /// form without decimals is a code of the contract.
     fn undecimal(&self, code: String) -> String {
         let known =
             |code: &String| self.success.contains(code) || self.failure.iter().any(|rule| rule.codes.contains(code));
@@ -115,12 +116,12 @@ impl OutcomeRules {
         self.empty_is_not_found || !self.no_record.is_empty() || self.otherwise == Meaning::NotFound || code()
     }
 
-    /// The paths of the codes and of the messages.
+    /// Returns the paths of the codes and of the messages.
     pub fn code_paths(&self) -> impl Iterator<Item = &WirePath> {
         self.code.iter().chain(self.failure.iter().filter_map(|rule| rule.message.as_ref().map(|message| &message.at)))
     }
 
-    /// The ways to the signs of absence.
+    /// Returns the paths of the signs of absence.
     pub fn sign_paths(&self) -> impl Iterator<Item = &[String]> {
         self.no_record.iter().map(|sign| sign.way.as_slice())
     }
@@ -130,8 +131,8 @@ impl OutcomeRules {
         !self.code.is_empty()
     }
 
-    /// Returns whether the document has a sign of the contract's that there is no such record. `element`: the name of the body element that
-    /// the document is the content of.
+    /// Returns whether the document has a sign of the contract that there is no such record. `element`: the name of the
+    /// body element that contains the document.
     pub fn signals_no_record(&self, document: &Value, element: Option<&str>) -> bool {
         self.no_record.iter().any(|sign| {
             let inside = match (element, sign.way.split_first()) {
@@ -178,7 +179,7 @@ fn folded(text: &str) -> String {
     text::nfc(text).to_lowercase()
 }
 
-/// The code in a document: trimmed, in form C. An empty one is none.
+/// Returns the code in a document: trimmed, in form C. An empty one counts as none.
 fn code(rules: &OutcomeRules, document: &Value, place: &Value) -> Option<String> {
     rules.code.iter().find_map(|path| {
         let code = lookup(place, document, path).and_then(scalar_text)?;
@@ -187,7 +188,7 @@ fn code(rules: &OutcomeRules, document: &Value, place: &Value) -> Option<String>
     })
 }
 
-/// Whether a place of the code is there, and empty.
+/// Returns whether a location of the code is present and empty.
 fn has_empty_code(rules: &OutcomeRules, document: &Value, place: &Value) -> bool {
     rules.code.iter().any(|path| {
         let Some((last, above)) = path.parts.split_last() else { return false };
@@ -211,7 +212,7 @@ pub fn evaluate(rules: &OutcomeRules, document: &Value, place: &Value) -> Outcom
     match code {
         Some(code) if rules.success.contains(&code) => OutcomeVerdict::Success { coded: true },
         Some(code) => OutcomeVerdict::Failure(meaning_of(rules, &code).unwrap_or(rules.otherwise), shorten(code)),
-        // An empty code is none, unless the contract says that it is one.
+        // An empty code counts as none, unless the contract names it.
         None if rules.success.iter().any(String::is_empty) && has_empty_code(rules, document, place) => {
             OutcomeVerdict::Success { coded: true }
         }
@@ -220,7 +221,7 @@ pub fn evaluate(rules: &OutcomeRules, document: &Value, place: &Value) -> Outcom
     }
 }
 
-/// The failure that a document names by a code in a rule of the contract's; message patterns count as well.
+/// Returns the failure that a document names by a code in a rule of the contract; message patterns count as well.
 pub fn named_failure(rules: &OutcomeRules, document: &Value) -> Option<(Meaning, String)> {
     let code = code(rules, document, document)?;
     match evaluate(rules, document, document) {
@@ -237,8 +238,8 @@ pub fn spelling_free(code: &str) -> String {
     code.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Returns the meaning of a code, where the contract has one. `Client` stands for `Client.Anything` as well, unless a longer family is
-/// named.
+/// Returns the meaning of a code, if the contract has one. `Client` also matches `Client.Anything`, unless a longer
+/// family is named.
 pub fn meaning_of(rules: &OutcomeRules, code: &str) -> Option<Meaning> {
     let code = text::code(code);
     // Codes with families are compared in both of X-Road's spellings.
@@ -266,7 +267,7 @@ pub fn meaning_of(rules: &OutcomeRules, code: &str) -> Option<Meaning> {
 /// Longest code, in bytes: X-Road's have up to five segments.
 const MAX_CODE: usize = 128;
 
-/// Codes are short by nature: a longer one is no code, and might hold anything.
+/// Codes are short by nature: a longer text is not a code, and might hold anything.
 pub fn shorten(code: String) -> String {
     let plain = code.len() <= MAX_CODE && code.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
     if plain { code } else { "(not a code)".to_owned() }
@@ -314,7 +315,7 @@ mod tests {
             (json!({ "code": "0" }), coded.clone()),
             (json!({ "code": " OK " }), coded.clone()),
             (json!({ "code": 0.0 }), coded.clone()),
-            // The first place that has a code counts.
+            // The first location with a code counts.
             (json!({ "code": "0", "status": { "code": "3" } }), failed(Meaning::Rejected, "3")),
             (json!({ "code": "0", "status": { "code": "" } }), coded),
             (json!({ "code": 3, "message": "Hồ sơ đã tồn tại" }), failed(Meaning::Exists, "3")),
@@ -325,7 +326,7 @@ mod tests {
             (json!({ "code": "client.not_found" }), failed(Meaning::NotFound, "client.not_found")),
             (json!({ "code": "Client.Other" }), failed(Meaning::Credentials, "Client.Other")),
             (json!({ "code": "Clients" }), failed(Meaning::Failed, "Clients")),
-            // What is no code by its form is not shown.
+            // A text that does not have the form of a code is not shown.
             (json!({ "code": "Nguyễn Văn A" }), failed(Meaning::Failed, "(not a code)")),
             (json!({ "data": {} }), OutcomeVerdict::NoCode),
             (json!({ "code": null }), OutcomeVerdict::NoCode),
@@ -349,7 +350,7 @@ mod tests {
             (json!({ "code": "0", "data": {} }), false),
             (json!({ "data": { "state": " NONE " } }), true),
             (json!({ "data": { "state": "SOME" } }), false),
-            // Nothing at all says nothing.
+            // An empty document proves nothing.
             (json!({}), false),
             (json!([]), false),
         ] {

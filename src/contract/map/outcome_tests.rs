@@ -1,4 +1,5 @@
-//! Success, failure and absence, rule by rule of `docs/contracts.md`: each with what it takes, and what it must not.
+//! Success, failure and absence, rule by rule of `docs/contracts.md`: each with what it must accept and what it must
+//! not.
 #![allow(clippy::unwrap_used)]
 
 use super::outcome::{OutcomeRules, OutcomeVerdict, evaluate, meaning_of, named_failure};
@@ -42,7 +43,7 @@ fn a_sign_of_absence_is_what_the_contract_says_and_nothing_else() {
         (&empty, json!({ "other": 1 }), false),
         (&empty, json!({}), false),
         (&missing, json!({ "data": { "other": 1 } }), true),
-        // The structure in which it would stand must be there, and say something.
+        // The structure around it must be present and not empty.
         (&missing, json!({ "data": {} }), false),
         (&missing, json!({ "data": { "other": null } }), false),
         (&missing, json!({ "data": null }), false),
@@ -81,7 +82,7 @@ fn words_narrow_their_rule_and_alone_they_decide_before_success() {
     let exists = failure(&["3"], &["đã tồn tại"], Meaning::Exists);
     let alone = failure(&[], &["đã được tiếp nhận"], Meaning::Exists);
     let plain = failure(&["3"], &[], Meaning::Rejected);
-    // However they stand in the contract, rules with words come first.
+    // In whatever order the contract has them, rules with message patterns come first.
     let rules = rules(&coded(&["0"], vec![plain, exists, alone]));
     let is = |code: Value, message: &str| said(&rules, &json!({ "code": code, "message": message }));
     let failed = |meaning, code: &str| OutcomeVerdict::Failure(meaning, code.to_owned());
@@ -101,7 +102,7 @@ fn a_code_that_stands_nowhere_is_the_sources_unless_the_contract_says_otherwise(
     let otherwise = Outcome { otherwise: Meaning::Rejected as i32, ..plain.clone() };
     assert_eq!(said_of(&otherwise, "9"), OutcomeVerdict::Failure(Meaning::Rejected, "9".into()));
     assert_eq!(said_of(&otherwise, "1"), OutcomeVerdict::Failure(Meaning::NotFound, "1".into()));
-    // Beside a status of HTTP's own, only a code that the contract names counts.
+    // With a status of HTTP's own, only a code that the contract names counts.
     let named = |code: &str| named_failure(&rules(&otherwise), &json!({ "code": code }));
     assert_eq!(named("1"), Some((Meaning::NotFound, "1".into())));
     assert_eq!((named("9"), named("0")), (None, None));

@@ -1,4 +1,4 @@
-//! Writing a request in the source's words.
+//! Maps a request to the source's format.
 
 use super::case::{case_named, in_case};
 use super::date::{DateParts, Notation};
@@ -15,12 +15,12 @@ use prost_reflect::{DynamicMessage, Value as Message};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// A request as the source wants it.
+/// A request in the source's format.
 #[derive(Debug, Default)]
 pub struct WireRequest {
     /// The body's document.
     pub body: Map<String, Value>,
-    /// The body, where one request field (named ".") is the whole of it.
+    /// The body, if one request field (named ".") is all of it.
     pub document: Option<Value>,
     /// Query parameters, in order.
     pub query: Vec<(String, String)>,
@@ -30,10 +30,10 @@ pub struct WireRequest {
     pub path: Vec<(String, String)>,
 }
 
-/// Where the parts of a request go by default.
+/// The default locations of a request's parts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layout<'a> {
-    /// Names that the path template takes.
+    /// Names in the path template.
     pub path_names: &'a [&'a str],
     /// Whether the rest goes to the query.
     pub query: bool,
@@ -74,7 +74,7 @@ pub fn write(
     Ok(out)
 }
 
-/// Whether a fill's path leads into a document that stands in a text.
+/// Returns whether a fill's path leads into a document inside a text.
 fn leads_inside(plan: &MessagePlan, name: &super::WirePath) -> bool {
     plan.fields.iter().any(|field| {
         field.embedded.is_some()
@@ -85,7 +85,7 @@ fn leads_inside(plan: &MessagePlan, name: &super::WirePath) -> bool {
     })
 }
 
-/// A fill's value as its format and length allow, or what is written otherwise.
+/// Returns a fill's value if its format and length permit it, or else its replacement.
 fn fitted(fill: &FillPlan, value: Option<Value>) -> Result<Option<Value>, MapError> {
     let otherwise = || fill.otherwise.clone().map(Value::from);
     let Some(value) = value else { return Ok(otherwise()) };
@@ -106,7 +106,7 @@ fn fitted(fill: &FillPlan, value: Option<Value>) -> Result<Option<Value>, MapErr
     }
 }
 
-/// Where a fill's value comes from, as the caller knows it.
+/// Returns the origin of a fill's value, as the caller knows it.
 fn origin(value: &fill::Value) -> &str {
     match value {
         fill::Value::Context(kind) => match options::Context::try_from(*kind) {
@@ -195,15 +195,15 @@ fn generate(kind: Generated) -> Option<String> {
 
 type Written<'p> = Vec<(Cow<'p, super::WirePath>, Location, Value)>;
 
-/// Writes messages, with what the connection entry and the fills have to do with their fields.
+/// Writes messages, with the settings of the connection entry and the fills that affect their fields.
 struct Writer<'a> {
     settings: &'a Settings,
-    /// Fills that stand inside a document in a text, by their whole path.
+    /// Fills inside a document in a text, by their complete path.
     inside: Vec<(&'a [String], Value)>,
 }
 
 impl Writer<'_> {
-    /// The value of a request field, by path, as the source has it; `None` if it is not given.
+    /// Returns the value of a request field, by path, in the source's form; `None` if it is not given.
     fn at(&self, plan: &MessagePlan, message: &DynamicMessage, path: &str) -> Result<Option<Value>, MapError> {
         let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
         let Some(field) = plan.field(head).filter(|field| message.has_field(&field.field)) else { return Ok(None) };
@@ -260,7 +260,7 @@ impl Writer<'_> {
                 };
                 out.push((Cow::Borrowed(name), field.location, value));
             }
-            // The structure's fields stand beside those of the message around it.
+            // The structure's fields are beside those of the message around it.
             (FieldKind::Message(plan), Message::Message(inner)) if name.parts.is_empty() => {
                 return self.fields(plan, inner, &here(), out);
             }
@@ -268,7 +268,7 @@ impl Writer<'_> {
                 for (key, item) in entries {
                     if let (Some(key), Some(text)) = (key.as_str(), item.as_str()) {
                         let name = super::WirePath { absolute: false, parts: vec![key.to_owned()] };
-                        // A property without a value is null at the source, as it is in what the source answers.
+                        // A property without a value is null at the source, as in the source's responses.
                         let value = if text.is_empty() { Value::Null } else { Value::from(text) };
                         out.push((Cow::Owned(name), field.location, value));
                     }
@@ -279,7 +279,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A message, or the document that stands for it in a text.
+    /// Writes a message, or the text with the document that stands for it.
     fn message(
         &self,
         field: &FieldPlan,
@@ -369,7 +369,7 @@ impl Writer<'_> {
     }
 }
 
-/// A list's item in the structure of its own that the source wants.
+/// Wraps a list's item in the structure that the source requires.
 fn in_item(field: &FieldPlan, value: Value) -> Value {
     match &field.item {
         Some(name) => Value::Object(Map::from_iter([(name.clone(), value)])),
@@ -403,7 +403,7 @@ fn write_date<'p>(
     Ok(())
 }
 
-/// Reads a `PartialDate` or a `Timestamp`; `None` if it is no date of the calendar.
+/// Reads a `PartialDate` or a `Timestamp`; `None` if it is not a date of the calendar.
 pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> {
     let number = |index: u32| date.get_field_by_number(index);
     if matches!(kind, FieldKind::Time(_)) {
@@ -417,7 +417,7 @@ pub fn date_parts(kind: &FieldKind, date: &DynamicMessage) -> Option<DateParts> 
         day: part(3)?.try_into().ok()?,
         ..DateParts::default()
     };
-    // A day without its month tells nothing.
+    // A day without its month has no meaning.
     let whole = parts.month != 0 || parts.day == 0;
     (whole && parts.is_valid(parts.precision())).then_some(parts)
 }

@@ -19,16 +19,16 @@ use serde_json::Value;
 pub struct Read {
     /// The message, encoded.
     pub message: Vec<u8>,
-    /// How much of the contract was there.
+    /// How much of the contract was found.
     pub found: FoundContent,
 }
 
 /// How much of a contract's message was found in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FoundContent {
-    /// No name of the contract's.
+    /// No name of the contract.
     EmptyDocument,
-    /// Names of the contract's, all without a value.
+    /// Names of the contract, all without a value.
     Names,
     /// The name of a list, which is empty.
     EmptyList,
@@ -39,12 +39,12 @@ pub enum FoundContent {
 /// Maps the document at `place` (below `root`) to an encoded message.
 ///
 /// # Errors
-/// [`MapError::Response`] with the path at the source of the first value that is not as the contract says.
+/// [`MapError::Response`] with the path at the source of the first value that does not match the contract.
 pub fn read(plan: &MessagePlan, place: &Value, root: &Value) -> Result<Vec<u8>, MapError> {
     Ok(read_with_notes(plan, place, root, &mut Notes::default())?.message)
 }
 
-/// Maps as [`read`] does, and also returns what was found and noticed on the way.
+/// Maps as [`read`] does, and also returns what was found and noted.
 ///
 /// # Errors
 /// As for [`read`].
@@ -63,7 +63,7 @@ pub fn leftovers<'v>(
     others.map(|(_, value)| value).filter(|value| !is_absent(value))
 }
 
-/// One-or-many, where one is wanted.
+/// Returns the single value of a one-or-many.
 fn single(value: &Value) -> Option<&Value> {
     let one = only(value);
     (!is_list(one)).then_some(one)
@@ -125,7 +125,8 @@ impl<'v> ResponseReader<'v, '_> {
         Ok(Read { message, found })
     }
 
-    /// A value that cannot be read costs its field only; its text goes to the field beside, where there is one.
+    /// Handles a value that cannot be read: only its field is omitted; its text goes to the field beside it, if there
+    /// is one.
     fn unread(&mut self, field: &FieldPlan, place: &Value, trail: &PathStack<'_>, message: &mut Vec<u8>) {
         let text = self.present(field, place).and_then(|(_, value)| scalar_text(value));
         match (&field.unparsed_into, text) {
@@ -139,10 +140,10 @@ impl<'v> ResponseReader<'v, '_> {
         }
     }
 
-    /// The first place of a field's own that has something.
+    /// Returns the first of a field's locations with content.
     fn present<'f>(&self, field: &'f FieldPlan, place: &'v Value) -> Option<(&'f WirePath, &'v Value)> {
         let here = |name: &&'f WirePath| {
-            // A text named "." is the place itself where that is a text, and not a structure.
+            // A text named "." is the location itself if that is a text, and not a structure.
             !name.parts.is_empty() || field.list || matches!(field.kind, FieldKind::Message(_)) || !place.is_object()
         };
         field.names.iter().filter(here).find_map(|name| Some((name, lookup(place, self.root, name)?)))
@@ -164,12 +165,12 @@ impl<'v> ResponseReader<'v, '_> {
             return Ok((value, FoundContent::EmptyDocument));
         }
         let Some((name, value)) = self.present(field, place) else {
-            // Null is not looked up: its name is there all the same.
+            // Null is not looked up: its name is present all the same.
             let named = field.names.iter().any(|name| is_named(place, name));
             let empty = if field.list { FoundContent::EmptyList } else { FoundContent::Names };
             return Ok((None, if named { empty } else { FoundContent::EmptyDocument }));
         };
-        // The place itself is no name of the contract's.
+        // The location itself is not a name of the contract.
         let named = if name.parts.is_empty() { FoundContent::EmptyDocument } else { FoundContent::Names };
         if is_absent(value) {
             return Ok((None, if field.list { FoundContent::EmptyList } else { named }));
@@ -185,7 +186,7 @@ impl<'v> ResponseReader<'v, '_> {
                     all.extend(scalar(field, part, name, trail, self.notes)?);
                 }
             }
-            // An object when one, a list when several.
+            // An object if there is one, a list if there are several.
             (_, value) => {
                 for value in items(value) {
                     all.extend(self.one(field, value, name, trail)?);
@@ -204,7 +205,7 @@ impl<'v> ResponseReader<'v, '_> {
     ) -> Result<Option<Message>, MapError> {
         let fail = |reason| wrong(&path_text(name), reason);
         let value = match &field.item {
-            // The structure in which each item stands.
+            // The structure around each item.
             Some(item) if !is_absent(value) => {
                 value.get(item).ok_or_else(|| fail("an item has no value of its own"))?
             }
@@ -237,7 +238,7 @@ impl<'v> ResponseReader<'v, '_> {
                 if let Some(shape) = &field.document {
                     shape.observe(&document, &field_path, self.notes);
                 }
-                // Absolute places are still those of the outer document.
+                // Absolute paths still refer to the outer document.
                 ResponseReader { root: self.root, notes: &mut *self.notes }.message(plan, &document, Some(trail))?
             }
             None => {
@@ -250,12 +251,12 @@ impl<'v> ResponseReader<'v, '_> {
             }
         };
         match read.found {
-            // Flat properties that are grouped in a message of their own: none of them is there.
+            // Flat properties that a separate message groups: none of them is present.
             FoundContent::EmptyDocument | FoundContent::Names if name.parts.is_empty() && !field.list => Ok(None),
             FoundContent::EmptyDocument if !plan.fields.is_empty() => Err(fail(NO_FIELD_FOUND)),
             FoundContent::Names => match leftovers(plan, value, |_| false).next() {
                 None => Ok(Some(Message::Bytes(read.message.into()))),
-                // Nobody is named there, whatever the source has added beside.
+                // The structure names nobody, whatever the source has added.
                 Some(added) if !field.list && scalar_text(added).is_some() => Ok(None),
                 Some(_) => Err(fail(NO_FIELD_FOUND)),
             },
@@ -319,14 +320,14 @@ impl<'v> ResponseReader<'v, '_> {
     }
 }
 
-/// Why a document is not trusted.
+/// The reason that a document is not trusted.
 pub const NO_FIELD_FOUND: &str = "nothing of the contract is found there";
 
 fn field_path(field: &FieldPlan) -> String {
     field.names.first().map_or_else(|| field.name.clone(), path_text)
 }
 
-/// Whether the first name of a way is in the structure at a place.
+/// Returns whether the first name of a path is in the structure at a location.
 fn is_named(place: &Value, name: &WirePath) -> bool {
     !name.absolute && name.parts.first().is_some_and(|first| only(place).get(first).is_some())
 }
@@ -356,7 +357,7 @@ fn scalar(
             None => Message::String(text.to_owned()),
         },
         FieldKind::Bytes => {
-            // In lines, as MIME writes it (RFC 2045, section 6.8).
+            // In lines, as in MIME (RFC 2045, section 6.8).
             let plain: Vec<u8> = without_data_scheme(text).bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
             Message::Bytes(BASE64.decode(plain).map_err(|_| fail("base64 was expected"))?.into())
         }
@@ -399,13 +400,13 @@ fn without_data_scheme(text: &str) -> &str {
 
 const WHOLE: &str = "a whole number was expected";
 
-/// A whole number of a field's own size.
+/// Parses an integer in the range of the field's type.
 fn integer<T: std::str::FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
     let number = || text::integer(text).filter(|_| !is_grouped(text));
     text.parse().ok().or_else(|| T::try_from(number()?).ok())
 }
 
-/// `1.000`: a thousand as Vietnamese is written, and one as a decimal. Nobody can tell which.
+/// `1.000`: a thousand in Vietnamese notation, and one as a decimal. The text alone does not decide which.
 fn is_grouped(text: &str) -> bool {
     let digits = text.trim_start_matches(['-', '+']).strip_suffix(".000");
     digits.is_some_and(|digits| (1..=3).contains(&digits.len()) && !digits.starts_with('0'))

@@ -1,20 +1,20 @@
-//! Where in a source's response the contract's message begins: behind the wrappers that the contract names.
+//! The beginning of the contract's message in a source's response: behind the wrappers that the contract names.
 
 use super::values::{is_absent, only};
 use serde_json::Value;
 
-/// Where a response's message begins.
+/// The beginning of a response's message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start<'v> {
     /// Here.
     At(&'v Value),
     /// The path to it ends in an empty value whose name is present.
     Empty,
-    /// The way to it is not in the document: the source answered something else.
+    /// The path to it is not in the document: the source returned something else.
     Missing,
 }
 
-/// Goes through the wrappers to the place at which the response's message begins: by the first way that is in the document.
+/// Follows the wrappers to the beginning of the response's message: by the first path that exists in the document.
 pub fn start<'v>(document: &'v Value, response_root: &[Vec<String>]) -> Start<'v> {
     let all = response_root.iter().map(|way| start_by(document, way));
     all.fold(Start::Missing, |best, one| match (best, one) {
@@ -29,13 +29,13 @@ fn start_by<'v>(document: &'v Value, way: &[String]) -> Start<'v> {
     for (depth, part) in way.iter().enumerate() {
         match only(here).get(part) {
             Some(next) => here = next,
-            // What is on the way must be there by its name.
+            // Everything on the path must be present by name.
             None if depth > 0 && is_absent(here) => return Start::Empty,
             None => return Start::Missing,
         }
     }
     match here {
-        // The document itself: an empty list is one, an empty structure or text is nothing.
+        // The document itself: an empty list is a list, an empty structure or text is nothing.
         Value::Array(items) if items.is_empty() => Start::Empty,
         here if way.is_empty() => Start::At(here),
         here if is_absent(here) => Start::Empty,

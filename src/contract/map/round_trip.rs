@@ -60,7 +60,7 @@ fn operation() -> Arc<Operation> {
     SET.operation("/echo.v1.Echo/Say").unwrap().clone()
 }
 
-/// Texts in the form that leaves the mapping: NFC, without blanks around them, of characters that XML allows.
+/// Texts in the form of the mapping's output: NFC, without blanks around them, of characters that XML allows.
 fn text() -> impl Strategy<Value = String> {
     let any = "[a-zA-Z0-9 ,.;:<>&\"'\\-/ÀÁĂÂĐÊÔƠƯàáăâđêôơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ\u{300}\u{323}\u{20000}]{0,20}";
     any.prop_map(|text| text.trim().nfc().collect::<String>().trim().to_owned())
@@ -154,7 +154,7 @@ impl Parts {
     }
 }
 
-/// As protobuf's JSON, in which what is not set and what has its default are the same.
+/// As protobuf's JSON, in which an unset field and its default are the same.
 fn read(operation: &Operation, document: &Value) -> Value {
     let bytes = response::read(&operation.response, document, document).unwrap();
     let message = DynamicMessage::decode(operation.response.message.clone(), bytes.as_slice()).unwrap();

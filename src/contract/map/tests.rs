@@ -1,4 +1,4 @@
-//! What answers come to, by kind: each row is a document and what must be made of it.
+//! Results of responses, by kind: each row is a document and its required result.
 #![allow(clippy::unwrap_used)]
 
 use super::response::{self, FoundContent};
@@ -65,7 +65,7 @@ fn operation() -> Arc<Operation> {
     SET.operation("/odd.v1.Odd/Get").unwrap().clone()
 }
 
-/// The message as JSON, or why there is none; and what was noticed.
+/// Returns the message as JSON, or the error; and the notes.
 fn read(text: &str) -> (Result<Value, String>, Notes) {
     let operation = operation();
     let document = json::parse(text.as_bytes()).unwrap();
@@ -95,7 +95,7 @@ fn u11_unknown_codes_cost_nothing_but_their_field_unless_it_decides() {
         is(&format!("{{\"kind\": {number}}}"), json!({ "kind": "FIRST" }));
     }
     is("{\"kind\": \"mo\u{302}\u{323}t\"}", json!({ "kind": "FIRST" }));
-    // A value of its own says that nothing is known.
+    // A separate value means that nothing is known.
     assert_eq!(read(r#"{"kind": 0, "count": 1}"#), (Ok(json!({ "count": 1 })), Notes::default()));
     let (message, notes) = read(r#"{"kind": "77", "count": 1}"#);
     assert_eq!(message, Ok(json!({ "count": 1 })));
@@ -213,7 +213,7 @@ fn u1_what_is_found_of_a_contract_is_told_from_nothing() {
     assert_eq!(found(r#"{"rows": []}"#), FoundContent::EmptyList);
     assert_eq!(found(r#"{"rows": null}"#), FoundContent::EmptyList);
     assert_eq!(found(r#"{"count": 0}"#), FoundContent::Value, "a default value is one");
-    // A structure of which nothing is known is none of the contract's.
+    // A structure without any known name does not match the contract.
     is_refused(r#"{"name": {"first": "A"}, "count": 1}"#, "name");
     is(r#"{"name": {"first": ""}, "count": 1}"#, json!({ "count": 1 }));
 }

@@ -1,9 +1,9 @@
-//! What a value of a source's document is: nothing, a list, or one thing, in JSON's form, XML's or PHP's.
+//! The kind of a value in a source's document: nothing, a list, or a single value, in JSON's form, XML's or PHP's.
 
 use super::scalar_text;
 use serde_json::{Map, Value};
 
-/// The one item of a list that has one; anything else as it is.
+/// Returns the item of a list with one item; any other value unchanged.
 pub fn only(value: &Value) -> &Value {
     match value {
         Value::Array(items) if items.len() == 1 => &items[0],
@@ -40,7 +40,7 @@ pub fn items(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// Whether a value is a list as it stands, in JSON's form or in PHP's.
+/// Returns whether a value is a list, in JSON's form or in PHP's.
 pub fn is_list(value: &Value) -> bool {
     match value {
         Value::Array(_) => true,
@@ -49,15 +49,15 @@ pub fn is_list(value: &Value) -> bool {
     }
 }
 
-/// Whether a structure is a list as PHP writes it: its names are 0, 1, 2, …
+/// Returns whether a structure is a list in PHP's form: its names are 0, 1, 2, …
 pub fn is_numbered(object: &Map<String, Value>) -> bool {
-    // Nearly every structure is told by its first name.
+    // The first name identifies nearly every structure.
     object.keys().next().is_some_and(|first| first == "0")
         && object.keys().enumerate().all(|(at, name)| *name == at.to_string())
 }
 
-/// The same with gaps, as PHP writes a list of which it has left items out (`array_filter`); only where the contract has a list, since a
-/// structure may have numbers for names.
+/// The same with gaps, as PHP writes a list with omitted items (`array_filter`); only if the contract has a list, since
+/// a structure may have numbers as names.
 fn is_numbered_with_gaps(object: &Map<String, Value>) -> bool {
     let number = |name: &String| name.parse::<u32>().is_ok_and(|number| number.to_string() == *name);
     !object.is_empty() && object.keys().all(number)

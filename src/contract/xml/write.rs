@@ -31,8 +31,8 @@ pub fn write_content(out: &mut String, prefix: &str, value: &Value) {
     }
 }
 
-/// Writes one element, or one for each item of a list. A name that is no XML name is left out: names come from
-/// contracts, or from a map's keys, which are the caller's.
+/// Writes one element, or one for each item of a list. An invalid XML name is omitted: names come from contracts, or
+/// from a map's keys, which the caller provides.
 pub fn write_element(out: &mut String, prefix: &str, name: &str, value: &Value) {
     if !is_name(name) {
         return;
@@ -62,7 +62,7 @@ fn is_name(name: &str) -> bool {
         && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-/// Escapes text; characters that XML 1.0 cannot hold are left out.
+/// Escapes text; characters that XML 1.0 cannot hold are omitted.
 pub fn escape_into(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
