@@ -1,7 +1,7 @@
-//! Odd usage: simple rules, each explained in words and with the entries behind it. A finding is a question to ask, not an
-//! answer: an auditor looks at the entries.
+//! Unusual use: simple rules, each finding explained and with its entries. A finding is a question, not an answer: an
+//! auditor reviews the entries.
 //!
-//! Times are those of Ho Chi Minh City. What is usual for a client is what it did in the 28 days before.
+//! Times are those of Ho Chi Minh City. A client's usual behaviour is that of the 28 days before.
 
 use super::AuditError;
 pub use super::clusters::SHOWN;
@@ -13,40 +13,40 @@ use super::statistics::{HOUR_US, statistics};
 use crate::exchange_log::reader::LogReader;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Hours that a client's habits are taken from.
+/// Hours from which a client's usual behaviour is taken.
 const BEFORE_H: i64 = 28 * 24;
-/// Hours of history below which nothing is usual yet.
+/// Minimum hours of history: with fewer, nothing is usual yet.
 const KNOWN_H: usize = 40;
-/// Exchanges in an hour below which it is not looked at.
+/// Minimum number of exchanges in an hour for the rules.
 const FEW: u64 = 20;
-/// How many times its usual hour (the busiest but a twentieth) is an unusual rate.
+/// Factor over the usual hour (the busiest but a twentieth) that makes a rate unusual.
 const TIMES: u64 = 5;
-/// Clients that ask about one person within a day.
+/// Number of clients that request data of one person within a day.
 const CLIENTS: usize = 4;
-/// People asked about under one dossier.
+/// Number of persons under one dossier.
 const PEOPLE: usize = 10;
-/// People whom one official asks about in a day.
+/// Number of persons for whom one official requests data in a day.
 const BY_OFFICIAL: usize = 200;
-/// Longest period that is searched, in microseconds: rules about people look within a month.
+/// Longest period that is searched, in microseconds: rules about people work within a month.
 pub const LONGEST_US: i64 = 31 * 86_400_000_000;
 
 /// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// A client asks at an hour of the day at which it never did.
+    /// A client makes requests at an hour of the day without any earlier request.
     UnusualHour,
-    /// A client asks far more often than in its busy hours.
+    /// A client makes far more requests than in its busy hours.
     UnusualRate,
-    /// Many clients ask about the same person within a day.
+    /// Many clients request data of the same person within a day.
     OnePersonManyClients,
-    /// Many people are asked about under one dossier.
+    /// Data of many persons is requested under one dossier.
     ManyPeopleOneDossier,
-    /// One official asks about many people in a day.
+    /// One official requests data of many persons in a day.
     ManyPeopleOneOfficial,
 }
 
 impl Rule {
-    /// As it is told.
+    /// Returns its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Rule::UnusualHour => "UNUSUAL_HOUR",
@@ -58,18 +58,18 @@ impl Rule {
     }
 }
 
-/// What a rule found.
+/// A finding of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The rule.
     pub rule: Rule,
-    /// What was seen, and what is usual.
+    /// The observed and the usual value.
     pub explanation: String,
-    /// Whose usage it is; empty where it is that of several.
+    /// The client; empty if there are several.
     pub client: String,
-    /// Entries behind it, newest first, at most [`SHOWN`].
+    /// Its entries, newest first, at most [`SHOWN`].
     pub entries: Vec<u64>,
-    /// How many there are in all.
+    /// The total number of its entries.
     pub count: u64,
 }
 
@@ -108,12 +108,12 @@ pub fn findings(reader: &LogReader, index: &SearchIndex, from_us: i64, to_us: i6
     Ok(found)
 }
 
-/// The hour of the day in Ho Chi Minh City, and the day.
+/// Returns the hour of the day in Ho Chi Minh City, and the day.
 fn local(hour: i64) -> (i64, i64) {
     ((hour + 7).rem_euclid(24), (hour + 7).div_euclid(24))
 }
 
-/// A client's hours from `from` on that are unlike those before.
+/// Returns a client's hours from `from` on that differ from those before.
 fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> {
     let mut found = Vec::new();
     for (hour, count) in hours.range(from..).filter(|(_, count)| **count >= FEW) {
@@ -142,7 +142,7 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
     found
 }
 
-/// Many who ask about one, and one who asks about many.
+/// Many clients for one person, and many persons for one official or dossier.
 fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
     for crowd in crowds.clients_of_one_person(CLIENTS)? {

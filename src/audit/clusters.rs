@@ -1,5 +1,6 @@
-//! Many who ask about one, and one who asks about many: counted in a temporary database of SQLite that is filled from the log's
-//! entries, hashed up to the checkpoint, and gone with its connection. The search index says only where entries of a period are.
+//! Many clients that request data of one person, and one dossier or official with many persons: counted in a temporary
+//! SQLite database that is filled from the log's entries, hashed up to the checkpoint, and deleted with its connection.
+//! The search index only provides the positions of a period's entries.
 
 use super::AuditError;
 use super::index::SearchIndex;
@@ -11,7 +12,7 @@ use crate::time_zone;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
-/// Entries that are shown of each, at most.
+/// Maximum number of entries that are shown of each.
 pub const SHOWN: usize = 100;
 
 /// A day in Ho Chi Minh City.
@@ -19,19 +20,19 @@ fn day(time_us: i64) -> i64 {
     time_zone::day(time_us.div_euclid(1_000_000))
 }
 
-/// Several behind one.
+/// A cluster of entries.
 pub struct Cluster {
-    /// A dossier or a client.
+    /// Its dossier or client.
     pub name: String,
-    /// How many different ones.
+    /// Number of different others.
     pub others: u64,
     /// Their entries, newest first.
     pub entries: Vec<u64>,
-    /// How many entries.
+    /// Number of entries.
     pub count: u64,
 }
 
-/// Who asked about whom in a period.
+/// The requests of a period by person.
 pub struct Clusters(Connection);
 
 impl Clusters {
@@ -40,7 +41,7 @@ impl Clusters {
     /// # Errors
     /// The log cannot be read, or the temporary database not be written.
     pub fn read(reader: &LogReader, index: Option<&SearchIndex>, period: &Query) -> Result<Self, AuditError> {
-        // A name of nothing is a database on disk that only this connection knows.
+        // An empty name is a database on disk that only this connection knows.
         let connection = Connection::open("")?;
         connection.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; BEGIN;
@@ -62,7 +63,7 @@ impl Clusters {
         Ok(Clusters(connection))
     }
 
-    /// People about whom at least so many clients asked on one day.
+    /// Returns persons whose data at least this many clients requested on one day.
     ///
     /// # Errors
     /// The temporary database fails.
@@ -71,7 +72,7 @@ impl Clusters {
         self.of("''", "COUNT(DISTINCT client)", "kind = ?2", "person, day", (of, "person", "day"), least)
     }
 
-    /// Dossiers under which at least so many people were asked about.
+    /// Returns dossiers under which data of at least this many persons was requested.
     ///
     /// # Errors
     /// The temporary database fails.
@@ -87,7 +88,7 @@ impl Clusters {
         )
     }
 
-    /// Officials who asked about at least so many people on one day.
+    /// Returns officials who requested data of at least this many persons on one day.
     ///
     /// # Errors
     /// The temporary database fails.

@@ -1,9 +1,9 @@
-//! What lies in a data folder beside the log: `audit verify` compares each file with what the log says of it, with the key that
-//! made it, or with the file that it goes with. The log itself is [`crate::exchange_log::verify`]'s, the registry
-//! [`super::replay`]'s, the index [`super::index`]'s.
+//! The files of a data folder beside the log: `audit verify` compares each with what the log records of it, with the
+//! key that authenticates it, or with the file that it belongs to. [`crate::exchange_log::verify`] checks the log
+//! itself, [`super::replay`] the registry, [`super::index`] the index.
 //!
-//! What a gateway makes anew by itself (`keys/index.key`, `state/admin_events.json`, `state/intents-ended`, `state/index-verified.json`,
-//! the index) may be gone; what is there must be its own.
+//! Files that a gateway rebuilds by itself (`keys/index.key`, `state/acts.json`, `state/intents-ended`,
+//! `state/index-verified.json`, the index) may be missing; an existing one must be the gateway's own.
 
 use super::logged_files::FileDifference;
 use super::{AuditError, index, logged_state, periods, scan};
@@ -19,25 +19,25 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What a data folder is compared with, beside its log.
+/// The expected state of a data folder, beside its log.
 #[derive(Debug, Default)]
 pub struct Expected<'e> {
-    /// Which witnesses the configuration names, as text; `None`: the configuration is not at hand.
+    /// The witnesses in the configuration, as text; `None`: the configuration is not available.
     pub policy: Option<Option<&'e str>>,
     /// Whether signing keys of tokens are in a hardware module and not in files.
     pub hsm: bool,
-    /// Whether the gateway has run with revocation lists, so that it kept which.
+    /// Whether the gateway has run with revocation lists, so that it recorded them.
     pub revocation: bool,
 }
 
-/// A file that is not what it should be.
+/// A file that differs from its expected state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderFault {
     /// The file, by its path in the data folder.
     pub file: PathBuf,
-    /// What is wrong, and what to do.
+    /// The fault, and how to fix it.
     pub what: String,
-    /// Whether it may be so on purpose: a period's key that was destroyed.
+    /// Whether it may be intentional: a period's key that was destroyed.
     pub is_warning: bool,
 }
 
@@ -47,7 +47,7 @@ impl std::fmt::Display for FolderFault {
     }
 }
 
-/// How long people of a period without a key are looked for; where it is not known by then, they count as named.
+/// Longest search for people of a period without a key; if it is not finished by then, they count as named.
 const LOOKED_FOR: Duration = Duration::from_secs(60);
 const REVOCATION: &str = "state/revocation.json";
 
@@ -55,8 +55,8 @@ fn fault(file: impl Into<PathBuf>, what: impl Into<String>) -> FolderFault {
     FolderFault { file: file.into(), what: what.into(), is_warning: false }
 }
 
-/// Checks a data folder whose log is verified: `verifier` is its key, `admin_events` are those that its entries tell of. Looks twice where
-/// something is wrong: a gateway that runs may be about to write it.
+/// Checks a data folder with a verified log: `verifier` is its key, `admin_events` are those in its entries. Checks
+/// twice if there is a fault: a running gateway may be about to write the file.
 ///
 /// # Errors
 /// The log or the registry cannot be read.
@@ -126,7 +126,7 @@ impl FolderCheck<'_> {
         Ok(faults)
     }
 
-    /// Which witnesses count is what the configuration says, not what lies beside the log.
+    /// The configuration decides which witnesses count, not the file beside the log.
     fn policy(&self) -> Option<FolderFault> {
         let configured = self.expected.policy?;
         let there = match std::fs::read_to_string(LogPaths::new(self.data).tiles.join(reader::POLICY_FILE)) {
@@ -139,11 +139,11 @@ impl FolderCheck<'_> {
         (there.as_deref() != configured).then(|| fault("log/policy", what))
     }
 
-    /// The keys of the log and of events, and what is vouched for by the latter; gives that key.
+    /// Checks the keys of the log and of events, and what the latter authenticates; returns that key.
     fn keys(&self, faults: &mut Vec<FolderFault>) -> Option<AdminEventKey> {
         const LOG_KEY: &str = "keys/log.key";
         let read = self.vault.read(&self.data.join(LOG_KEY));
-        // The key's own length: nothing stands behind it.
+        // The key has exactly its own length: nothing follows it.
         let is_whole = |bytes: &[u8]| bytes.get(1).is_some_and(|length| bytes.len() == 2 + usize::from(*length));
         let signer = |bytes: &[u8]| LogSigner::from_pkcs8(self.verifier.origin(), bytes).filter(|_| is_whole(bytes));
         match read.map(|bytes| signer(&bytes)) {
@@ -185,7 +185,7 @@ impl FolderCheck<'_> {
         }
     }
 
-    /// What was in force of revocation lists, what was used of quotas, and what is known of drift: no entry of the log tells of them.
+    /// Checks the records of revocation lists, quotas and drift: no entry of the log covers their content.
     fn vouched(&self, key: &AdminEventKey, faults: &mut Vec<FolderFault>) {
         let known = [
             (
@@ -219,7 +219,8 @@ impl FolderCheck<'_> {
         }
     }
 
-    /// A key of pseudonyms that is not the one that was made is a fault; one that is gone may have been destroyed on purpose.
+    /// A key of pseudonyms that is not the one that was made is a fault; a missing one may have been destroyed on
+    /// purpose.
     fn pseudonyms(&self) -> Vec<FolderFault> {
         let folder = pseudonym::folder(self.data);
         if !folder.exists() {
@@ -233,7 +234,8 @@ impl FolderCheck<'_> {
         found.into_iter().map(of).collect()
     }
 
-    /// Whom the log names by keys that are not there, nor a mark that there was one: nobody destroyed these as it is done.
+    /// Finds periods in which the log names people by keys that are missing together with their marks: a proper
+    /// destruction leaves the mark.
     fn unfound(&self, faults: &mut Vec<FolderFault>) -> Result<(), AuditError> {
         let folder = pseudonym::folder(self.data);
         let known = names_in(&folder).iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned())).collect();
@@ -249,7 +251,7 @@ impl FolderCheck<'_> {
         Ok(())
     }
 
-    /// Each signing key of tokens goes with the public key that the registry has of it.
+    /// Checks that each signing key of tokens belongs to its public key in the registry.
     fn signing_keys(&self, faults: &mut Vec<FolderFault>) {
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let mut take = |record| {
@@ -292,7 +294,8 @@ impl FolderCheck<'_> {
         }
     }
 
-    /// Files that a gateway does not write; those among the log's and the journal's are told of where these are verified.
+    /// Finds files that a gateway does not write; verification of the log and the journal reports those among their
+    /// files.
     fn names(&self, faults: &mut Vec<FolderFault>) {
         const KNOWN: [(&str, &[&str]); 3] = [
             ("keys", &["log.key", "acts.key", "index.key", ".making", "pseudonyms", "signing"]),
@@ -329,12 +332,13 @@ impl FolderCheck<'_> {
     }
 }
 
-/// What a crash leaves of a file that was to take another's place, and what such a file was before.
+/// Returns whether this is the name of an unfinished file that a crash left, or of the previous version of a replaced
+/// file.
 fn is_unfinished(name: &str) -> bool {
     Path::new(name).extension().and_then(|end| end.to_str()).is_some_and(|end| end.starts_with("new"))
 }
 
-/// Whether a file below `state` is one in which a fetched revocation list is kept.
+/// Returns whether a file below `state` is a cached revocation list.
 fn is_fetched(name: &str) -> bool {
     name.starts_with("fetched") && name.ends_with(".crl")
 }

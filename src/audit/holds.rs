@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Holds in force, at most: each entry that may be pruned is compared with all of them.
+/// Maximum number of holds in force: each entry that may be pruned is compared with all of them.
 pub const MAX_HOLDS: usize = 1_000;
 
 /// Entries that must be kept, whatever their age, until the hold is released.
@@ -19,28 +19,29 @@ pub const MAX_HOLDS: usize = 1_000;
 pub struct Hold {
     /// Its number.
     pub id: u64,
-    /// Why: the number of a document or case.
+    /// The reason: the number of a document or case.
     pub case: String,
-    /// Who placed it, and when (Unix seconds).
+    /// The person who placed it.
     pub by: String,
     /// When it was placed.
     pub since: i64,
-    /// What is held.
+    /// The entries that it holds.
     pub(super) query: Query,
 }
 
-/// The number and the digest that the object of a hold's act names; the digest is empty in acts of earlier versions.
+/// Returns the number and the digest in the object of a hold's event; the digest is empty in events of earlier
+/// versions.
 pub(super) fn hold_of(object: &str) -> Option<(u64, &str)> {
     let id = object.strip_prefix("hold:")?.split(' ').next()?.parse().ok()?;
     Some((id, word(object, "sha256:")))
 }
 
-/// What stands behind a name among the words of an object.
+/// Returns the value of a name among the words of an object.
 pub(super) fn word<'o>(object: &'o str, name: &str) -> &'o str {
     object.split(' ').find_map(|word| word.strip_prefix(name)).unwrap_or_default()
 }
 
-/// A record without what is not said in it: fields that later versions add change no digest.
+/// Removes null fields from a record, so that fields that later versions add do not change the digest.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -52,18 +53,18 @@ fn without_nulls(value: Value) -> Value {
 }
 
 impl Hold {
-    /// The SHA-256 of all that it says, in hexadecimal.
+    /// Returns the SHA-256 of its content, in hexadecimal.
     pub fn digest(&self) -> String {
         let text = canonical_json(&without_nulls(serde_json::to_value(self).unwrap_or_default()));
         sha256(text.as_bytes())
     }
 
-    /// The object of the event that places it: whoever changes the file afterwards differs from it.
+    /// Returns the object of the event that places it: a later change of the file differs from it.
     pub fn object(&self) -> String {
         format!("hold:{} reason:{} sha256:{}", self.id, self.case, self.digest())
     }
 
-    /// The object of the event that releases it.
+    /// Returns the object of the event that releases it.
     pub fn released_object(&self) -> String {
         format!("hold:{} sha256:{}", self.id, self.digest())
     }
@@ -72,7 +73,7 @@ impl Hold {
 /// The holds of a data folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Holds {
-    /// The number of the one that was placed last.
+    /// The number of the last one that was placed.
     pub(super) last: u64,
     /// Those in force.
     pub holds: Vec<Hold>,
@@ -83,7 +84,7 @@ fn holds_path(data: &Path) -> PathBuf {
 }
 
 impl Holds {
-    /// Reads them. A file that cannot be read stops every pruning.
+    /// Reads them. A file that cannot be read stops all pruning.
     ///
     /// # Errors
     /// The file cannot be read, or is not one that [`Holds::change`] wrote.
@@ -116,7 +117,7 @@ impl Holds {
         Ok(changed)
     }
 
-    /// Places a hold on whatever fits a query; gives it, or `None` if there are as many as there may be.
+    /// Places a hold on the entries that match a query and returns it; `None` if the maximum number is reached.
     pub fn add(&mut self, query: &Query, case: &str, by: &str) -> Option<&Hold> {
         if self.holds.len() >= MAX_HOLDS {
             return None;
@@ -132,14 +133,15 @@ impl Holds {
         self.holds.last()
     }
 
-    /// Whether an entry tells of a hold that stands, or of the last one: without it, the file could not be compared with the log.
+    /// Returns whether an entry records a hold in force, or the last one: without that entry, the file could not be
+    /// compared with the log.
     pub(super) fn are_told_by(&self, entry: &Entry) -> bool {
         let id = || hold_of(&entry.object).map(|(id, _)| id);
         [HOLD_EVENT, RELEASE_EVENT].contains(&entry.event.as_str())
             && id().is_some_and(|id| id >= self.last || self.holds.iter().any(|hold| hold.id == id))
     }
 
-    /// Releases a hold; false if there is none of this number.
+    /// Releases a hold; returns false if there is none of this number.
     pub fn release(&mut self, id: u64) -> bool {
         let before = self.holds.len();
         self.holds.retain(|hold| hold.id != id);

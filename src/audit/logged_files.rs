@@ -1,6 +1,6 @@
-//! Files of the gateway's own of which the log tells what they hold (`log.file`): which revocation lists were in force, the lists that
-//! were fetched, and the marks of pseudonym keys. The last entry about a file counts: an older file that is put back is the gateway's
-//! own, too, and only the log knows that there was a newer one.
+//! The gateway's own files with content that the log records (`log.file`): which revocation lists were in force, the
+//! fetched lists, and the marks of pseudonym keys. The last entry about a file counts: an older file that is put back
+//! is the gateway's own, too, and only the log shows that there was a newer one.
 
 use super::holds::word;
 use crate::exchange_log::file_events::FILE_EVENT;
@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// What one entry says of a file.
+/// The statement of one entry about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Statement {
     /// The entry's index; `u64::MAX`: it is on its way into the log.
@@ -20,38 +20,38 @@ struct Statement {
     digest: String,
 }
 
-/// Where a file's content stands among what the log tells of it.
+/// The version of a file's content by the log's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileVersion {
-    /// It is what the last entry tells of.
+    /// The content of the last entry.
     Newest,
-    /// It is what an earlier entry tells of.
+    /// The content of an earlier entry.
     Older,
-    /// No entry tells of it.
+    /// No entry has it.
     Unknown,
 }
 
-/// A file that is not what the log says.
+/// A file that differs from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileDifference {
     /// Its path in the data folder.
     pub file: String,
-    /// What is wrong, and what to do.
+    /// The fault, and how to fix it.
     pub what: String,
-    /// Whether it may be so on purpose.
+    /// Whether it may be intentional.
     pub is_warning: bool,
 }
 
-/// What a log tells of files: some 100 bytes for each content that one of them had.
+/// The log's records of files: about 100 bytes for each content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoggedFiles(BTreeMap<String, Vec<Statement>>);
 
-/// The object of the act that tells what a file holds.
+/// Returns the object of the event that records a file's content.
 pub fn object(file: &str, digest: &str) -> String {
     format!("file:{file} sha256:{digest}")
 }
 
-/// A file's digest; `None` if there is no such file.
+/// Returns a file's digest; `None` if there is no such file.
 ///
 /// # Errors
 /// It cannot be read.
@@ -68,7 +68,7 @@ fn is_mark(file: &str) -> bool {
 }
 
 impl LoggedFiles {
-    /// Takes in an act, where it is about a file.
+    /// Adds an event, if it is about a file.
     pub fn take(&mut self, index: u64, act: &str, object: &str) {
         let (file, digest) = (word(object, "file:"), word(object, "sha256:"));
         let is_inside = (file.starts_with("state/") || is_mark(file)) && !file.contains("..");
@@ -77,12 +77,12 @@ impl LoggedFiles {
         }
     }
 
-    /// What the last entry says of a file.
+    /// Returns the digest of a file in its last entry.
     pub fn last(&self, file: &str) -> Option<&str> {
         Some(self.0.get(file)?.last()?.digest.as_str())
     }
 
-    /// Where a content of a file stands.
+    /// Returns the version of a file's content.
     pub fn version(&self, file: &str, digest: &str) -> FileVersion {
         let history = self.0.get(file).map(Vec::as_slice).unwrap_or_default();
         match history.iter().rposition(|one| one.digest == digest) {
@@ -92,14 +92,15 @@ impl LoggedFiles {
         }
     }
 
-    /// Objects of the acts that must be restated before these bundles are pruned: the last about each file, where it is in one.
+    /// Returns the objects of the events that must be restated before these bundles are pruned: the last about each
+    /// file, if it is in one of them.
     pub fn within(&self, bundles: &[RangeInclusive<u64>]) -> Vec<String> {
         let inside = |index: u64| bundles.iter().any(|run| run.contains(&(index / TILE as u64)));
         let last = self.0.iter().filter_map(|(file, history)| Some((file, history.last()?)));
         last.filter(|(_, last)| inside(last.index)).map(|(file, last)| object(file, &last.digest)).collect()
     }
 
-    /// Which files of a data folder are not what the log says.
+    /// Returns which files of a data folder differ from the log.
     pub fn differences(&self, data: &Path) -> Vec<FileDifference> {
         self.0.iter().filter_map(|(file, history)| difference(data, file, history)).collect()
     }
@@ -114,7 +115,7 @@ fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDiff
     };
     match digest_of(&data.join(file)) {
         Err(error) => of(error.to_string(), false),
-        // A list that is gone is fetched again, or is published no more.
+        // A missing list is fetched again, or is no longer published.
         Ok(None) => of(format!("is gone; {newest} tells of it: put it back"), file.ends_with(".crl")),
         Ok(Some(there)) if there == last.digest => {
             let first = history.iter().find(|one| one.digest != last.digest).filter(|_| is_mark(file))?;
@@ -147,7 +148,7 @@ mod tests {
         for (index, content) in [(3, "one"), (700, "two")] {
             logged.take(index, FILE_EVENT, &object(file, &sha256(content.as_bytes())));
         }
-        // Other acts, and files elsewhere, are not meant.
+        // Other events, and files elsewhere, are not concerned.
         logged.take(701, "log.hold", &object(file, "x"));
         logged.take(702, FILE_EVENT, &object("registry.sqlite", "x"));
         logged.take(703, FILE_EVENT, &object("state/../../etc/passwd", "x"));
@@ -167,10 +168,10 @@ mod tests {
             assert!(what().0.starts_with(says) && !what().1 && what().0.is_empty() == says.is_empty(), "{:?}", what());
             assert_eq!(logged.version(file, &sha256(content.as_bytes())), version);
         }
-        // What is restated before it is pruned: the last word alone.
+        // Before pruning, only the last record is restated.
         assert_eq!(logged.within(&[0..=0]), Vec::<String>::new());
         assert_eq!(logged.within(&[1..=2]), [object(file, &sha256(b"two"))]);
-        // A content may come back, and is the newest then.
+        // A content may come back, and is then the newest.
         logged.take(800, FILE_EVENT, &object(file, &sha256(b"one")));
         assert_eq!(logged.version(file, &sha256(b"one")), FileVersion::Newest);
     }
@@ -190,7 +191,7 @@ mod tests {
         logged.take(9, FILE_EVENT, &object(file, &sha256(b"second")));
         let found = logged.differences(data);
         assert!(found[0].is_warning && found[0].what.contains("(entry 5)"), "{found:?}");
-        // A list that is published no more is no fault.
+        // A list that is no longer published is no fault.
         logged.take(10, FILE_EVENT, &object("state/fetched-aa.crl", "x"));
         assert!(logged.differences(data)[1].is_warning);
     }

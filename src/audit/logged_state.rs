@@ -1,5 +1,6 @@
-//! What the log states about files below `state` that hold the result of events: the legal holds and the fork alarm. Each event names the
-//! SHA-256 of what it put there, so a file that was edited, put back or removed differs from the log.
+//! The log's record of files below `state` that hold the result of events: the legal holds and the fork alarm. Each
+//! event names the SHA-256 of the content that it wrote, so a file that was edited, put back or removed differs from
+//! the log.
 
 use super::holds::{Hold, Holds, hold_of, word};
 use super::logged_files::LoggedFiles;
@@ -15,7 +16,7 @@ use crate::witness::alarm;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A hold by its number and digest: a number may be given again where the file was lost.
+/// A hold by its number and digest: a number may be reused if the file was lost.
 type HoldKey = (u64, String);
 
 /// The state according to the log.
@@ -30,7 +31,7 @@ pub struct LoggedState {
     files: LoggedFiles,
 }
 
-/// An event's place, in words.
+/// Describes an event's position.
 fn place(index: u64) -> String {
     if index == u64::MAX { "an admin event that waits for the log".into() } else { format!("entry {index}") }
 }
@@ -66,7 +67,7 @@ impl LoggedState {
         }
     }
 
-    /// What the log says of files that the gateway keeps for itself.
+    /// Returns the log's records of files that the gateway keeps for itself.
     pub fn files(&self) -> &LoggedFiles {
         &self.files
     }
@@ -93,13 +94,13 @@ impl LoggedState {
         lost.map(text).collect()
     }
 
-    /// The object of the event that ends a hold which the file has lost; `None` if the log has no such hold.
+    /// Returns the object of the event that ends a hold that the file has lost; `None` if the log has no such hold.
     pub fn lost_hold(&self, id: u64) -> Option<String> {
         let (_, digest) = self.holds.keys().find(|(other, _)| *other == id)?;
         Some(format!("hold:{id} sha256:{digest}"))
     }
 
-    /// Lists where the file of the holds differs from the log.
+    /// Lists the differences of the file of holds from the log.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -158,7 +159,8 @@ fn waiting(data: &Path, key: Option<&AdminEventKey>) -> Result<Vec<FileEvent>, A
     Ok(noted.into_iter().filter_map(event).collect())
 }
 
-/// Returns the state by the log of a data folder and by the events on their way into it; `known`: what was read from the log already.
+/// Returns the state by the log of a data folder and by the events on their way into it; `known`: the records that were
+/// read from the log already.
 ///
 /// # Errors
 /// The log or the registry cannot be read.
@@ -167,7 +169,7 @@ pub fn logged_state_with(
     key: Option<&AdminEventKey>,
     known: Option<&[FileEvent]>,
 ) -> Result<LoggedState, AuditError> {
-    // First: what is in neither place a moment later is in the log by then.
+    // Read first: an event that is in neither place a moment later is in the log by then.
     let waiting = waiting(data, key)?;
     let mut admin_events = match known {
         Some(known) => known.to_vec(),
@@ -255,12 +257,12 @@ mod tests {
         assert_eq!(faults(&admin_events).len(), 1);
         admin_events.push(event(8, RELEASE_EVENT, &two.released_object()));
         assert!(faults(&admin_events)[0].contains("the log that 2 were"));
-        // Events of earlier versions name no digest, and a release of theirs ends whatever has the number.
+        // Events of earlier versions name no digest, and their release ends every hold of its number.
         std::fs::write(&file, &good).unwrap();
         let earlier = [event(1, HOLD_EVENT, "hold:1 reason:9/TA"), event(2, HOLD_EVENT, "hold:2 reason:9/TA")];
         assert_eq!(faults(&earlier), Vec::<String>::new());
         assert!(!faults(&[&earlier[..], &[event(3, RELEASE_EVENT, "hold:2")]].concat()).is_empty());
-        // One with a digest leaves the other of its number.
+        // A release with a digest leaves the other hold of its number.
         let both =
             [event(1, HOLD_EVENT, "hold:1 reason:x sha256:aa"), event(2, HOLD_EVENT, "hold:1 reason:x sha256:bb")];
         let one_left = LoggedState::after(&[&both[..], &[event(3, RELEASE_EVENT, "hold:1 sha256:aa")]].concat());

@@ -1,5 +1,5 @@
-//! What auditors do with the exchange log: find entries, count them, see what is odd, take proofs and exports along. Everything here reads
-//! the log's files; nothing here is part of an exchange.
+//! What auditors do with the exchange log: search, count, find anomalies, make proofs and exports. Everything here
+//! reads the log's files; nothing here is part of an exchange.
 
 pub mod anomalies;
 pub mod clusters;
@@ -20,7 +20,7 @@ pub mod statistics;
 
 use crate::exchange_log::LogError;
 
-/// Why something could not be found or counted.
+/// The reason that a search or count failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The log.

@@ -1,5 +1,5 @@
-//! Periods whose pseudonym key is gone: what they hold about a person cannot be found any more, and a search that covers
-//! them must say so rather than find nothing.
+//! Periods with a missing pseudonym key: their entries about a person can no longer be found, and a search that covers
+//! them must report this rather than find nothing.
 
 use super::AuditError;
 use super::index::SearchIndex;
@@ -14,13 +14,14 @@ use jiff::ToSpan;
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// Most months that are looked at: a century.
+/// Maximum number of months that are searched: a century.
 const MAX_PERIODS: usize = 1_200;
-/// Entries that are looked at at once.
+/// Entries that are read at once.
 const PAGE: usize = 256;
 
-/// The periods from `from_us` until before `to_us` (Unix microseconds; `None`: the log's beginning, its end) in which the log
-/// names people by a key that is not there. One that could not be looked through until `patience` counts as such.
+/// Returns the periods from `from_us` until before `to_us` (Unix microseconds; `None`: the log's beginning, its end) in
+/// which the log names people by a missing key. A period that could not be searched completely until `patience` counts
+/// as such.
 ///
 /// # Errors
 /// The log, its index or the keys' folder cannot be read.
@@ -34,7 +35,7 @@ pub fn without_key(
     unknown(reader, index, &keys.periods()?.into_iter().collect(), (from_us, to_us), patience)
 }
 
-/// The same, of periods that are not among those known.
+/// The same, for periods that are not among the known ones.
 ///
 /// # Errors
 /// The log or its index cannot be read.
@@ -66,8 +67,8 @@ pub fn unknown(
     Ok(missing)
 }
 
-/// Until when there may be entries: now, or behind the newest of the newest entries, where the clock of whoever looks is behind
-/// the gateway's.
+/// Returns until when there may be entries: now, or after the newest of the newest entries, if the reader's clock is
+/// behind the gateway's.
 fn end_us(reader: &LogReader) -> Result<i64, AuditError> {
     let (mut end, mut left) = (clock::now_us(), PAGE);
     reader.newest_first(u64::MAX, |one| {
@@ -78,7 +79,7 @@ fn end_us(reader: &LogReader) -> Result<i64, AuditError> {
     Ok(end)
 }
 
-/// When the oldest entry that is still here was made; `None` if there is none.
+/// Returns the time of the oldest entry that is not pruned; `None` if there is none.
 fn first_time_us(reader: &LogReader) -> Result<Option<i64>, AuditError> {
     let mut index = 0;
     while index < reader.size() {
@@ -90,7 +91,7 @@ fn first_time_us(reader: &LogReader) -> Result<Option<i64>, AuditError> {
     Ok(None)
 }
 
-/// When the period after `yyyy-MM` begins.
+/// Returns when the period after `yyyy-MM` begins.
 fn next_period_us(period: &str) -> Option<i64> {
     let first: jiff::civil::Date = format!("{period}-01").parse().ok()?;
     let next = first.checked_add(1.month()).ok()?.at(0, 0, 0, 0);

@@ -1,17 +1,17 @@
-//! Which entries are meant.
+//! Queries for entries.
 
 use crate::contract::formats::is_within;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::{Entry, LogError, entry::Pseudonym};
 use serde::{Deserialize, Serialize};
 
-/// Which entries are searched for; an unset field matches all.
+/// A query for entries; an unset field matches all.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     /// By client.
     pub client: Option<String>,
-    /// By agency code, those below it included.
+    /// By agency code, including those below it.
     pub agency: Option<String>,
     /// By source.
     pub source: Option<String>,
@@ -19,9 +19,9 @@ pub struct Query {
     pub operation: Option<String>,
     /// By scope.
     pub scope: Option<String>,
-    /// By reason; `OK` for what succeeded.
+    /// By reason; `OK` for success.
     pub outcome: Option<String>,
-    /// By purpose: a procedure code or a dossier number, as it was given.
+    /// By purpose: a procedure code or a dossier number, as given.
     pub purpose: Option<String>,
     /// By the subjects of its request or its response: any of these pseudonyms.
     #[serde(with = "people")]
@@ -68,7 +68,7 @@ pub fn outcome(entry: &Entry) -> &str {
     if entry.status == 0 { "OK" } else { entry.reason.as_str() }
 }
 
-/// Returns everything that an id is called in the log: its pseudonym under the key of every period that still has one.
+/// Returns all pseudonyms of an id in the log: one under the key of every period that still has one.
 ///
 /// # Errors
 /// A key cannot be read, or is not the one that was made.
@@ -82,7 +82,8 @@ impl Query {
         self.subject.is_some() || self.official.is_some()
     }
 
-    /// The time before which nothing fits: an exchange's entries are not from before its id was made (RFC 9562, section 5.7).
+    /// Returns the time before which nothing matches: an exchange's entries are not older than its id (RFC 9562,
+    /// section 5.7).
     pub fn earliest_us(&self) -> Option<i64> {
         let made = || {
             let id = uuid::Uuid::from_bytes(self.exchange?);
@@ -92,7 +93,7 @@ impl Query {
         self.from_us.max(made())
     }
 
-    /// Whether an entry is meant.
+    /// Returns whether an entry matches.
     pub fn fits(&self, entry: &Entry) -> bool {
         let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         same(&self.client, &entry.client)

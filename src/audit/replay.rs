@@ -1,8 +1,8 @@
-//! The registry recomputed from the exchange log alone, and compared with its file. The log is the truth: whatever is in the file and did
-//! not come from events in the log was written without an entry.
+//! The registry recomputed from the exchange log alone, and compared with its file. The log is the truth: anything in
+//! the file that did not come from events in the log was written without an entry.
 //!
-//! For each object the replay holds where its last change is and a hash of the record, some 100 bytes, so a registry of a million grants
-//! takes about 100 MB while it is compared.
+//! For each object the replay holds the position of its last change and a hash of the record, about 100 bytes, so a
+//! registry of a million grants takes about 100 MB during a comparison.
 
 mod compare;
 mod issued;
@@ -24,19 +24,19 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// Ids of events that are held, to find which of the file's rows are in the log already.
+/// Number of event ids that are held, to find which of the file's rows are in the log already.
 const MAX_RECENT: usize = 20_000;
 /// Maximum number of differences: the first ones show what happened.
 pub const MAX_DIFFERENCES: usize = 100;
-/// The log's placeholder for a record that no entry could hold, before it had a digest: it cannot be compared.
+/// The log's placeholder for a record that fits into no entry, before it had a digest: it cannot be compared.
 const TOO_LARGE: &str = "\"(larger than an entry)\"";
 
-/// Where the log and the file differ.
+/// A difference between the log and the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct RegistryDifference {
-    /// Of what: `kind:id`.
+    /// The object: `kind:id`.
     pub object: String,
-    /// Which field of it; empty: the whole record.
+    /// The field; empty: the complete record.
     pub field: String,
     /// The value in the log; `null`: none.
     pub in_log: String,
@@ -55,11 +55,11 @@ impl std::fmt::Display for RegistryDifference {
 /// An object's last change.
 #[derive(Debug, Clone, Copy)]
 struct LastChange {
-    /// Which entry, and which of its changes.
+    /// Its entry, and the number of the change in it.
     entry: u64,
     nth: u32,
     hash: RecordHash,
-    /// For a revoked token: when it would end. For a change that waits: when it ends by itself.
+    /// For a revoked token: when it would expire. For a pending change: when it expires.
     ends: i64,
 }
 
@@ -68,44 +68,44 @@ struct LastChange {
 pub struct Replay {
     /// The key that authenticates events on their way into the log; without it, the one that is unsealed beside the registry.
     key: Option<AdminEventKey>,
-    /// The next entry to be looked at.
+    /// The next entry to read.
     next: u64,
     objects: HashMap<Box<str>, LastChange>,
-    /// People who were removed, by the change that removed them: it has the certificate names that stay theirs.
+    /// Removed people, by the change that removed them: it has the certificate names that stay reserved.
     former: HashMap<Box<str>, LastChange>,
     recent: VecDeque<[u8; 16]>,
-    /// The last place in the sequence of events.
+    /// The last number in the sequence of events.
     sequence: u64,
-    /// The object of the events by which an older version's registry was stated.
+    /// The object of the events that recorded an older version's registry.
     adopted: Option<String>,
     /// Whether any other event concerns the registry.
     began: bool,
-    /// What the log says of files beside it.
+    /// The log's records of files beside it.
     files: LoggedFiles,
-    /// Tokens that are good, where they are compared, too.
+    /// Valid tokens, if they are compared, too.
     issued: Option<IssuedTokens>,
 }
 
 /// Half a SHA-256.
 type RecordHash = [u8; 16];
 
-/// Records are compared by this first; where it differs, by their text. Whoever edits the file must not find another
-/// record with the same.
+/// Records are compared by this first; if it differs, by their text. Whoever edits the file must not find another
+/// record with the same hash.
 fn hash(text: &str) -> RecordHash {
     let mut half = RecordHash::default();
     half.copy_from_slice(&Thumbprint::of(text.as_bytes()).0[..16]);
     half
 }
 
-/// When an object's record ends.
+/// Returns when an object's record expires.
 fn ends(record: &str) -> i64 {
     let value: Value = serde_json::from_str(record).unwrap_or_default();
     ["expires", "ends"].iter().find_map(|name| value.get(name)?.as_i64()).unwrap_or_default()
 }
 
 impl Replay {
-    /// Takes in the entries of a data folder that are new since the last time. Calls `progress` with how many were looked at,
-    /// and of how many; where it says no, the rest is left for the next time.
+    /// Reads the entries of a data folder that are new since the last time. Calls `progress` with the number of read
+    /// entries and the total; if it returns false, the rest is left for the next time.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -113,7 +113,7 @@ impl Replay {
         self.advance_in(&LogReader::open(data)?, progress)
     }
 
-    /// The same of the entries under the checkpoint alone, without reading the journal.
+    /// The same for the entries under the checkpoint only, without reading the journal.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -129,7 +129,7 @@ impl Replay {
     }
 
     fn take(&mut self, index: u64, entry: &Entry) {
-        // The gateway logs none twice; one that is there nonetheless changes nothing.
+        // The gateway logs none twice; a duplicate changes nothing.
         if entry.event_sequence != 0 && entry.event_sequence <= self.sequence {
             return;
         }
@@ -174,19 +174,19 @@ impl Replay {
         Replay { key: Some(key), ..Replay::default() }
     }
 
-    /// Compares tokens that are valid now, too, with the file that lists them (about 250 bytes of memory for each), and has SQLite
-    /// check both files: more than a gateway does that runs.
+    /// Also compares tokens that are valid now with the file that lists them (about 250 bytes of memory for each), and
+    /// has SQLite check both files: more than a running gateway does.
     pub fn with_issued_tokens(self) -> Self {
         Replay { issued: Some(IssuedTokens::new()), ..self }
     }
 
-    /// Whether the log leaves room for an older version's registry to be stated by events of this object: it has nothing of a
-    /// registry yet but by the same events. What a file says of its own age proves nothing.
+    /// Returns whether the log permits recording an older version's registry by events of this object: it has no
+    /// registry except from the same events. The file's own statement of its age proves nothing.
     pub fn may_adopt(&self, object: &str) -> bool {
         !self.began && self.adopted.as_ref().is_none_or(|adopted| adopted == object)
     }
 
-    /// Whether a row among the events is on its way into the log: what it changed counts as if it were there.
+    /// Returns whether a row among the events is on its way into the log: its changes count as if they were there.
     fn is_on_its_way(&self, noted: &LoggedEvent) -> bool {
         match noted {
             LoggedEvent::Authentic(event) if event.event == ADOPT_EVENT => {
@@ -198,7 +198,7 @@ impl Replay {
         }
     }
 
-    /// Whether a row is the event that the log ends with: it is about to be forgotten.
+    /// Returns whether a row is the log's last event: it is about to be deleted.
     fn is_last(&self, noted: &LoggedEvent) -> bool {
         match noted {
             LoggedEvent::Authentic(event) => event.sequence == self.sequence && self.recent.contains(&event.id),
@@ -207,7 +207,7 @@ impl Replay {
         }
     }
 
-    /// What the log says of files that the gateway keeps for itself.
+    /// Returns the log's records of files that the gateway keeps for itself.
     pub fn files(&self) -> &LoggedFiles {
         &self.files
     }
@@ -217,7 +217,7 @@ impl Replay {
         self.objects.len()
     }
 
-    /// What the log has of an object; `null` where it has nothing.
+    /// Returns an object's record in the log; `null` if it has none.
     fn text(reader: &LogReader, last: &LastChange) -> Result<String, AuditError> {
         Ok(Replay::change(reader, last)?.map_or_else(|| "null".to_owned(), |change| change.after))
     }
@@ -228,8 +228,8 @@ impl Replay {
         Ok(change.map(|change| ObjectChange { object: change.object, before: change.before, after: change.after }))
     }
 
-    /// The objects whose last change stands in these bundles: what must be restated before they are pruned. A revocation
-    /// whose token has ended long ago matters to nobody.
+    /// Returns the objects with their last change in these bundles: they must be restated before the bundles are
+    /// pruned. A revocation of a token that expired long ago is irrelevant.
     pub fn within(&self, bundles: &[RangeInclusive<u64>]) -> Vec<String> {
         let now = now();
         let inside = |last: &LastChange| bundles.iter().any(|run| run.contains(&(last.entry / TILE as u64)));
@@ -238,8 +238,8 @@ impl Replay {
         found.map(|(object, _)| object.to_string()).collect()
     }
 
-    /// What the log says of the registry's objects whose last change stands in these bundles: each object's record; of people who
-    /// were removed, the record that they had.
+    /// Returns the log's records of the registry's objects with their last change in these bundles; of removed people,
+    /// the record that they had.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -261,13 +261,13 @@ impl Replay {
         self.within(bundles).into_iter().map(restated).collect()
     }
 
-    /// Compares the registry's file with the log, after reading what is new in it. While a gateway runs, a change may be in one and not yet
-    /// in the other: see [`Replay::confirmed_differences`].
+    /// Compares the registry's file with the log, after reading what is new in it. While a gateway runs, a change may
+    /// be in one and not yet in the other: see [`Replay::confirmed_differences`].
     ///
     /// # Errors
     /// The log or the file cannot be read.
     pub fn differences(&mut self, data: &Path, registry: &Path) -> Result<Vec<RegistryDifference>, CompareError> {
-        // The file first: whatever is in it at this moment and not among its notes is in the log.
+        // The file first: anything that is in it at this moment and not among its events is in the log.
         let file = RegistryFile::open(registry)?;
         // Without the key, no waiting event is accepted.
         let beside = || AdminEventKey::read(registry, &Vault::default()).unwrap_or_default();
@@ -318,7 +318,7 @@ impl Replay {
         Ok(found)
     }
 
-    /// The same while changes are made: what differs once and not a moment later was a change on its way.
+    /// The same while changes are made: a difference that disappears within a moment was a change on its way.
     ///
     /// # Errors
     /// As for [`Replay::differences`].
@@ -341,7 +341,7 @@ impl Replay {
     }
 }
 
-/// Why the registry and the log could not be compared.
+/// The reason that the registry and the log could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// The log.
@@ -352,7 +352,7 @@ pub enum CompareError {
     Registry(#[from] RegistryError),
 }
 
-/// Whether a record is one that the file has, too: tokens only where they are revoked.
+/// Returns whether the file has a record, too: tokens only if they are revoked.
 fn is_kept(object: &str, after: &str) -> bool {
     let revoked = || {
         let value: Value = serde_json::from_str(after).unwrap_or_default();

@@ -1,9 +1,11 @@
-//! Retention: entry bundles that are old enough are archived, then pruned. Hash tiles and checkpoints stay, so every proof
-//! and receipt still holds (C2SP tlog-tiles, "Pruning"); the archive has the same layout and verifies with the log.
+//! Retention: entry bundles that are old enough are archived, then pruned. Hash tiles and checkpoints stay, so every
+//! proof and receipt remains valid (C2SP tlog-tiles, "Pruning"); the archive has the same layout and verifies with the
+//! log.
 //!
-//! In this order, so that a crash at any point loses nothing: the bundle is copied, synced and compared with its hash tile; an entry of the
-//! log names the bundles that are about to be pruned; when that is under a checkpoint, they are listed as pruned; then they are deleted.
-//! What is under a legal hold stays, and so does the evidence of an earlier pruning.
+//! The order ensures that a crash at any point loses nothing: the bundle is copied, synced and compared with its hash
+//! tile; an entry of the log names the bundles that are about to be pruned; when that entry is under a checkpoint, the
+//! bundles are listed as pruned; then they are deleted. Entries under a legal hold stay, and so does the evidence of an
+//! earlier pruning.
 
 pub use super::holds::{Hold, Holds, MAX_HOLDS};
 use super::replay::{CompareError, Replay};
@@ -48,10 +50,10 @@ impl Plan {
     }
 }
 
-/// Finds the bundles all of whose entries are older than `before_us` and none of them held.
+/// Finds the bundles with only entries that are older than `before_us` and not held.
 ///
 /// # Errors
-/// The log or the file of holds cannot be read, or is not what the log says.
+/// The log or the file of holds cannot be read, or the file differs from the log.
 pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> Result<Plan, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let stand = Holds::read(data)?;
@@ -62,7 +64,7 @@ pub fn plan(data: &Path, before_us: i64, mut progress: impl FnMut(u64, u64)) -> 
         let Some(entries) = reader.bundle(bundle)? else { continue };
         let entries: Vec<Entry> = entries.iter().map(|bytes| Entry::from_bytes(bytes).unwrap_or_default()).collect();
         if entries.iter().any(|entry| entry.time_us >= before_us) {
-            // Entries stand in the order of time, but for the clock's own steps: what comes is younger.
+            // Entries are in the order of time, except for the clock's steps: later ones are younger.
             if entries.iter().all(|entry| entry.time_us >= before_us) {
                 break;
             }
@@ -96,7 +98,7 @@ pub fn archive(data: &Path, plan: &Plan, archive: &Path, mut progress: impl FnMu
 pub fn is_logged(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let mut missing: Vec<String> = plan.objects().collect();
-    // It was noted a moment ago: among the newest entries.
+    // It was written a moment ago: among the newest entries.
     let mut left = 100_000;
     reader.newest_first(u64::MAX, |one| {
         if one.entry.event == PRUNE_EVENT {
@@ -108,17 +110,17 @@ pub fn is_logged(data: &Path, plan: &Plan) -> Result<bool, AuditError> {
     Ok(missing.is_empty())
 }
 
-/// How long a change may be on its way from the file into the log.
+/// How long a change may take from the file into the log.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Objects that are restated in one transaction: other changes wait for some milliseconds at most.
 const RESTATED_AT_ONCE: usize = 100;
 
-/// Restates every object of the registry whose last change stands in the plan's bundles, so that the registry can still be
-/// recomputed from the log when they are gone, and the last word of the log about each file beside it; gives how many.
-/// [`is_restated`] tells when the log has it. The records are the log's, not the file's.
+/// Restates every object of the registry with its last change in the plan's bundles, so that the registry can still be
+/// recomputed from the log after the pruning, and the log's last record of each file beside it; returns the number.
+/// [`is_restated`] returns whether the log has them. The records are the log's, not the file's.
 ///
 /// # Errors
-/// The registry's file or that of the holds is not what the log says: who edited it is to be found out while the log has
+/// The registry's file or that of the holds differs from the log: an investigation must take place while the log has
 /// everything. Or either cannot be read or written.
 pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, AuditError> {
     if let Some(fault) = logged_state::lost_hold(data, store.key(), || std::thread::sleep(PAUSE))? {
@@ -144,8 +146,8 @@ pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, A
     Ok(records.len() + files.len())
 }
 
-/// Returns whether no object's last change stands in the plan's bundles any more. Where one of the log is not in the registry's file, it
-/// never is: the evidence is kept.
+/// Returns whether no object's last change is in the plan's bundles any more. If an object of the log is missing in the
+/// registry's file, it returns false: the evidence is kept.
 ///
 /// # Errors
 /// The log or the registry cannot be read.

@@ -1,4 +1,5 @@
-//! Administrative entries of the log in order, without decoding the exchanges between them; and the last event that is among them.
+//! Administrative entries of the log in order, without decoding the exchanges between them; and the last event among
+//! them.
 
 use super::AuditError;
 use crate::exchange_log::reader::LogReader;
@@ -8,9 +9,9 @@ use crate::registry::AdminEventKey;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// The kind of an entry, from its first bytes: most entries are exchanges, and are not decoded.
+/// Returns the kind of an entry, from its first bytes: most entries are exchanges, and are not decoded.
 fn kind(bytes: &[u8]) -> Option<u8> {
-    // Field 1 (version, below 128 in every version there is), then field 2.
+    // Field 1 (the version, so far always below 128), then field 2.
     match bytes {
         [0x08, version, 0x10, kind, ..] if *version < 0x80 => Some(*kind),
         _ => None,
@@ -73,7 +74,7 @@ pub fn intents_ended(data: &Path, key: &AdminEventKey) -> Option<u64> {
     (there == intents_text(key, until)).then_some(until)
 }
 
-/// Keeps that every intent below an index has its end.
+/// Saves that every intent below an index has its end.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -96,22 +97,22 @@ pub fn foreign(data: &Path, key: &AdminEventKey) -> Vec<PathBuf> {
     foreign
 }
 
-/// The last event that is in the log, by its place in the sequence of events.
+/// The last event in the log, by its number in the sequence of events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LastEvent {
-    /// Its place; 0: there is none.
+    /// Its number; 0: there is none.
     pub sequence: u64,
     /// Its id.
     pub id: [u8; 16],
 }
 
-/// What is kept of it, so that not all of the log is looked through at each start. Its code is the gateway's: an older one that
-/// is put back costs time, and an invented one counts for nothing.
+/// The saved last event, so that not every start searches the complete log. The gateway authenticates it: an older one
+/// that is put back costs time, and a forged one is ignored.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     sequence: u64,
     id: String,
-    /// The entries that were looked at.
+    /// Number of entries that were searched.
     entries: u64,
     code: String,
 }
@@ -127,7 +128,7 @@ fn path(data: &Path) -> PathBuf {
 }
 
 impl LastEvent {
-    /// Finds it in the log of a data folder, while nothing appends to it. `None` where `go_on` returns false.
+    /// Finds it in the log of a data folder, while nothing appends to it. `None` if `go_on` returns false.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -158,7 +159,7 @@ impl LastEvent {
         }
     }
 
-    /// Keeps that it is the last one of so many entries.
+    /// Saves that it is the last event among this many entries.
     ///
     /// # Errors
     /// The file cannot be written.

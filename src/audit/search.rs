@@ -1,5 +1,5 @@
-//! Finding entries: through the index where it reaches, and by reading the log where it does not. Whatever is found was read from
-//! the log's bundles, hashed up to the checkpoint (or from the journal behind it), and compared with the query.
+//! Search: through the index as far as it reaches, and by reading the log beyond. Every result was read from the log's
+//! bundles, hashed up to the checkpoint (or from the journal behind it), and compared with the query.
 
 use super::AuditError;
 use super::index::SearchIndex;
@@ -9,21 +9,22 @@ use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, LogError};
 use std::time::Instant;
 
-/// How far a clock may have gone back for a search without the index to look at everything that has its times, in microseconds: a
-/// week. With the index no such bound is needed.
+/// Tolerance for a clock that has gone back, for a search by time without the index, in microseconds: a week. With the
+/// index no such bound is needed.
 const CLOCK_STEP_US: i64 = 7 * 86_400_000_000;
 
 /// A page of a search, newest first.
 #[derive(Debug, Default)]
 pub struct SearchPage {
-    /// Entries that fit.
+    /// Matching entries.
     pub found: Vec<Found>,
-    /// Where the next page begins: entries before this index; `None` at the end. A log only grows, so pages hold still.
+    /// Where the next page begins: entries before this index; `None` at the end. A log only grows, so pages do not
+    /// shift.
     pub before: Option<u64>,
 }
 
-/// Entries that fit, below `before` and newest first, at most `limit`. Ends early, with a page that is not full, where it
-/// would take longer than until `patience`.
+/// Returns matching entries below `before`, newest first, at most `limit`. Ends early, with a page that is not full, if
+/// it would take longer than until `patience`.
 ///
 /// # Errors
 /// The log cannot be read, or is not what was signed. A fault of the index is no error: the index is rebuilt, or not used.
@@ -71,8 +72,8 @@ impl Search<'_> {
         self.page.found.len() >= self.limit || self.patience.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Looks at the entries below `before` that are in one piece: those behind the checkpoint, or of one bundle; not below `low`. Returns
-    /// where to continue.
+    /// Searches the contiguous entries below `before`: those behind the checkpoint, or of one bundle; not below `low`.
+    /// Returns where to continue.
     fn newer(&mut self, before: u64, low: u64) -> Result<u64, AuditError> {
         let sealed = self.reader.sealed();
         let first = if before > sealed { sealed } else { (before - 1) / TILE as u64 * TILE as u64 }.max(low);
@@ -81,7 +82,7 @@ impl Search<'_> {
         let behind = if before > sealed { self.reader.tail() } else { of_bundle };
         let skip = if before > sealed { sealed } else { first / TILE as u64 * TILE as u64 };
         for index in (first..before).rev() {
-            // What was pruned is not there to be shown.
+            // Pruned entries cannot be shown.
             let Some(bytes) = usize::try_from(index - skip).ok().and_then(|at| behind.get(at)) else { continue };
             let entry = Entry::from_bytes(bytes).ok_or_else(|| {
                 LogError::corrupt(&self.reader.paths().tiles, 0, format!("entry {index} is no entry"))
@@ -96,14 +97,14 @@ impl Search<'_> {
         Ok(first)
     }
 
-    /// Compares these entries, and returns where to continue, where not all were compared.
+    /// Compares these entries, and returns where to continue if not all were compared.
     fn of(&mut self, places: Vec<u64>) -> Result<Option<u64>, AuditError> {
         let mut bundle = None;
         for index in places {
             if bundle.replace(index / TILE as u64) != Some(index / TILE as u64) && self.is_over() {
                 return Ok(Some(index + 1));
             }
-            // What was pruned is not there to be shown.
+            // Pruned entries cannot be shown.
             let Some(entry) = self.reader.entry(index)? else { continue };
             if self.query.fits(&entry) {
                 self.page.found.push(Found { index, entry });
@@ -116,11 +117,11 @@ impl Search<'_> {
     }
 }
 
-/// The entries between which those of a query's times must be, where the clock never went back by more than
-/// [`CLOCK_STEP_US`]: by the first entries of bundles, halving.
+/// Returns the range of entries that can have a query's times, if the clock never went back by more than
+/// [`CLOCK_STEP_US`]: by bisection over the first entries of bundles.
 pub(super) fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), AuditError> {
     let bundles = reader.sealed() / TILE as u64;
-    // The first bundle that begins at a time or later; those that are gone count as early.
+    // The first bundle that begins at a time or later; pruned ones count as early.
     let first_from = |time: i64| -> Result<u64, AuditError> {
         let (mut low, mut high) = (0, bundles);
         while low < high {
@@ -146,7 +147,7 @@ pub(super) fn bounds(reader: &LogReader, query: &Query) -> Result<(u64, u64), Au
     Ok((low, high))
 }
 
-/// Every entry that fits, newest first.
+/// Returns every matching entry, newest first.
 ///
 /// # Errors
 /// As for [`page`].
@@ -165,8 +166,8 @@ pub fn each(
     Ok(())
 }
 
-/// Every entry of an exchange, oldest first. Where the index has none, that is confirmed from the log itself, until `patience`:
-/// then `None`, since it is not known whether there is one.
+/// Returns every entry of an exchange, oldest first. If the index has none, this is confirmed from the log itself,
+/// until `patience`: then `None`, since it is unknown whether there is one.
 ///
 /// # Errors
 /// As for [`page`].

@@ -12,7 +12,7 @@ use crate::exchange_log::{Entry, Kind, LogError};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-/// Entries that are found at once.
+/// Entries that are read at once.
 const PAGE: usize = 1_000;
 
 /// Returns whether the index's counts are sufficient: it counts by client, agency, source, operation and outcome, in whole hours.
@@ -25,16 +25,16 @@ pub fn counts(query: &Query) -> bool {
         && whole(query.to_us)
 }
 
-/// What was counted.
+/// The result of a count.
 pub struct PeriodStatistics {
-    /// The counts, in the order of time; `None` if there are more than wanted.
+    /// The counts, in the order of time; `None` if there are more than requested.
     pub counts: Option<Vec<Hour>>,
     /// Entries that were pruned before they were counted.
     pub not_counted: u64,
 }
 
-/// Exchanges by the hour, or by the day of Ho Chi Minh City (identified by its first hour), in the order of time: from the index's counts
-/// where they can tell, and from the entries for what is newer. At most `max` counts.
+/// Returns exchanges by the hour, or by the day of Ho Chi Minh City (identified by its first hour), in the order of
+/// time: from the index's counts as far as they reach, and from the entries for newer ones. At most `max` counts.
 ///
 /// # Errors
 /// As for [`search::page`].
@@ -66,9 +66,9 @@ pub fn statistics(
     Ok(sums.counted(most, not_counted))
 }
 
-/// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is called with how many
-/// entries were read, of how many; where it returns false, the result is `None`. What was pruned is not counted; `not_counted` is how many
-/// of these entries may be of the period.
+/// The same from the entries alone, each hashed up to the checkpoint, or from the journal behind it. `progress` is
+/// called with the number of read entries and the total; if it returns false, the result is `None`. Pruned entries are
+/// not counted; `not_counted` is how many of them may be of the period.
 ///
 /// # Errors
 /// The log cannot be read, or is not what was signed.
@@ -109,14 +109,15 @@ pub fn from_log(
     Ok(Some(sums.counted(most, not_counted)))
 }
 
-/// Entries of pruned bundles that may be of a query's period: a run of them ends before the entry behind it was made.
+/// Returns the number of pruned entries that may be of a query's period: a run of them ends before the time of the next
+/// entry.
 fn pruned_within(reader: &LogReader, query: &Query, high: u64) -> Result<u64, AuditError> {
     let mut entries = 0;
     for run in reader.pruned().runs().iter().filter(|run| run.start().saturating_mul(TILE as u64) < high) {
         let behind = run.end().saturating_add(1).saturating_mul(TILE as u64);
         let next = if behind < reader.size() { reader.entry(behind)? } else { None };
         if next.zip(query.earliest_us()).is_none_or(|(next, from)| next.time_us >= from) {
-            // A bundle that is there was read, whatever the list says; only full ones are pruned.
+            // An existing bundle was read, whatever the list says; only full ones are pruned.
             let full = (*run.start()..=*run.end()).take_while(|bundle| *bundle < reader.sealed() / TILE as u64);
             let gone = full.filter(|bundle| !bundle_path(&reader.paths().tiles, *bundle, TILE).exists());
             entries += gone.count() as u64 * TILE as u64;
@@ -133,7 +134,7 @@ struct StatisticsTotals {
 }
 
 impl StatisticsTotals {
-    /// Counts an entry, where it is an exchange.
+    /// Counts an entry, if it is an exchange.
     fn entry(&mut self, entry: Entry) {
         if entry.kind() != Kind::Exchange {
             return;

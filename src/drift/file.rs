@@ -1,4 +1,4 @@
-//! The saved drift: `state/drift.json` in the data folder, written atomically, with a code of `keys/admin_events.key`.
+//! The saved drift: `state/drift.json` in the data folder, written atomically, with a code of `keys/acts.key`.
 
 use super::{FORGOTTEN_AFTER_S, MAX_ALL, MAX_PATHS};
 use crate::contract::Operation;

@@ -2,7 +2,7 @@
 //! SQLite tool has no such key, so a row that is invented, changed, moved or restored is distinguished from one that was recorded with its
 //! change, and never becomes an entry in a person's name.
 //!
-//! The key is in `keys/admin_events.key` beside the registry, sealed where `keys.encryption_secret` is configured. Anyone who can read that file
+//! The key is in `keys/acts.key` beside the registry, sealed where `keys.encryption_secret` is configured. Anyone who can read that file
 //! and write the registry has everything that the gateway has; not so with the secret stored elsewhere.
 
 use super::{AdminEvent, RegistryError};

@@ -1,4 +1,4 @@
-//! `audit verify --index`: everything that the index says, recomputed from the log and compared, whoever had the index's key.
+//! `audit verify --index`: recomputes the complete index from the log and compares it, whoever had the index's key.
 
 use super::part::{HOURS, IndexPart, positions_of, postings};
 use super::{AuditError, CellFault, IndexKey, SearchIndex, derive, index_path};
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Most differences that are listed; more are counted.
+/// Maximum number of differences that are listed; further ones are counted.
 const MAX_LISTED: usize = 1_000;
 
-/// Where the index is not what the log says.
+/// A difference of the index from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexDifference {
-    /// The first entry of the bundle, or of the part where no single bundle is concerned.
+    /// The first entry of the bundle, or of the part if no single bundle is concerned.
     pub first: u64,
     /// The last one.
     pub last: u64,
-    /// What is wrong.
+    /// The difference.
     pub what: String,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for IndexDifference {
     }
 }
 
-/// What was compared.
+/// The result of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Entries in the index.
@@ -40,7 +40,7 @@ pub struct Checked {
     pub sealed: u64,
     /// Differences, at most 1,000 of them, in the order of entries.
     pub differences: Vec<IndexDifference>,
-    /// How many there are.
+    /// The total number of differences.
     pub found: u64,
 }
 
@@ -58,14 +58,14 @@ impl Checked {
     }
 }
 
-/// A cell as it is in the file.
+/// A cell in the file.
 struct CellRow {
     code: Vec<u8>,
     bytes: Vec<u8>,
 }
 
-/// Recomputes the index of a data folder from its log; `None` if there is none. Calls `progress` with how many entries were
-/// compared, of how many; where it says no, the rest is left out.
+/// Recomputes the index of a data folder from its log; `None` if there is none. Calls `progress` with the number of
+/// compared entries and the total; if it returns false, the rest is skipped.
 ///
 /// # Errors
 /// The log cannot be read, or is not what was signed.
@@ -93,7 +93,7 @@ pub fn check(
     };
     let (mut checked, mut next) = (Checked::default(), 0);
     loop {
-        // At once, since the thread that follows the log puts parts together.
+        // In one read, since the thread that follows the log merges parts.
         let read = index.rows_of(next);
         let (claimed, part, rows) = match read {
             Ok(Some(read)) => read,
@@ -142,7 +142,7 @@ pub fn check(
 type PartRows = (u64, IndexPart, BTreeMap<u16, CellRow>);
 
 impl SearchIndex {
-    /// The rows of the part over a bundle, as they are now; `None` behind the last part.
+    /// Returns the present rows of the part over a bundle; `None` after the last part.
     fn rows_of(&self, bundle: u64) -> rusqlite::Result<Option<PartRows>> {
         let moment = self.connection.unchecked_transaction()?;
         let claimed = self.claimed()?;
@@ -161,10 +161,10 @@ impl SearchIndex {
         Ok(Some((claimed, part, rows)))
     }
 
-    /// Rows that are no cell of a part.
+    /// Counts rows that are not a cell of any part.
     fn strays(&self, reader: &LogReader) -> rusqlite::Result<u64> {
         let moment = self.connection.unchecked_transaction()?;
-        // More than the log has was told already.
+        // An index that is longer than the log was reported already.
         let claimed = self.claimed()?.min(reader.sealed() / TILE as u64 + u64::from(u16::MAX));
         let expected: u64 = IndexPart::all(claimed).map(|part| u64::from(part.buckets()) + 2).sum();
         let rows: i64 = moment.query_row("SELECT COUNT(*) FROM cells", [], |row| row.get(0))?;
@@ -180,7 +180,7 @@ impl SearchIndex {
         let wanted = derive(reader, part)?;
         let (level, at) = part.node();
         let node = reader.node(level, at)?;
-        // Counts of entries that are gone cannot be made again: the key vouches for them.
+        // Counts of pruned entries cannot be recomputed: the key authenticates them.
         let gone = part.bundles().any(|bundle| reader.pruned().has(bundle));
         let (mut bundles, mut of_part) = (BTreeSet::new(), None);
         for cell in part.cells() {
@@ -215,7 +215,7 @@ impl SearchIndex {
     }
 }
 
-/// The places within a part of which two cells say different things.
+/// Returns the positions within a part at which two cells differ.
 fn differing(one: &[u8], other: &[u8]) -> BTreeSet<u16> {
     let all = |cell: &[u8]| -> BTreeSet<(u64, u16)> {
         postings(cell).flat_map(|(term, places)| positions_of(places).map(move |place| (term, place))).collect()
@@ -223,14 +223,14 @@ fn differing(one: &[u8], other: &[u8]) -> BTreeSet<u16> {
     all(one).symmetric_difference(&all(other)).map(|(_, place)| *place).collect()
 }
 
-/// When an index was verified last, and what came of it.
+/// When an index was last verified, and the result.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 pub struct LastVerification {
     /// Unix seconds.
     pub time: i64,
-    /// Entries that were compared.
+    /// Number of compared entries.
     pub entries: u64,
-    /// Differences that were found.
+    /// Number of differences.
     pub differences: u64,
 }
 
@@ -250,7 +250,7 @@ impl LastVerification {
         format!("verified at {} of {} entries with {} differences", self.time, self.entries, self.differences)
     }
 
-    /// Keeps it beside the log, for `audit status`.
+    /// Stores it beside the log, for `audit status`.
     ///
     /// # Errors
     /// The file cannot be written, or there is no key.
@@ -263,14 +263,15 @@ impl LastVerification {
     }
 }
 
-/// Whether what is kept of the last comparison is there and not the gateway's: it counts for nothing.
+/// Returns whether the stored record of the last comparison exists and is not the gateway's: then it is ignored.
 pub fn is_record_foreign(data: &Path, vault: &Vault) -> bool {
     let Ok(bytes) = std::fs::read(record_path(data)) else { return false };
     let whole = |record: VerificationRecord| serde_json::to_vec(&record).is_ok_and(|own| own == bytes);
     verified(data, vault).is_none() || !serde_json::from_slice(&bytes).is_ok_and(whole)
 }
 
-/// When the index of a data folder was verified last; `None` if it never was, or what is kept of it was not kept by the gateway.
+/// Returns when the index of a data folder was last verified; `None` if it never was, or the record is not the
+/// gateway's.
 pub fn verified(data: &Path, vault: &Vault) -> Option<LastVerification> {
     let record: VerificationRecord = serde_json::from_slice(&std::fs::read(record_path(data)).ok()?).ok()?;
     let key = IndexKey::read(data, vault).ok()??;

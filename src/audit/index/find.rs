@@ -24,23 +24,23 @@ pub struct Hour {
     pub operation: String,
     /// `OK`, or the reason.
     pub outcome: String,
-    /// How many.
+    /// Number of exchanges.
     pub exchanges: u64,
-    /// Their time together, in microseconds.
+    /// Sum of their durations, in microseconds.
     pub total_us: u64,
     /// Bytes of their responses.
     pub response_bytes: u64,
 }
 
-/// Where entries that may fit are, below an index.
+/// Positions of entries that may match, from the index.
 pub(in crate::audit) struct Candidates {
-    /// The entries that were looked through.
+    /// The range of entries that it covers.
     pub range: Range<u64>,
-    /// Those that may fit, newest first.
+    /// Entries that may match, newest first.
     pub positions: Vec<u64>,
 }
 
-/// Places within a part, a bit each.
+/// Positions within a part, a bit each.
 struct EntryPositions(Vec<u64>);
 
 impl EntryPositions {
@@ -62,7 +62,7 @@ impl EntryPositions {
         }
     }
 
-    /// Keeps those of others; false if none is left.
+    /// Intersects it with another; returns false if nothing is left.
     fn keep(&mut self, others: &Self) -> bool {
         self.0.iter_mut().zip(&others.0).for_each(|(word, other)| *word &= other);
         self.0.iter().any(|word| *word != 0)
@@ -82,8 +82,8 @@ impl EntryPositions {
 }
 
 impl SearchIndex {
-    /// The candidates of the part that ends the log before `before`, which is not 0 and at most what is [`SearchIndex::indexed`].
-    /// Nothing outside them fits, between the part's beginning and `before`.
+    /// Returns the candidates of the part that ends the log before `before`, which is not 0 and at most
+    /// [`SearchIndex::indexed`]. No other entry between the part's beginning and `before` matches.
     pub(in crate::audit) fn candidates(
         &self,
         reader: &LogReader,
@@ -94,7 +94,7 @@ impl SearchIndex {
         let part = IndexPart::over(bundle, self.claimed()?);
         let first = part.entries().start;
         if part.entries().end > reader.sealed() {
-            // Put together since the reader was opened: one bundle, as the log has it.
+            // Merged since the reader was opened: one bundle, as the log has it.
             let range = bundle * TILE as u64..before;
             return Ok(Candidates { positions: range.clone().rev().collect(), range });
         }
@@ -129,12 +129,12 @@ impl SearchIndex {
         Ok(Candidates { range, positions })
     }
 
-    /// Exchanges by the hour, from one hour (since 1970) until before another, of the entries in the index, until `take` says
-    /// stop. Counts of entries that were pruned stay. Gives the entry that the counts end before, and how many before it were gone
-    /// before they were counted.
+    /// Counts exchanges by the hour, from one hour (since 1970) until before another, of the entries in the index,
+    /// until `take` returns false. Counts of pruned entries stay. Returns the entry before which the counts end, and
+    /// how many entries before it were pruned before they were counted.
     ///
     /// # Errors
-    /// The index cannot be read, or a part of it is not what its key vouches for.
+    /// The index cannot be read, or its key does not authenticate a part of it.
     pub fn hours(
         &self,
         reader: &LogReader,
@@ -173,10 +173,10 @@ impl SearchIndex {
     }
 }
 
-/// Terms of which an entry that fits has at least one, for each thing that a query names.
+/// Returns the terms of each condition of a query; a matching entry has at least one of each.
 fn alternatives(query: &Query, head: Option<&PartHeader>) -> Vec<Vec<u64>> {
     let mut all = Vec::new();
-    // What is rare comes first: where nothing has it, nothing else is looked up.
+    // Rare terms first: if no entry has them, nothing else is looked up.
     if let Some(id) = &query.exchange {
         all.push(vec![terms::exchange(id)]);
     }
@@ -203,7 +203,7 @@ fn alternatives(query: &Query, head: Option<&PartHeader>) -> Vec<Vec<u64>> {
     all
 }
 
-/// Whether a count is of what a query names. Times are compared by the hour, people and purposes are not counted.
+/// Returns whether a count matches a query. Times are compared by the hour; people and purposes are not counted.
 fn is_meant(query: &Query, one: &Hour) -> bool {
     let same = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
     same(&query.client, &one.client)

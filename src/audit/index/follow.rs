@@ -53,7 +53,7 @@ impl SearchIndex {
         Ok(SearchIndex { connection, key, path: path.to_owned(), fresh: RefCell::default() })
     }
 
-    /// Returns whether the index is of this log and was made with this key: its first and last parts are.
+    /// Returns whether the index belongs to this log and this key: its first and last parts do.
     ///
     /// # Errors
     /// The index or the log cannot be read.
@@ -72,7 +72,7 @@ impl SearchIndex {
         Ok(true)
     }
 
-    /// Whether it says that it has more than there is: then somebody put rows into it.
+    /// Returns whether it claims more entries than the log has: then somebody added rows to it.
     pub(super) fn is_too_long(&self, reader: &LogReader) -> Result<bool, AuditError> {
         Ok(self.claimed()? > reader.sealed() / TILE as u64)
     }
@@ -86,7 +86,7 @@ impl SearchIndex {
         if self.claimed()? >= full {
             return Ok(false);
         }
-        // How far it is, is read within the transaction: another process may be making the index anew.
+        // Its length is read within the transaction: another process may be rebuilding the index.
         self.within(|index| {
             let (begin, mut next) = (index.claimed()?, index.claimed()?);
             while next < full && next - begin < BATCH {
@@ -96,7 +96,7 @@ impl SearchIndex {
         })
     }
 
-    /// Does work in one transaction.
+    /// Runs work in one transaction.
     pub(super) fn within<T>(&self, work: impl FnOnce(&Self) -> Result<T, AuditError>) -> Result<T, AuditError> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let done = work(self).and_then(|done| {
@@ -109,7 +109,7 @@ impl SearchIndex {
         done
     }
 
-    /// Takes in the largest part that begins at a bundle, and puts together the parts that are whole with it.
+    /// Indexes the largest part that begins at a bundle, and merges the parts that this completes.
     fn take_part(&self, reader: &LogReader, next: u64, full: u64) -> Result<u64, AuditError> {
         let fits = |level: &u8| {
             let part = IndexPart { level: *level, position: next >> (4 * level) }.bundles();
@@ -128,7 +128,7 @@ impl SearchIndex {
         Ok(end)
     }
 
-    /// Puts 16 parts together. Where one of them is not what it should be, all is taken from the log.
+    /// Merges 16 parts. If one of them is faulty, everything is taken from the log.
     fn put_together(&self, reader: &LogReader, whole: IndexPart) -> Result<(), AuditError> {
         let smaller = || {
             (16 * whole.position..16 * (whole.position + 1))
@@ -167,7 +167,7 @@ impl SearchIndex {
         Ok(())
     }
 
-    /// Removes entries that were pruned from the log. Counts by the hour stay: they name nobody.
+    /// Removes entries that were pruned from the log. Counts by the hour stay: they name no person.
     ///
     /// # Errors
     /// The index cannot be written.

@@ -1,8 +1,8 @@
-//! The key that vouches for what the index holds. Whoever edits the index's file with a tool of SQLite, or puts another in its
-//! place, lacks it, and every page of a search notices. Whoever may read `keys/index.key` as well can make an index that says
-//! what they like; `audit verify --index` finds that, since it recomputes everything from the log.
+//! The key that authenticates the content of the index. Whoever edits the index's file with an SQLite tool, or replaces
+//! it, does not have the key, and every page of a search detects it. Whoever can also read `keys/index.key` can make
+//! any index; `audit verify --index` finds that, since it recomputes everything from the log.
 //!
-//! The key is as derived as the index: where it is gone, both are made anew.
+//! The key is derived data like the index: if it is missing, both are rebuilt.
 
 use super::part::IndexPart;
 use crate::exchange_log::tree::Hash;
@@ -10,7 +10,7 @@ use crate::keyfile::{MacKey, Vault};
 use aws_lc_rs::hmac;
 use std::path::{Path, PathBuf};
 
-/// What a text's code is begun with: no cell's is begun so.
+/// Prefix of a text's code, different from that of a cell.
 const TEXT: &[u8] = b"ndxp index text\0";
 
 /// The key of a data folder's index. Cheap to clone.
@@ -26,7 +26,7 @@ fn named(error: std::io::Error) -> std::io::Error {
 }
 
 impl IndexKey {
-    /// The key of a data folder, made where there is none.
+    /// Reads the key of a data folder, or makes it if there is none.
     ///
     /// # Errors
     /// It cannot be read, unsealed or made.
@@ -34,7 +34,7 @@ impl IndexKey {
         MacKey::open(&path(data), vault).map(IndexKey).map_err(named)
     }
 
-    /// The key of a data folder; `None` if there is none.
+    /// Reads the key of a data folder; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read or unsealed.
@@ -45,30 +45,30 @@ impl IndexKey {
     fn context(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8]) -> hmac::Context {
         let mut context = self.0.context();
         context.update(b"ndxp index 2\0");
-        // The entries that the cell is of: another log's, or another place's, have another node.
+        // The node above the cell's entries: in another log, or at another position, it differs.
         context.update(node);
         context.update(&part.row(cell).to_be_bytes());
         context.update(bytes);
         context
     }
 
-    /// The code of a cell of the entries below a node of the log's tree.
+    /// Returns the code of a cell of the entries below a node of the log's tree.
     pub fn code(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8]) -> Vec<u8> {
         self.context(part, cell, node, bytes).sign().as_ref().to_vec()
     }
 
-    /// Whether a code is that of a cell.
+    /// Returns whether a code is that of a cell.
     pub fn is_code(&self, part: IndexPart, cell: u16, node: &Hash, bytes: &[u8], code: &[u8]) -> bool {
         let own = self.context(part, cell, node, bytes).sign();
         aws_lc_rs::constant_time::verify_slices_are_equal(own.as_ref(), code).is_ok()
     }
 
-    /// The code of a text that the gateway keeps for itself.
+    /// Returns the code of a text that the gateway keeps for itself.
     pub fn code_of_text(&self, text: &str) -> String {
         self.0.code_of_text(TEXT, text)
     }
 
-    /// Whether a code is that of a text.
+    /// Returns whether a code is that of a text.
     pub fn is_code_of_text(&self, text: &str, code: &str) -> bool {
         self.0.is_code_of_text(TEXT, text, code)
     }

@@ -1,20 +1,22 @@
-//! The search index: derived from the log's sealed entries, in one SQLite file that can be thrown away at any time, and that is
-//! never believed.
+//! The search index: derived from the log's sealed entries, in one SQLite file that can be deleted at any time, and
+//! that is never trusted.
 //!
-//! It is made of [parts](part) of 1, 16 and 256 full bundles, each of [`IndexPart::buckets`] cells of terms and two more. A cell never
-//! changes once it is there, and carries an HMAC under the [index's key](IndexKey) over its bytes, its place and the node of
-//! the log's Merkle tree above its entries. A search for a term reads one cell of each part, newest first. So
+//! It consists of [parts](part) of 1, 16 and 256 full bundles, each of [`IndexPart::buckets`] cells of terms and two
+//! more. A cell never changes once it exists, and has an HMAC under the [index's key](IndexKey) over its bytes, its
+//! position and the node of the log's Merkle tree above its entries. A search for a term reads one cell of each part,
+//! newest first. So
 //!
-//! - a cell that was changed, moved, put back, or is another log's, is noticed by whatever reads it;
-//! - a cell that is gone is noticed too: every part has all its cells, also empty ones;
-//! - rows at the end that are gone make the index look shorter, and what no part covers is read from the log.
+//! - every read detects a cell that was changed, moved, put back, or taken from another log;
+//! - a missing cell is detected, too: every part has all its cells, including empty ones;
+//! - missing rows at the end make the index look shorter, and what no part covers is read from the log.
 //!
-//! A part with a fault is made anew from the log before the response goes on, with a warning and a metric. Entries themselves are
-//! always read from the log's bundles, hashed up to the checkpoint, and compared with the query.
+//! A faulty part is rebuilt from the log before the response continues, with a warning and a metric. Entries themselves
+//! are always read from the log's bundles, hashed up to the checkpoint, and compared with the query.
 //!
-//! Cost, sketched: some 50 bytes and some CPU us an entry; a term at 10 million entries is one cell of 14 kB in each of 153 parts. A thread
-//! of its own follows the log four times a second, one transaction for each [`BATCH`] bundles, without `fsync`, since what a crash takes is
-//! derived again. Searches have connections of their own and wait for nobody (WAL).
+//! Cost, estimated: about 50 bytes and a few CPU us for each entry; a term at 10 million entries is one cell of 14 kB
+//! in each of 153 parts. A separate thread follows the log four times a second, one transaction for each [`BATCH`]
+//! bundles, without `fsync`, since what a crash loses is derived again. Searches have separate connections and wait for
+//! nothing (WAL).
 
 mod check;
 mod find;
@@ -42,7 +44,7 @@ pub use key::IndexKey;
 pub use part::HOUR_US;
 pub use thread::{IndexThread, rebuild};
 
-/// Version of the tables: an index of another one is made anew.
+/// Version of the tables: an index of another version is rebuilt.
 const VERSION: i64 = 2;
 /// Bundles in one transaction.
 const BATCH: u64 = 80;
@@ -50,10 +52,10 @@ const BATCH: u64 = 80;
 const TABLES: &str =
     "CREATE TABLE IF NOT EXISTS cells (id INTEGER PRIMARY KEY, code BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;";
 
-/// Parts that were found wrong and made anew since the process began.
+/// Number of parts that were found wrong and rebuilt since the process began.
 static MADE_ANEW: AtomicU64 = AtomicU64::new(0);
 
-/// How many parts of an index were found wrong and made anew since the process began, for the metrics.
+/// Returns how many parts of an index were found wrong and rebuilt since the process began, for the metrics.
 pub fn rebuilt() -> u64 {
     MADE_ANEW.load(Ordering::Relaxed)
 }
@@ -63,28 +65,28 @@ pub struct SearchIndex {
     connection: Connection,
     key: IndexKey,
     path: PathBuf,
-    /// The part that was made anew last.
+    /// The part that was rebuilt last.
     fresh: RefCell<Option<(IndexPart, Cells)>>,
 }
 
-/// Where the index of a data folder is.
+/// Returns the path of the index of a data folder.
 pub fn index_path(data: &Path) -> PathBuf {
     data.join("index").join("log.sqlite")
 }
 
-/// Why a cell of the file is not trusted, or that it is missing.
+/// The reason that a cell of the file is not trusted, or that it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CellFault {
     /// There is no such row.
     #[error("is missing")]
     Missing,
-    /// Its code is not that of its bytes, of its place and of the entries in the log.
+    /// Its code does not match its bytes, its position and the entries in the log.
     #[error("is not what the gateway wrote for these entries")]
     Changed,
 }
 
 impl SearchIndex {
-    /// Opens the index of a data folder for reading; `None` if there is none that can be used: then the log itself is read.
+    /// Opens the index of a data folder for reading; `None` if there is no usable one: then the log itself is read.
     pub fn read(data: &Path, vault: &Vault) -> Option<Self> {
         let path = index_path(data);
         let key = match IndexKey::read(data, vault) {
@@ -112,8 +114,8 @@ impl SearchIndex {
         Ok((version == VERSION).then_some(index))
     }
 
-    /// Full bundles that the index says it has, from the first on. Nobody believes it: where it says too little, the log is read;
-    /// where too much, parts are missing and are made.
+    /// Returns how many full bundles the index claims to have, from the first on. The claim is not trusted: if it is
+    /// too small, the log is read; if it is too large, parts are missing and are rebuilt.
     fn claimed(&self) -> rusqlite::Result<u64> {
         let mut most = 0;
         for level in 0..LEVELS {
@@ -126,13 +128,13 @@ impl SearchIndex {
         Ok(most)
     }
 
-    /// Entries in the index: all before this one. 0 where its file cannot be read.
+    /// Returns the number of entries in the index: all before this one. 0 if its file cannot be read.
     pub fn indexed(&self, reader: &LogReader) -> u64 {
         let claimed = self.claimed().unwrap_or(0);
         claimed.min(reader.sealed() / TILE as u64) * TILE as u64
     }
 
-    /// A cell as it is in the file, checked.
+    /// Returns a cell of the file, checked.
     fn stored(&self, part: IndexPart, cell: u16, node: &Hash) -> Result<Vec<u8>, CellFault> {
         let read = || {
             let mut row = self.connection.prepare_cached("SELECT code, bytes FROM cells WHERE id = ?1")?;
@@ -141,12 +143,12 @@ impl SearchIndex {
         match read() {
             Ok(Some((code, bytes))) if self.key.is_code(part, cell, node, &bytes, &code) => Ok(bytes),
             Ok(None) => Err(CellFault::Missing),
-            // Also where SQLite reports a damaged file.
+            // Also if SQLite reports a damaged file.
             Ok(Some(_)) | Err(_) => Err(CellFault::Changed),
         }
     }
 
-    /// A cell of a part that is under the reader's checkpoint. A part with a fault is rebuilt from the log.
+    /// Returns a cell of a part under the reader's checkpoint. A faulty part is rebuilt from the log.
     fn cell(&self, reader: &LogReader, part: IndexPart, cell: u16) -> Result<Vec<u8>, AuditError> {
         let of_fresh = |fresh: &Option<(IndexPart, Cells)>| {
             let (_, cells) = fresh.as_ref().filter(|(fresh, _)| *fresh == part)?;
@@ -174,7 +176,7 @@ impl SearchIndex {
                     Self::remove(data)?;
                 }
             }
-            // A file that cannot be written is found wrong again the next time.
+            // If the file cannot be written, the fault is found again the next time.
             Err(error) => tracing::warn!(%error, "the part of the search index could not be written"),
             Ok(()) => {}
         }
@@ -183,7 +185,7 @@ impl SearchIndex {
         Ok(bytes)
     }
 
-    /// Writes a part by a connection of its own: this one only reads.
+    /// Writes a part by a separate connection: this one only reads.
     fn mend(&self, reader: &LogReader, part: IndexPart, cells: &Cells) -> Result<(), AuditError> {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let (key, path) = (self.key.clone(), self.path.clone());
@@ -191,7 +193,7 @@ impl SearchIndex {
         index.within(|index| index.put(reader, part, cells))
     }
 
-    /// A part's head.
+    /// Returns a part's header.
     fn head(&self, reader: &LogReader, part: IndexPart) -> Result<PartHeader, AuditError> {
         Ok(PartHeader::decode(self.cell(reader, part, HEAD)?.as_slice()).unwrap_or_default())
     }
@@ -204,7 +206,7 @@ fn is_damaged(error: &AuditError) -> bool {
         if matches!(failure.code, DatabaseCorrupt | NotADatabase))
 }
 
-/// A part as the log has it. Bundles that were pruned are left out.
+/// Derives a part from the log. Pruned bundles are skipped.
 fn derive(reader: &LogReader, part: IndexPart) -> Result<Cells, AuditError> {
     let mut making = PartBuilder::of(part);
     for (at, bundle) in part.bundles().enumerate() {

@@ -1,10 +1,10 @@
-//! The index of a range of the log, and its encoding. The same entries always give the same bytes, so that whoever has the log can
-//! recompute them.
+//! The index of a range of the log, and its encoding. The same entries always give the same bytes, so that anybody with
+//! the log can recompute them.
 //!
-//! A part covers 1, 16 or 256 full bundles. It has as many cells of terms as bundles: a term (a client, a purpose, a pseudonym,
-//! an exchange's id ...) is 64 bits of a hash, stands in the cell that its last bits name, and has the places of its entries
-//! within the part behind it. So whether an entry of a part has a term is told by one cell, which must be there and says so
-//! either way. Two more cells hold the part's times and operations, and its exchanges counted by the hour.
+//! A part covers 1, 16 or 256 full bundles. It has as many cells of terms as bundles. A term (a client, a purpose, a
+//! pseudonym, an exchange's id ...) is 64 bits of a hash; it is in the cell that its last bits select, followed by the
+//! positions of its entries within the part. So one cell shows whether any entry of a part has a term; the cell must
+//! exist in either case. Two more cells hold the part's times and operations, and its exchanges counted by the hour.
 
 use super::terms;
 use crate::audit::query::outcome;
@@ -26,24 +26,24 @@ pub const HOURS: u16 = 257;
 const CELL_BITS: u32 = 10;
 const LEVEL_AT: u32 = 60;
 
-/// A stretch of the log of 16^`level` full bundles.
+/// A range of the log of 16^`level` full bundles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexPart {
     /// From 0 to 2.
     pub level: u8,
-    /// Its place among those of its level.
+    /// Its position in its level.
     pub position: u64,
 }
 
 impl IndexPart {
-    /// The part that covers a bundle, where the first `indexed` bundles are in the index: the largest that is whole.
+    /// Returns the part that covers a bundle if the first `indexed` bundles are in the index: the largest complete one.
     pub fn over(bundle: u64, indexed: u64) -> Self {
         let whole = |level: &u8| bundle >> (4 * level) < indexed >> (4 * level);
         let level = (0..LEVELS).rev().find(whole).unwrap_or(0);
         IndexPart { level, position: bundle >> (4 * level) }
     }
 
-    /// Every part of an index of so many bundles, oldest first.
+    /// Returns every part of an index of this many bundles, oldest first.
     pub fn all(indexed: u64) -> impl Iterator<Item = IndexPart> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -53,48 +53,48 @@ impl IndexPart {
         })
     }
 
-    /// Its bundles.
+    /// Returns its bundles.
     pub fn bundles(self) -> Range<u64> {
         self.position << (4 * self.level)..(self.position + 1) << (4 * self.level)
     }
 
-    /// Its entries.
+    /// Returns its entries.
     pub fn entries(self) -> Range<u64> {
         let bundles = self.bundles();
         bundles.start * TILE as u64..bundles.end * TILE as u64
     }
 
-    /// The node of the log's tree above its entries: level and index.
+    /// Returns the node of the log's tree above its entries: level and index.
     pub fn node(self) -> (u32, u64) {
         (8 + 4 * u32::from(self.level), self.position)
     }
 
-    /// How many cells its terms are in.
+    /// Returns the number of cells for its terms.
     pub fn buckets(self) -> u16 {
         1 << (4 * self.level)
     }
 
-    /// The cell that a term is in.
+    /// Returns the cell of a term.
     pub fn cell_of(self, term: u64) -> u16 {
         term as u16 & (self.buckets() - 1)
     }
 
-    /// Its cells, in the order of their numbers.
+    /// Returns its cells, in the order of their numbers.
     pub fn cells(self) -> impl Iterator<Item = u16> {
         (0..self.buckets()).chain([HEAD, HOURS])
     }
 
-    /// The row of a cell.
+    /// Returns the row of a cell.
     pub fn row(self, cell: u16) -> i64 {
         (u64::from(self.level) << LEVEL_AT | self.position << CELL_BITS | u64::from(cell)) as i64
     }
 
-    /// The rows of all cells of a level.
+    /// Returns the rows of all cells of a level.
     pub fn rows_of_level(level: u8) -> Range<i64> {
         i64::from(level) << LEVEL_AT..(i64::from(level) + 1) << LEVEL_AT
     }
 
-    /// The part and cell of a row.
+    /// Returns the part and cell of a row.
     pub fn of_row(row: i64) -> (Self, u16) {
         let row = row.unsigned_abs();
         let position = (row & ((1 << LEVEL_AT) - 1)) >> CELL_BITS;
@@ -111,19 +111,20 @@ pub struct PartHeader {
     /// See `min_us`.
     #[prost(sint64, tag = "2")]
     pub max_us: i64,
-    /// Entries that were there to be indexed: those of pruned bundles were not.
+    /// Number of indexed entries: those of pruned bundles are missing.
     #[prost(uint32, tag = "3")]
     pub entries: u32,
     /// Full names of its operations.
     #[prost(string, repeated, tag = "4")]
     pub operations: Vec<String>,
-    /// Of each bundle the earliest time, from the part's, and how much later the latest is; -1 where it was pruned.
+    /// For each bundle its earliest time, relative to the part's, and how much later its latest is; -1 if it was
+    /// pruned.
     #[prost(sint64, repeated, tag = "5")]
     pub bundles: Vec<i64>,
 }
 
 impl PartHeader {
-    /// Whether a bundle, by its place in the part, can have entries from one time until before another.
+    /// Returns whether a bundle, by its position in the part, can have entries from one time until before another.
     pub fn may_hold(&self, bundle: usize, from_us: i64, to_us: i64) -> bool {
         match self.bundles.get(2 * bundle..2 * bundle + 2) {
             Some([first, more]) => {
@@ -138,10 +139,10 @@ impl PartHeader {
 /// A part's exchanges by the hour.
 #[derive(Clone, PartialEq, Message)]
 pub struct Hours {
-    /// Entries that were counted, of whatever kind.
+    /// Number of counted entries of all kinds.
     #[prost(uint32, tag = "1")]
     pub entries: u32,
-    /// The texts that counts name by their place here.
+    /// The texts that counts refer to by position.
     #[prost(string, repeated, tag = "2")]
     pub texts: Vec<String>,
     /// The counts.
@@ -158,10 +159,10 @@ pub struct Count {
     /// Client, agency, source, operation and outcome.
     #[prost(uint32, repeated, tag = "2")]
     pub names: Vec<u32>,
-    /// How many.
+    /// Number of exchanges.
     #[prost(uint64, tag = "3")]
     pub exchanges: u64,
-    /// Their time together, in microseconds.
+    /// Sum of their durations, in microseconds.
     #[prost(uint64, tag = "4")]
     pub total_us: u64,
     /// Bytes of their responses.
@@ -174,7 +175,7 @@ type CountKey = (i64, [String; 5]);
 /// The cells of a part, by number.
 pub type Cells = BTreeMap<u16, Vec<u8>>;
 
-/// What a part is made of, while it is made.
+/// The content of a part while it is built.
 pub struct PartBuilder {
     part: IndexPart,
     terms: Vec<(u64, u16)>,
@@ -183,7 +184,7 @@ pub struct PartBuilder {
     hours: BTreeMap<CountKey, [u64; 3]>,
     counted: u32,
     of_entry: Vec<u64>,
-    /// Of each bundle the earliest and the latest time.
+    /// The earliest and the latest time of each bundle.
     times: Vec<(i64, i64)>,
 }
 
@@ -200,7 +201,7 @@ impl PartBuilder {
         PartBuilder { part, terms, head, operations, hours, counted: 0, of_entry, times }
     }
 
-    /// Adds an entry, by its place within the part.
+    /// Adds an entry, by its position within the part.
     pub fn entry(&mut self, place: u16, entry: &Entry) {
         self.of_entry.clear();
         terms::of(entry, &mut self.of_entry);
@@ -222,7 +223,7 @@ impl PartBuilder {
         }
     }
 
-    /// Adds a smaller part, cell by cell; `None` if one is missing or cannot be read.
+    /// Adds a smaller part, cell by cell; `None` if a cell is missing or cannot be read.
     pub fn part(&mut self, smaller: IndexPart, mut cell: impl FnMut(u16) -> Option<Vec<u8>>) -> Option<()> {
         let offset = u16::try_from(smaller.entries().start - self.part.entries().start).ok()?;
         for bucket in 0..smaller.buckets() {
@@ -258,7 +259,7 @@ impl PartBuilder {
         all.iter_mut().zip(sums).for_each(|(all, one)| *all = all.saturating_add(one));
     }
 
-    /// The cells.
+    /// Returns the cells.
     pub fn finish(mut self) -> Cells {
         let part = self.part;
         self.terms.sort_unstable();
@@ -297,7 +298,8 @@ impl PartBuilder {
     }
 }
 
-/// A term, the length of its places, its places: each as the distance from the one before, in groups of seven bits.
+/// A term, the length of its positions, its positions: each as the distance from the one before, in groups of seven
+/// bits.
 fn put_posting(cell: &mut Vec<u8>, term: u64, places: impl Iterator<Item = u16>) {
     let (mut bytes, mut before) = (Vec::new(), 0);
     for place in places {
@@ -315,7 +317,7 @@ fn take_number(bytes: &mut &[u8]) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
-/// The terms of a cell with the bytes of their places.
+/// Returns the terms of a cell with the bytes of their positions.
 pub fn postings(mut cell: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     std::iter::from_fn(move || {
         let (term, rest) = cell.split_first_chunk::<8>()?;
@@ -327,7 +329,7 @@ pub fn postings(mut cell: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
-/// The places of a term, in order.
+/// Returns the positions of a term, in order.
 pub fn positions_of(mut bytes: &[u8]) -> impl Iterator<Item = u16> {
     let mut before = 0u16;
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! What entries are found by: each as 64 bits of a hash. Two that share theirs cost a look at an entry that does not fit, no more:
-//! whatever is found is compared with the query.
+//! The terms of entries: each is 64 bits of a hash. A collision costs only the read of an entry that does not match:
+//! every candidate is compared with the query.
 
 use super::super::query::outcome;
 use crate::exchange_log::Entry;
@@ -49,7 +49,7 @@ pub fn ended(text: &str) -> u64 {
     term(7, text.as_bytes())
 }
 
-/// Whom a request or a response names, by their pseudonym.
+/// A subject of a request or a response, by pseudonym.
 pub fn subject(pseudonym: &[u8]) -> u64 {
     term(8, pseudonym)
 }
@@ -64,17 +64,17 @@ pub fn exchange(id: &[u8]) -> u64 {
     term(10, id)
 }
 
-/// An administrator's event.
+/// An admin event.
 pub fn event(text: &str) -> u64 {
     term(11, text.as_bytes())
 }
 
-/// The agency and those above it, as [`is_within`](crate::contract::formats::is_within) has them.
+/// Returns the agency and those above it, by the rule of [`is_within`](crate::contract::formats::is_within).
 fn agencies(code: &str) -> impl Iterator<Item = &str> {
     code.match_indices('.').map(|(at, _)| &code[..at]).chain([code])
 }
 
-/// Everything that an entry is found by. Empty texts are left out but where a query may name them.
+/// Adds all terms of an entry. Empty texts are skipped unless a query may name them.
 pub fn of(entry: &Entry, terms: &mut Vec<u64>) {
     terms.extend([client(&entry.client), source(&entry.source), scope(&entry.scope), purpose(&entry.purpose)]);
     terms.extend([operation(&entry.operation), ended(outcome(entry)), exchange(&entry.exchange_id)]);

@@ -71,7 +71,7 @@ proptest! {
             for entry in part {
                 log.append_detached(entry).unwrap();
             }
-            // At its place in time: without the index, times that go back by weeks are not looked for.
+            // At its time: without the index, a search does not follow times that go back by weeks.
             let time_us = part.last().map_or(0, |last| last.time_us);
             runtime.block_on(log.append(&Entry { time_us, ..Entry::begin(Kind::Admin, "dc1") })).unwrap();
             drop(log);
@@ -134,7 +134,7 @@ fn found(reader: &LogReader, index: &SearchIndex, query: &Query) -> Vec<u64> {
 fn an_index_of_another_log_is_thrown_away() {
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::default();
-    // Follows until all full bundles are in an index that the log itself bears out.
+    // Follows until all full bundles are in an index that the log confirms.
     let followed = || {
         let following = IndexThread::start(folder.path(), &vault).unwrap();
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -154,7 +154,7 @@ fn an_index_of_another_log_is_thrown_away() {
         std::fs::remove_dir_all(folder.path().join(part)).unwrap();
     }
     fill(folder.path(), &LogSigner::generate().unwrap(), "other", 800);
-    // Until it is followed, the index of another log is as good as none.
+    // Until it is followed, the index of another log counts as none.
     let client = |name: &str| Query { client: Some(name.into()), ..Query::default() };
     let count = |name: &str| {
         let (reader, index) =
@@ -164,17 +164,17 @@ fn an_index_of_another_log_is_thrown_away() {
     assert_eq!((count("one"), count("other")), (0, 801));
     followed();
     assert_eq!((count("one"), count("other")), (0, 801));
-    // One that is no database is made anew, too.
+    // A file that is not a database is rebuilt, too.
     std::fs::write(index_path(folder.path()), b"nonsense, and more of it").unwrap();
     assert!(SearchIndex::read(folder.path(), &vault).is_none());
     followed();
-    // And one whose key is another.
+    // So is one with another key.
     std::fs::remove_file(folder.path().join("keys/index.key")).unwrap();
     assert!(SearchIndex::read(folder.path(), &vault).is_none());
     followed();
 }
 
-/// A log with its index, and what searches must find.
+/// A log with its index, and the results that searches must return.
 struct Indexed {
     folder: tempfile::TempDir,
     size: u64,
@@ -228,13 +228,13 @@ impl Indexed {
         checked.found == 0 && checked.entries == self.size / 256 * 256
     }
 
-    /// As it was made.
+    /// Restores the original file.
     fn restore(&self) {
         SearchIndex::remove(self.data()).unwrap();
         std::fs::write(index_path(self.data()), &self.file).unwrap();
     }
 
-    /// Every search tells the truth, whatever was done to the file, and the comparison says where it was wrong.
+    /// Every search returns the truth, whatever was done to the file, and the comparison reports the faults.
     fn hold_against(&self, edit: &str) {
         self.restore();
         let apply = || Connection::open(index_path(self.data())).unwrap().execute_batch(edit).unwrap();
@@ -269,7 +269,7 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
         // Everything of the newest parts, and of all.
         format!("DELETE FROM cells WHERE id >= {terms}"),
         "DELETE FROM cells".to_owned(),
-        // Rows that claim more than there is, or are of nothing.
+        // Rows that claim more than there is, or belong to no part.
         format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, position: 3 }.row(0)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", IndexPart { level: 2, position: (1 << 50) - 1 }.row(HEAD)),
         format!("INSERT INTO cells VALUES ({}, x'', x'')", bundle(900).row(HEAD)),
@@ -278,7 +278,7 @@ fn l7_an_edited_index_is_noticed_mended_and_never_believed() {
     ] {
         log.hold_against(&edit);
     }
-    // A fault that a search met is mended in the file.
+    // A fault that a search found is repaired in the file.
     log.restore();
     let before = rebuilt();
     let delete = format!("DELETE FROM cells WHERE id = {terms}");
@@ -297,8 +297,8 @@ fn l7_a_cell_of_many_bundles_is_not_believed_either() {
     log.hold_against(&format!("DELETE FROM cells WHERE id = {}", large.row(large.cell_of(term))));
 }
 
-/// Who has the index's key can make it say what they like: searches for what is there are shortened, and the comparison with the log
-/// finds the bundle. An empty response is confirmed from the log itself.
+/// With the index's key one can make any index: searches that find other entries can be shortened, and the comparison
+/// with the log finds the bundle. An empty response is confirmed from the log itself.
 #[test]
 fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     let folder = tempfile::tempdir().unwrap();
@@ -329,7 +329,7 @@ fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     assert!(checked.found > 0 && checked.differences.iter().all(of_bundle), "{checked:?}");
 }
 
-/// Counts that are printed are of the entries, whoever had the index's key.
+/// Printed counts are those of the entries, whoever had the index's key.
 #[test]
 fn l7_a_report_counts_entries_and_believes_no_index() {
     use crate::audit::statistics::{from_log, statistics};
@@ -355,7 +355,7 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     index.put(&reader, part, &cells).unwrap();
     assert_eq!((sum(by_index(&all)), sum(of_log(&all))), (whole - 255, whole));
     assert_eq!(sum(of_log(&one)), of_source);
-    // By whatever a search knows; at most as many as wanted; not at all where nobody waits for it.
+    // By every kind of condition; at most as many as requested; none if nobody waits for it.
     let person = entry(77, 7).subjects.into_iter().chain(entry(78, 7).subjects).next().unwrap();
     let about = Query { subject: Some(vec![person]), ..Query::default() };
     let fits = |at| about.fits(&reader.entry(at).unwrap().unwrap());
@@ -364,7 +364,7 @@ fn l7_a_report_counts_entries_and_believes_no_index() {
     assert!(from_log(&reader, &all, false, 10_000, |_, _| false).unwrap().is_none());
 }
 
-/// The index of a log that was longer: what is put back is shorter than what was followed.
+/// The index of a log that was longer: the restored log is shorter than what was followed.
 #[test]
 fn l7_an_index_that_claims_more_than_the_log_has_is_found_and_finds_nothing_more() {
     let folder = tempfile::tempdir().unwrap();
@@ -392,11 +392,11 @@ fn l7_an_index_that_claims_more_than_the_log_has_is_found_and_finds_nothing_more
     assert_eq!(index.indexed(&reader), 3 * 256, "no more than the log has");
     let client = Query { client: Some("c1".into()), ..Query::default() };
     assert_eq!(found(&reader, &index, &client), (0..=3 * 256 + 9).rev().collect::<Vec<u64>>());
-    // As far as it goes, it is the log's own: nothing else is wrong with it.
+    // As far as the log goes, it is the log's own: nothing else is wrong with it.
     assert_eq!(checked.found, 1, "{checked:?}");
 }
 
-/// When the index was verified last is believed only as the gateway kept it.
+/// The record of the last verification is trusted only as the gateway stored it.
 #[test]
 fn l7_when_an_index_was_verified_is_believed_with_its_key_s_code_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -417,12 +417,12 @@ fn l7_when_an_index_was_verified_is_believed_with_its_key_s_code_alone() {
         std::fs::write(&file, &edited).unwrap();
         assert!(verified(data, &vault).is_none() && is_record_foreign(data, &vault), "{edited}");
     }
-    // The same said in other bytes was not written by the gateway either.
+    // The same content in other bytes was not written by the gateway either.
     for other in [format!("{own}\n"), own.replacen(':', ": ", 1), own.to_uppercase()] {
         std::fs::write(&file, &other).unwrap();
         assert!(is_record_foreign(data, &vault), "{other}");
     }
-    // Another index's key vouches for nothing of this one.
+    // Another index's key authenticates nothing of this one.
     std::fs::write(&file, &own).unwrap();
     std::fs::remove_file(data.join("keys/index.key")).unwrap();
     assert!(verified(data, &vault).is_none());

@@ -32,7 +32,7 @@ impl IndexThread {
                 match step(&data, &vault, &mut index) {
                     Ok(true) if matches!(stopped.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) => continue,
                     Ok(_) => reported = false,
-                    // A crash may leave what SQLite finds wrong only when it comes to it. All of it is in the log.
+                    // After a crash, SQLite may find a fault only when it reads that part. All of it is in the log.
                     Err(error) if is_damaged(&error) => {
                         tracing::warn!(%error, "the search index is damaged and is made anew");
                         index = None;
@@ -40,7 +40,7 @@ impl IndexThread {
                             tracing::error!(%error, "the damaged search index cannot be removed");
                         }
                     }
-                    // Once, not four times a second. The log goes on without its index.
+                    // Once, not four times a second. The log continues without its index.
                     Err(error) if !reported => {
                         tracing::error!(%error, "the search index does not follow the log");
                         (reported, index) = (true, None);
@@ -57,10 +57,10 @@ impl IndexThread {
     }
 }
 
-/// One batch; true where more are waiting.
+/// Indexes one batch; returns true if more are waiting.
 fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, SearchIndex)>) -> Result<bool, AuditError> {
     let reader = LogReader::sealed_only(data)?;
-    // An index that is made anew meanwhile is another file.
+    // An index that is rebuilt meanwhile is another file.
     let file = || std::fs::metadata(index_path(data)).map_or(0, |found| found.ino());
     let (number, mut open) = match index.take().filter(|(number, _)| *number == file()) {
         Some(open) if !open.1.is_too_long(&reader)? => open,
@@ -74,7 +74,7 @@ fn step(data: &Path, vault: &Vault, index: &mut Option<(u64, SearchIndex)>) -> R
     more
 }
 
-/// The index of this very log: one of another is thrown away.
+/// Opens the index of this very log: one of another log is removed.
 fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<SearchIndex, AuditError> {
     let index = SearchIndex::follow(data, vault)?;
     if index.is_of(reader)? {
@@ -86,7 +86,8 @@ fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<SearchInde
     SearchIndex::follow(data, vault)
 }
 
-/// Rebuilds the index from the log, reports progress as entries done of all, and returns how many are in it: all of the full bundles.
+/// Rebuilds the index from the log, reports progress as entries done of all, and returns how many are in it: all
+/// entries of full bundles.
 ///
 /// # Errors
 /// The log cannot be read, or the index not be written.

@@ -1,7 +1,7 @@
 //! The subject report as a PDF: in Vietnamese, A4 landscape, for the agency to sign and hand over (right to know: Law on Personal Data
 //! Protection 91/2025/QH15).
 //!
-//! The font is Noto Sans (SIL Open Font License 1.1, `OFL.txt` beside it), cut down to Latin and Vietnamese letters.
+//! The font is Noto Sans (SIL Open Font License 1.1, `OFL.txt` beside it), reduced to Latin and Vietnamese letters.
 
 use crate::audit::query::outcome;
 use crate::exchange_log::Entry;
@@ -20,7 +20,7 @@ use krilla::text::{Font, TextDirection};
 const REGULAR: &[u8] = include_bytes!("NotoSans-Regular.ttf");
 const BOLD: &[u8] = include_bytes!("NotoSans-Bold.ttf");
 
-/// A4 across, its margin, and the height of a line of the table, in points.
+/// A4 landscape, its margin, and the height of a line of the table, in points.
 const PAGE: (f32, f32) = (841.9, 595.3);
 const MARGIN: f32 = 40.0;
 const LINE: f32 = 10.5;
@@ -49,18 +49,18 @@ pub struct TableHeader {
     pub period: String,
     /// When the report was made.
     pub made: String,
-    /// The log's name, size and root, by which the entries can be verified.
+    /// The log's name, size and root, with which the entries can be verified.
     pub log: String,
-    /// Up to where the report is complete, in words.
+    /// The checkpoint up to which the report is complete, as text.
     pub complete: String,
 }
 
-/// Why there is no PDF.
+/// The reason that there is no PDF.
 #[derive(Debug, thiserror::Error)]
 #[error("the PDF cannot be made: {0}")]
 pub struct PdfError(String);
 
-/// A font, and how wide its letters are.
+/// A font, with the widths of its letters.
 struct FontFace {
     font: Font,
     metrics: ttf_parser::Face<'static>,
@@ -79,7 +79,7 @@ impl FontFace {
         units as f32 * size / f32::from(self.metrics.units_per_em())
     }
 
-    /// Breaks a text into lines: between words, and within one that is wider than a line.
+    /// Breaks a text into lines: between words, and within a word that is wider than a line.
     fn wrap(&self, text: &str, size: f32, width: f32) -> Vec<String> {
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {
@@ -119,7 +119,7 @@ fn height(row: &Row) -> f32 {
     row.iter().map(Vec::len).max().unwrap_or(1) as f32 * LINE + 4.0
 }
 
-/// How an exchange ended, for the person.
+/// Returns the outcome of an exchange, as text for the person.
 fn sentence(entry: &Entry) -> String {
     match outcome(entry) {
         "OK" => "Đã cung cấp".to_owned(),
@@ -130,7 +130,7 @@ fn sentence(entry: &Entry) -> String {
     }
 }
 
-/// Paths of fields, those of one message together: `name (family, given), gender`.
+/// Paths of fields, grouped by message: `name (family, given), gender`.
 fn grouped(fields: &[String]) -> String {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for field in fields {
@@ -151,7 +151,7 @@ fn grouped(fields: &[String]) -> String {
     }
 }
 
-/// An exchange as rows: one, or several where it is long.
+/// Returns an exchange as rows: one, or several if it is long.
 fn rows(fonts: &Fonts, found: &Found) -> Vec<Row> {
     let whole = row(fonts, found);
     let lines = whole.iter().map(Vec::len).max().unwrap_or(1);

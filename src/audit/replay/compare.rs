@@ -9,24 +9,24 @@ use crate::registry::{MAX_SKEW_S, ObjectChange, now};
 use foldhash::HashMap;
 use serde_json::Value;
 
-/// The certificate names of a record.
+/// Returns the certificate names of a record.
 fn names_in(record: &str) -> impl Iterator<Item = String> {
     let value: Value = serde_json::from_str(record).unwrap_or_default();
     let names = value.get("names").and_then(Value::as_array).cloned().unwrap_or_default();
     names.into_iter().filter_map(|name| Some(name.as_str()?.to_owned()))
 }
 
-/// Who holds the certificate names, by the records and by the file's own table.
+/// The owners of certificate names, by the records and by the file's own table.
 #[derive(Default)]
 pub(super) struct NameHolders {
     by_record: HashMap<String, String>,
     by_table: HashMap<String, String>,
 }
 
-/// A comparison under way.
+/// A comparison in progress.
 pub(super) struct Compare<'c> {
     pub(super) replay: &'c Replay,
-    /// Changes that are noted in the file and not in the log yet.
+    /// Changes that are recorded in the file and not in the log yet.
     pub(super) noted: HashMap<&'c str, &'c ObjectChange>,
     pub(super) reader: LogReader,
     pub(super) found: Vec<RegistryDifference>,
@@ -41,7 +41,7 @@ impl Compare<'_> {
         }
     }
 
-    /// The record that the log has, with what is on its way into it.
+    /// Returns the log's record, including changes on their way into it.
     fn in_log(&mut self, object: &str) -> Option<String> {
         if let Some(change) = self.noted.get(object) {
             return is_kept(object, &change.after).then(|| change.after.clone());
@@ -56,7 +56,7 @@ impl Compare<'_> {
         }
     }
 
-    /// Compares one record; gives the object where it is one of the log's kinds.
+    /// Compares one record; returns the object if it is one of the log's kinds.
     pub(super) fn record(&mut self, record: &FileRecord) -> Option<String> {
         match record {
             FileRecord::Complete(object, in_file) => {
@@ -138,12 +138,12 @@ impl Compare<'_> {
         }
     }
 
-    /// What the log has and the file does not.
+    /// Finds what the log has and the file does not.
     pub(super) fn missing(&mut self, seen: &HashMap<String, ()>) -> Result<(), AuditError> {
         let now = now();
         let replay = self.replay;
         for (object, last) in &replay.objects {
-            // Revocations of tokens that ended are removed with them; what waited goes at its end.
+            // Revocations of expired tokens are removed with them; pending changes are removed at their end.
             let over = last.ends != 0 && last.ends < now - MAX_SKEW_S;
             if over || seen.contains_key(object.as_ref()) || self.noted.contains_key(object.as_ref()) {
                 continue;
@@ -165,7 +165,7 @@ impl Compare<'_> {
         Ok(())
     }
 
-    /// The table of certificate names holds those of the records, and of people who were removed.
+    /// Checks that the table of certificate names has those of the records, and of removed people.
     pub(super) fn names(&mut self) -> Result<(), AuditError> {
         let NameHolders { by_record, by_table } = std::mem::take(&mut self.names);
         for (name, holder) in &by_record {
@@ -188,7 +188,7 @@ impl Compare<'_> {
         Ok(())
     }
 
-    /// The names that people had who were removed, with whose they stay: nobody else may have one of them.
+    /// Returns the names of removed people, with their owners: nobody else may have one of them.
     fn names_of_former(&self) -> Result<Vec<(String, String)>, AuditError> {
         let noted = self.noted.iter().filter(|(object, change)| !is_kept(object, &change.after));
         let noted = noted.map(|(object, change)| ((*object).to_owned(), change.before.clone()));
@@ -202,7 +202,7 @@ impl Compare<'_> {
         Ok(before.into_iter().flat_map::<Vec<_>, _>(names).collect())
     }
 
-    /// Whether a name is one that a person had who was removed: it stays theirs. A client keeps its record.
+    /// Returns whether a name belonged to a removed person: it stays reserved. A client keeps its record.
     fn was_held(&self, holder: &str, name: &str) -> Result<bool, AuditError> {
         let before = match (self.noted.get(holder), self.replay.former.get(holder)) {
             (Some(change), _) if !is_kept(holder, &change.after) => Some(change.before.clone()),

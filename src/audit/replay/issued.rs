@@ -1,5 +1,5 @@
-//! Issued tokens that are good now, as the log tells of them, compared with the file that lists them (`issued.sqlite`). A token that
-//! has ended matters to nobody, and its row may have been removed.
+//! Issued tokens that are valid now, by the log's records, compared with the file that lists them (`issued.sqlite`).
+//! Expired tokens are irrelevant, and their rows may have been removed.
 
 use super::compare::Compare;
 use super::{CompareError, RecordHash, ends, hash};
@@ -13,31 +13,31 @@ use crate::registry::{MAX_LIFETIME, RegistryError, now};
 use foldhash::HashMap;
 use std::path::Path;
 
-/// The acts by which tokens come to be.
+/// The events that create tokens.
 const ACTS: [&str; 2] = ["token.issue", "token.fetch"];
 
-/// What a difference is called that SQLite finds itself.
+/// The name of a difference that SQLite itself finds.
 pub(super) const DAMAGE: &str = "SQLite's own check";
 
-/// What the log has of a token.
+/// The log's record of a token.
 enum LoggedToken {
-    /// Its whole record: its hash, and where it stands.
+    /// Its complete record: its hash, and its position.
     Record { hash: RecordHash, entry: u64, nth: usize },
-    /// What entries of earlier versions say of one that a client fetched.
+    /// The data of a client's fetched token in entries of earlier versions.
     Fetched { client: String, certificate: String },
 }
 
-/// Tokens that were not over when the comparison began: about 150 bytes each.
+/// Tokens that had not expired when the comparison began: about 150 bytes each.
 pub(super) struct IssuedTokens {
     now: i64,
     tokens: HashMap<Box<str>, LoggedToken>,
 }
 
-/// Rows of tokens that are good, as they were before the log was read.
+/// Rows of valid tokens, from before the log was read.
 pub(super) struct IssuedRows {
     file: Option<IssuedFile>,
     rows: Vec<(String, RecordHash)>,
-    /// What SQLite finds wrong with the file.
+    /// The fault that SQLite finds in the file.
     damage: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl IssuedTokens {
                 self.tokens.insert(id.into(), token);
             }
         }
-        // A token begins within a longest life, and lives no longer than one.
+        // A token begins within the longest lifetime, and lives no longer than one.
         let good = entry.time_us / 1_000_000 > self.now - 2 * MAX_LIFETIME.as_secs() as i64;
         if entry.changes.is_empty() && good && !entry.token.is_empty() {
             let certificate = entry.certificate.as_slice().try_into().map(Thumbprint);
@@ -77,7 +77,7 @@ impl IssuedTokens {
         }
     }
 
-    /// Compares the rows with what the log has.
+    /// Compares the rows with the log's records.
     pub(super) fn compare(&self, rows: IssuedRows, compare: &mut Compare<'_>) -> Result<(), CompareError> {
         let IssuedRows { file, rows, damage } = rows;
         if let Some(damage) = damage {
@@ -112,7 +112,7 @@ impl IssuedTokens {
                     let there = record(id)?.unwrap_or_default();
                     let issued =
                         serde_json::from_str::<serde_json::Value>(&there).unwrap_or_default()["issued"].as_i64();
-                    // What told of it may have been pruned.
+                    // Its entry may have been pruned.
                     if issued.unwrap_or(i64::MAX) > pruned_until {
                         compare.push(&object, "", "null".into(), there);
                     }
@@ -144,7 +144,7 @@ fn logged(reader: &LogReader, entry: u64, nth: usize) -> Result<String, AuditErr
     Ok(change.map_or_else(|| "null".into(), |change| change.after))
 }
 
-/// Until when entries were pruned, Unix time in seconds: what they told is not known any more.
+/// Returns until when entries were pruned, Unix time in seconds: their content is no longer known.
 fn pruned_until(reader: &LogReader) -> Result<i64, AuditError> {
     let Some(last) = reader.pruned().runs().last().map(|run| *run.end()) else { return Ok(i64::MIN) };
     let next = reader.entry((last + 1) * TILE as u64)?;

@@ -1,4 +1,5 @@
-//! Legal holds: entries that no pruning may touch. An auditor places and releases them, from afar or as the folder's owner.
+//! Legal holds: entries that no pruning may touch. An auditor places and releases them, remotely or as the folder's
+//! owner.
 
 use super::host::AuditReader;
 use super::{Audit, api, invalid, reading, refused, rules};
@@ -19,7 +20,7 @@ impl Audit {
         Ok(Response::new(api::ListHoldsResponse { holds: holds.collect() }))
     }
 
-    /// The hold stands before its entry is written: what is to be kept is kept, whatever happens in between.
+    /// The hold is in force before its entry is written: its entries are kept, whatever happens in between.
     pub(super) async fn hold(
         &self,
         request: &Request<api::PlaceHoldRequest>,
@@ -45,7 +46,7 @@ impl Audit {
         Ok(Response::new(api::PlaceHoldResponse { id: hold.id }))
     }
 
-    /// The entry is in the log before the hold is gone: nobody loses one unnoticed.
+    /// The entry is in the log before the hold ends: no hold is lost unnoticed.
     pub(super) async fn release(
         &self,
         request: &Request<api::ReleaseHoldRequest>,
@@ -54,7 +55,7 @@ impl Audit {
         let reader: AuditReader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, &self.reads)?;
         let (data, vault, id) = (self.data.clone(), self.vault.clone(), request.get_ref().id);
-        // One that the file has lost stands in the log all the same, until it is released.
+        // A hold that the file has lost is still in the log, until it is released.
         let find = move || {
             let in_file = Holds::read(&data)?.holds.iter().find(|hold| hold.id == id).map(Hold::released_object);
             Ok(match in_file {
@@ -70,7 +71,7 @@ impl Audit {
         Ok(Response::new(api::ReleaseHoldResponse {}))
     }
 
-    /// Whom a query names, as an entry tells of them.
+    /// Returns an entry with the persons of a query.
     pub(super) fn about(&self, query: &api::Query) -> Result<Entry, Status> {
         let ids: Vec<&String> =
             std::iter::once(&query.subject).chain(&query.other_subjects).filter(|id| !id.is_empty()).collect();

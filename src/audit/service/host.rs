@@ -1,5 +1,5 @@
-//! Where the service runs: in a gateway, for the people that certificates identify, or in the process of the data folder's owner, who reads
-//! their own files.
+//! The host of the service: a gateway, for staff with certificates, or the process of the data folder's owner, who
+//! reads their own files.
 
 use super::refused;
 use crate::access::reads::{ReadPermit, ReadPermits, limits};
@@ -18,22 +18,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
-/// Bounds for the owner: nobody else is kept waiting.
+/// Limits for the owner: nobody else has to wait.
 const BY_OWNER: WorkLimits = limits(8, 64, 64, 1_000_000, 1_000_000);
 /// How often the owner's process looks for a newer checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Where the service runs.
+/// The host of the service.
 #[derive(Clone)]
 pub(super) enum Host {
     /// In a gateway.
     Gateway { door: StaffAuthorizer, registry: Arc<ArcSwap<Snapshot>>, log: ExchangeLog },
-    /// In the process of the folder's owner; with the registry that takes notes of what is done, which a copy of a log
-    /// does not have.
+    /// In the process of the folder's owner; with the registry that records events, which a copy of a log does not
+    /// have.
     Owner { data: PathBuf, notes: Option<SqliteStore>, reads: Arc<ReadPermits> },
 }
 
-/// Somebody who may read, as far as they are known.
+/// A reader, as far as they are identified.
 pub(super) enum AuditReader {
     /// A person, at the other end of this connection.
     Staff(Arc<Peer>, Actor),
@@ -46,7 +46,7 @@ impl Host {
         Host::Owner { data: data.to_owned(), notes, reads: ReadPermits::new(BY_OWNER) }
     }
 
-    /// Lets an auditor in, and the owner.
+    /// Admits an auditor, or the owner.
     pub(super) async fn admit<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<AuditReader, Status> {
         match self {
             Host::Owner { .. } => Ok(AuditReader::Owner),
@@ -58,7 +58,7 @@ impl Host {
         }
     }
 
-    /// A permit to read; an auditor's is one of `reads`.
+    /// Returns a permit to read; an auditor's is one of `reads`.
     pub(super) fn begin(&self, reader: &AuditReader, of_staff: &Arc<ReadPermits>) -> Result<ReadPermit, Status> {
         let permit = match (self, reader) {
             (Host::Owner { reads, .. }, _) => reads.begin("owner"),
@@ -68,7 +68,7 @@ impl Host {
         permit.map_err(refused)
     }
 
-    /// A reader's name, as in events.
+    /// Returns a reader's name, as in events.
     pub(super) fn name(&self, reader: &AuditReader) -> String {
         match (reader, self) {
             (AuditReader::Staff(_, staff), _) => staff.to_string(),
@@ -77,7 +77,7 @@ impl Host {
         }
     }
 
-    /// Puts what a reader does into the log: at once by the gateway, by way of the registry for the owner.
+    /// Logs a reader's event: the gateway at once, the owner through the registry.
     pub(super) async fn note(&self, reader: &AuditReader, event: &str, entry: Entry) -> Result<(), Status> {
         match (self, reader) {
             (Host::Gateway { door, .. }, AuditReader::Staff(peer, staff)) => {
@@ -101,7 +101,7 @@ impl Host {
         }
     }
 
-    /// How many entries are durable; what the owner finds in the files.
+    /// Returns the number of durable entries; for the owner, those in the files.
     pub(super) fn durable(&self) -> u64 {
         match self {
             Host::Gateway { log, .. } => log.durable(),
@@ -109,7 +109,7 @@ impl Host {
         }
     }
 
-    /// The number of sealed entries, as it grows.
+    /// Watches the number of sealed entries.
     pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
         let data = match self {
             Host::Gateway { log, .. } => return log.watch_sealed(),
@@ -130,7 +130,7 @@ impl Host {
     }
 }
 
-/// Who is at the other end.
+/// Returns the peer.
 pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
 }

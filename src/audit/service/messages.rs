@@ -1,4 +1,4 @@
-//! Between what is read of the log and the messages of `ndxp.audit.v1`.
+//! Conversions between the log's data and the messages of `ndxp.audit.v1`.
 
 use super::{api, invalid};
 use crate::audit::AuditError;
@@ -29,7 +29,7 @@ pub(super) fn too_many_counts() -> Status {
     invalid("query", "has too many counts: ask for less time, or for one client, source or operation")
 }
 
-/// Up to where what was read is complete.
+/// Returns the checkpoint up to which a result is complete.
 pub(super) fn complete(reader: &LogReader, from_log: bool) -> Result<api::Complete, AuditError> {
     let newest = match reader.sealed().checked_sub(1) {
         Some(last) => reader.entry(last)?.map_or(0, |entry| entry.time_us),

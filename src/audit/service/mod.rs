@@ -1,5 +1,5 @@
-//! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for the client of an exchange. Everything reads the
-//! log's files on a thread of its own, never on one that serves calls.
+//! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for the client of an exchange.
+//! All reads of the log's files run on separate threads, never on one that serves calls.
 
 mod holds;
 mod host;
@@ -48,21 +48,21 @@ pub use api::audit_service_server::AuditServiceServer;
 
 /// Default and maximum entries of a page.
 const PAGE: (u32, u32) = (100, 1_000);
-/// Most other ids of a person who is searched for.
+/// Maximum number of other ids of a person in a search.
 const MAX_OTHER_IDS: usize = 15;
-/// Longest that a page takes to find.
+/// Longest time to find a page.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Longest that the log is looked through for an exchange that the index does not have.
+/// Longest search of the log for an exchange that the index does not have.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
-/// Longest that a period without its key is looked through.
+/// Longest search of a period without its key.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
-/// Most counts in one response: a month of hours of a province's busy systems and operations.
+/// Maximum number of counts in one response: a month of hours of a province's busy systems and operations.
 const MAX_COUNTS: usize = 100_000;
-/// What auditors may read at once, streams included. A page holds some megabytes at most.
+/// Limits of auditors' concurrent reads, including streams. A page holds some megabytes at most.
 const BY_STAFF: WorkLimits = limits(8, 64, 8, 50, 200);
 /// Concurrent streams of auditors: each holds a page, and lasts for as long as its reader likes.
 const STREAMS: WorkLimits = limits(4, 32, 4, 5, 20);
-/// What clients may read at once, which is receipts. Threads of their own: clients never keep an auditor waiting.
+/// Limits of clients' concurrent reads, that is, receipts. On separate threads: clients never delay an auditor.
 const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
 
 /// The service.
@@ -103,7 +103,7 @@ fn unknown() -> Status {
     refused(Refusal::with(Reason::ObjectUnknown, "the log has no such exchange"))
 }
 
-/// Off the threads that serve calls, as soon as one of the few that read is free.
+/// Runs off the threads that serve calls, as soon as one of the few reading threads is free.
 async fn reading<T: Send + 'static>(
     permit: &ReadPermit,
     read: impl FnOnce() -> Result<T, AuditError> + Send + 'static,
@@ -112,7 +112,7 @@ async fn reading<T: Send + 'static>(
     read.ok_or_else(|| refused(Reason::ExchangeLogUnavailable.into()))?.map_err(failed)
 }
 
-/// The entry at an index, where there is one.
+/// Returns the entry at an index, if there is one.
 fn entry_at(reader: &LogReader, index: u64) -> Result<Vec<Found>, AuditError> {
     let entry = if index < reader.size() { reader.entry(index)? } else { None };
     Ok(entry.map(|entry| Found { index, entry }).into_iter().collect())
@@ -140,9 +140,9 @@ impl Audit {
         Ok(Audit { reads, streams, receipts, ..Self::at(data, Host::Gateway { door, registry, log }, vault)? })
     }
 
-    /// The service for the owner of a data folder, in their own process. What names somebody is noted in the registry, from
-    /// where it goes into the log; `None` for a copy of a log, which has none: what is done with it is noted where it was
-    /// taken.
+    /// Makes the service for the owner of a data folder, in their own process. Requests that name a person are recorded
+    /// in the registry, which moves them into the log; `None` for a copy of a log, which has no registry: the copying
+    /// was recorded where it took place.
     ///
     /// # Errors
     /// As for [`Audit::new`].
@@ -158,7 +158,7 @@ impl Audit {
         Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts })
     }
 
-    /// Reads the log, and its index where there is one, on a thread of its own.
+    /// Reads the log, and its index if there is one, on a separate thread.
     async fn with_log<T: Send + 'static>(
         &self,
         permit: &ReadPermit,
@@ -168,7 +168,7 @@ impl Audit {
         reading(permit, move || read(&open_reader(&data, &vault)?, SearchIndex::read(&data, &vault).as_ref())).await
     }
 
-    /// Whether a caller may call a method, before its message is read.
+    /// Checks whether a caller may call a method, before its message is read.
     ///
     /// # Errors
     /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
@@ -185,13 +185,13 @@ impl Audit {
         }
     }
 
-    /// Lets an auditor in, to read.
+    /// Admits an auditor for reading.
     async fn auditor<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<ReadPermit, Status> {
         let reader = self.host.admit(request, rule).await?;
         self.host.begin(&reader, &self.reads)
     }
 
-    /// Admits an auditor's query. One that names a person is in the log, with its reason, before it is answered.
+    /// Admits an auditor's query. A query that names a person is in the log, with its reason, before the response.
     async fn asked<T>(
         &self,
         request: &Request<T>,
@@ -210,7 +210,8 @@ impl Audit {
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
                 return Err(invalid("reason", expected));
             }
-            // Before a key may be made: one that is gone must not be replaced unnoticed. The pages behind the first have its response.
+            // Before a key may be made: a missing one must not be replaced unnoticed. The pages after the first rely on
+            // the first one's check.
             if first {
                 self.check_keys(&permit, &read).await?;
             }
@@ -220,7 +221,7 @@ impl Audit {
         Ok((read, permit))
     }
 
-    /// A search for a person over a period whose key is gone would find nothing, and look like a result.
+    /// A search for a person over a period with a missing key would find nothing, and look like a result.
     async fn check_keys(&self, permit: &ReadPermit, query: &Query) -> Result<(), Status> {
         let (keys, times) = (self.pseudonyms.clone(), (query.from_us, query.to_us));
         let missing = self.with_log(permit, move |reader, index| {

@@ -1,6 +1,6 @@
-//! Receipts for the client of an exchange, and for auditors. Any registered client may call, without a token, so no timing here depends on
-//! the request: an id is looked up in the index and in the few bundles that the index does not have yet, the journal is never read, and
-//! waiting for a checkpoint takes no thread.
+//! Receipts for the client of an exchange, and for auditors. Any registered client may call, without a token, so the
+//! timing must not depend on the request: an id is looked up in the index and in the few bundles that the index does
+//! not have yet, the journal is never read, and waiting for a checkpoint occupies no thread.
 
 use super::{Audit, AuditError, failed_for_client, refused, unknown};
 use crate::access::reads::ReadPermit;
@@ -19,9 +19,10 @@ use tonic::Status;
 
 /// Longest wait until a new entry is sealed, and then cosigned.
 const SEALED_WITHIN: Duration = Duration::from_secs(3);
-/// How often a newer cosigned checkpoint is looked for, where the policy wants witnesses: some kilobytes are read.
+/// How often to check for a newer cosigned checkpoint, if the policy requires witnesses: some kilobytes are read.
 const COSIGNED_EVERY: Duration = Duration::from_millis(250);
-/// Most bundles that are read for an exchange that is not in the index yet: 20,000 entries, a second of the busiest log.
+/// Maximum number of bundles that are read for an exchange that is not in the index yet: 20,000 entries, a second of
+/// the busiest log.
 const MAX_BUNDLES: u64 = 80;
 /// Clients are refused at multiples of this after their request, so that the time does not distinguish an unknown exchange from another's:
 /// reading an entry takes some hundred microseconds.
@@ -29,7 +30,7 @@ const REFUSED_EVERY: Duration = Duration::from_millis(250);
 /// How far the clock of the machine that made an id may be ahead.
 const SKEW_MS: u64 = 60_000;
 
-/// What a receipt is wanted of.
+/// The target of a receipt.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ReceiptTarget {
     /// The last entry of an exchange.
@@ -38,24 +39,24 @@ pub(super) enum ReceiptTarget {
     Index(u64),
 }
 
-/// What was found among the sealed entries.
+/// The result among the sealed entries.
 enum ReceiptEntry {
     /// The entry at an index.
     Entry(u64, Box<Entry>),
     /// There is none.
     Missing,
-    /// Whether there is one is not known: the index is too far behind.
+    /// Unknown: the index is too far behind.
     NotIndexed,
 }
 
-/// When an exchange id was made (RFC 9562, section 5.7), in milliseconds; `None` if it is no UUIDv7.
+/// Returns when an exchange id was made (RFC 9562, section 5.7), in milliseconds; `None` if it is not a UUIDv7.
 fn made_ms(id: &[u8; 16]) -> Option<u64> {
     let uuid = uuid::Uuid::from_bytes(*id);
     let (seconds, nanos) = (uuid.get_version_num() == 7).then(|| uuid.get_timestamp())??.to_unix();
     Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
 }
 
-/// Whether an exchange of this id can have been before now.
+/// Returns whether an exchange of this id can exist by now.
 fn may_exist(id: &[u8; 16]) -> bool {
     let now = u64::try_from(clock::now_us().div_euclid(1_000)).unwrap_or(0);
     made_ms(id).is_some_and(|made| made <= now + SKEW_MS)
@@ -67,7 +68,7 @@ fn is_of(bytes: &[u8], id: &[u8; 16]) -> bool {
         && Entry::from_bytes(bytes).is_some_and(|entry| entry.exchange_id == id)
 }
 
-/// The last sealed entry of an exchange, or the sealed entry at an index.
+/// Finds the last sealed entry of an exchange, or the sealed entry at an index.
 fn find(data: &Path, vault: &Vault, of: ReceiptTarget) -> Result<ReceiptEntry, AuditError> {
     let reader = LogReader::sealed_only(data)?;
     let id = match of {
@@ -123,8 +124,8 @@ async fn read<T: Send + 'static>(
 }
 
 impl Audit {
-    /// The receipt of an entry: of any for an auditor, of its own for a client. A client is refused in the same words and
-    /// the same time whether an entry is not there or another's.
+    /// Returns the receipt of an entry: of any for an auditor, of its own for a client. A refusal of a client has the
+    /// same words and takes the same time whether an entry does not exist or is another's.
     pub(super) async fn receipt(
         &self,
         of: ReceiptTarget,
@@ -147,7 +148,7 @@ impl Audit {
         client: Option<&str>,
         permit: &ReadPermit,
     ) -> Result<Receipt, Status> {
-        // All whose caller was told their exchange are durable by now.
+        // All exchanges whose ids were returned to their callers are durable by now.
         let durable = self.host.durable();
         match of {
             ReceiptTarget::Exchange(id) if !may_exist(&id) => return Err(unknown()),
@@ -160,7 +161,7 @@ impl Audit {
         };
         let mut found = look().await?;
         let own = |entry: &Entry| client.is_none_or(|client| entry.client == client);
-        // Only what has ended is the last of its exchange.
+        // Only an ended one is the last entry of its exchange.
         let whole = matches!(&found, ReceiptEntry::Entry(_, entry)
             if own(entry) && (matches!(of, ReceiptTarget::Index(_)) || entry.kind() != Kind::Intent && entry.kind() != Kind::StreamOpened));
         if !whole && self.sealed(durable).await {
@@ -176,7 +177,7 @@ impl Audit {
         }
     }
 
-    /// Waits until so many entries are sealed; false if that was so from the beginning, or does not come.
+    /// Waits until this many entries are sealed; returns false if they already were, or never will be.
     async fn sealed(&self, size: u64) -> bool {
         let mut sealed = self.host.watch_sealed();
         if *sealed.borrow_and_update() >= size {
@@ -186,7 +187,7 @@ impl Audit {
         matches!(tokio::time::timeout(SEALED_WITHIN, comes).await, Ok(Ok(_)))
     }
 
-    /// The receipt of a sealed entry, as soon as a checkpoint that counts covers it.
+    /// Returns the receipt of a sealed entry, as soon as a checkpoint that counts covers it.
     async fn proved(&self, index: u64, permit: &ReadPermit) -> Result<Receipt, Status> {
         let began = Instant::now();
         loop {

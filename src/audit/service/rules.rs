@@ -1,4 +1,4 @@
-//! The role that each method needs: checked before its message is read, so that only those who may call it send one.
+//! The role that each method requires: checked before its message is read, so that only callers with the role send one.
 
 use crate::access::rules::rules;
 use crate::access::staff::RoleRule;

@@ -1,4 +1,4 @@
-//! How far the log is, and the alarms that a person must acknowledge.
+//! The log's progress, and the alarms that a person must acknowledge.
 
 use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
@@ -45,7 +45,7 @@ impl Audit {
         reading(permit, move || status(&data, &vault)).await.map(Response::new)
     }
 
-    /// The entry is in the log before the alarm is gone: an alarm that nobody acknowledged cannot disappear.
+    /// The entry is in the log before the alarm ends: an alarm cannot disappear without acknowledgement.
     pub(super) async fn acknowledge(
         &self,
         request: &Request<api::AcknowledgeAlarmRequest>,

@@ -1,5 +1,5 @@
-//! Answers that are streams: a page is read when the auditor has taken the one before, on a thread that is free again
-//! before anything of it is sent. An auditor who takes nothing holds a page in memory, and no thread.
+//! Response streams: a page is read when the auditor has read the previous one, on a thread that is free again before
+//! anything of it is sent. An auditor who reads nothing holds a page in memory, and no thread.
 
 use super::{MAX_COUNTS, api, complete, count_message, entry_message, reading, too_many_counts};
 use crate::access::reads::ReadPermit;
@@ -23,9 +23,9 @@ use tonic::Status;
 /// Parts of a response.
 pub type PartStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Entries of an export that are found at once: 16 MB where each is as large as it may be, a tenth of a MB as a rule.
+/// Entries of an export that are found at once: 16 MB if each has the maximum size, usually a tenth of a MB.
 const PAGE: usize = 256;
-/// Longest that a part takes to find.
+/// Longest time to find a part.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A page of parts, one after the other.
@@ -33,7 +33,7 @@ fn each<T>(page: Vec<T>) -> impl Stream<Item = Result<T, Status>> {
     stream::iter(page.into_iter().map(Ok))
 }
 
-/// Entries from an index on (0: from the next one to come), as they come under the checkpoint.
+/// Returns entries from an index on (0: from the next one on), as they come under the checkpoint.
 pub(super) fn tail(
     data: PathBuf,
     sealed: watch::Receiver<u64>,
@@ -44,7 +44,7 @@ pub(super) fn tail(
     let next = if from > 0 { from } else { *sealed.borrow() };
     let state = (data, sealed, query, permit, next);
     let pages = stream::try_unfold(state, |(data, mut sealed, query, permit, next)| async move {
-        // A log that is closed has no more.
+        // A closed log has no more.
         if sealed.wait_for(|sealed| *sealed > next).await.is_err() {
             return Ok::<_, Status>(None);
         }
@@ -55,7 +55,7 @@ pub(super) fn tail(
     Box::pin(pages.try_flatten())
 }
 
-/// The entries that fit from an index on, of the first bundle that has any; and where to go on.
+/// Returns the matching entries from an index on, of the first bundle that has any; and where to continue.
 fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry>, u64), AuditError> {
     let (reader, until) = (LogReader::sealed_only(data)?, Instant::now() + PATIENCE);
     let (mut at, mut page) = (next, Vec::new());
@@ -72,7 +72,7 @@ fn tail_page(data: &Path, query: &Query, next: u64) -> Result<(Vec<api::LogEntry
     Ok((page, at))
 }
 
-/// Every entry that fits, with its proof under one checkpoint.
+/// Returns every matching entry, with its proof under one checkpoint.
 pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit) -> PartStream<api::ExportPart> {
     let pages = stream::try_unfold((Export::Begin(Box::new((folder, query))), permit), |(export, permit)| async move {
         let Some((page, export)) = reading(&permit, move || export.page()).await? else { return Ok::<_, Status>(None) };
@@ -81,15 +81,15 @@ pub(super) fn export(folder: (PathBuf, Vault), query: Query, permit: ReadPermit)
     Box::pin(pages.try_flatten())
 }
 
-/// Where an export stands.
+/// The state of an export.
 enum Export {
     Begin(Box<((PathBuf, Vault), Query)>),
-    /// With the reader of the moment at which it began, the checkpoint's size, and what comes next.
+    /// In progress: the reader from its beginning, the checkpoint's size, and the next position.
     Goes(Box<(LogReader, Option<SearchIndex>, Query)>, u64, Option<u64>),
 }
 
 impl Export {
-    /// The next page, which may be empty; `None` at the end.
+    /// Returns the next page, which may be empty; `None` at the end.
     fn page(self) -> Result<Option<(Vec<api::ExportPart>, Self)>, AuditError> {
         let (log, size, before) = match self {
             Export::Begin(begin) => {
@@ -117,12 +117,12 @@ impl Export {
     }
 }
 
-/// How often the progress of a count is told.
+/// Interval of a count's progress reports.
 const SAID_EVERY: Duration = Duration::from_millis(100);
 /// Parts of a verification that wait for their reader.
 const PARTS_AHEAD: usize = 16;
 
-/// Recomputes the index from the log, with its progress; ends early where its reader is gone.
+/// Recomputes the index from the log, with its progress; ends early if its reader is gone.
 pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) -> PartStream<api::VerifyIndexPart> {
     let (to, parts) = tokio::sync::mpsc::channel(PARTS_AHEAD);
     tokio::spawn(async move {
@@ -146,13 +146,13 @@ pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) 
             found,
             complete: true,
         });
-        // Whoever asked may be gone.
+        // The reader may be gone.
         let _ = to.send(last).await;
     });
     Box::pin(stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) }))
 }
 
-/// Counts exchanges from the log itself, with its progress; ends early where its reader is gone.
+/// Counts exchanges from the log itself, with its progress; ends early if its reader is gone.
 pub(super) fn count(
     (data, vault): (PathBuf, Vault),
     query: Query,
@@ -176,7 +176,7 @@ pub(super) fn count(
         });
         let last = match counted.await {
             Err(status) => Err(status),
-            // Whoever asked is gone.
+            // The reader is gone.
             Ok((None, _)) => return,
             Ok((Some(statistics::PeriodStatistics { counts, not_counted }), complete)) => {
                 let counts = counts.ok_or_else(too_many_counts);
