@@ -138,7 +138,12 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "witnesses": config.log.policy.witnesses.iter().map(|one| &one.name).collect::<Vec<_>>(),
         },
         "web": { "console": config.console },
-        "telemetry": { "access_lines": config.telemetry.access_lines },
+        "telemetry": {
+            "access_lines": config.telemetry.access_lines,
+            "traces": config.telemetry.traces.as_ref().map(|traces| serde_json::json!({
+                "endpoint": traces.endpoint, "sample_percent": traces.sample_percent,
+            })),
+        },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
         "sources": sources,
     })

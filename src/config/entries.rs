@@ -67,6 +67,8 @@ pub struct SourceEntry {
     pub own_guards: BTreeMap<String, GuardSettings>,
     /// What becomes of responses that have drifted.
     pub drift: DriftPolicies,
+    /// Whether the trace of an exchange goes to the source (W3C `traceparent`).
+    pub trace_context: bool,
     settings: Settings,
     xroad: Option<XRoadIds>,
     max_response: usize,
@@ -311,6 +313,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     let drift = drift::read(table, &operations);
     // A response of the largest known catalogue has some megabytes.
     let max_response = table.number("max_response_bytes", 16 << 20, 1_024..=(1 << 30)) as usize;
+    let trace_context = table.flag("trace_context", false);
     let mut first = reached?;
     let credentials_at = if own.is_some() { "credentials" } else { "hub" };
     if let Some(own) = own {
@@ -327,7 +330,19 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     }
     let xroad = xroad.map_or(Some(None), |xroad| xroad.map(Some))?;
     let (source, contract) = (source?, contract?);
-    Some(SourceEntry { source, contract, first, second, guard, own_guards, drift, settings, xroad, max_response })
+    Some(SourceEntry {
+        source,
+        contract,
+        first,
+        second,
+        guard,
+        own_guards,
+        drift,
+        trace_context,
+        settings,
+        xroad,
+        max_response,
+    })
 }
 
 /// The second hub of a source that moves.

@@ -259,7 +259,8 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     });
     let console =
         if table.has("web") { table.section("web", |web| Some(web.flag("console", true))) } else { Some(true) };
-    let telemetry = table.section("telemetry", telemetry::read);
+    let telemetry =
+        table.section("telemetry", |own| telemetry::read(own, tls.as_ref().map(|tls| tls.client_ca.as_path())));
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");

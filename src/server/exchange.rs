@@ -22,7 +22,6 @@ use crate::drivers::{Call, PageLimiter, SourceRequest, SourceResponse};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
 use crate::guard::Permit;
-use crate::headers::TRACEPARENT;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
@@ -33,7 +32,7 @@ use authorization::{AdmittedBy, AuthorizationWatch};
 use bytes::Bytes;
 use context::ExchangeContext;
 use dispatch::{PagePermits, dispatch};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use protocol::InvalidCall;
 use record::ExchangeRecord;
 use response::ResponseBody;
@@ -71,6 +70,7 @@ impl Exchange {
         let mut record = ExchangeRecord::arrive(&self.shared, peer, arrived);
         let id = record.context.id();
         let (head, body) = request.into_parts();
+        record.context.begin_trace(&head.headers);
         let admitted = self.admit(peer, &head, (arrived, call), &id, &mut record.context);
         record.context.enter(Stage::Request);
         let result = match admitted {
@@ -137,7 +137,7 @@ impl Exchange {
                 agency: client.client.agency.clone(),
                 purpose: said.purpose,
                 exchange_id: id.to_owned(),
-                traceparent: traceparent(&head.headers),
+                traceparent: if route.trace_context { exchange.traceparent(&head.headers) } else { None },
                 observed: Arc::default(),
                 drift: route.drift,
                 sent: SentFlag::default(),
@@ -329,16 +329,4 @@ async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<Respo
         }
         Err(unlogged) => response::refused(&unlogged, &id),
     }
-}
-
-/// Returns the caller's trace, if it has the form of W3C Trace Context, section 3.2.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(&TRACEPARENT)?.to_str().ok()?;
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, parent, flags] = parts.as_slice() else { return None };
-    let whole = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-    whole.then(|| text.to_owned())
 }

@@ -31,7 +31,7 @@ use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::{self, UsageStore};
 use crate::registry::{RegistryError, Snapshot, Store};
-use crate::telemetry::AccessLines;
+use crate::telemetry::{AccessLines, Tracer};
 use crate::web::Web;
 use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
@@ -153,6 +153,10 @@ impl Gateway {
             let started = AccessLines::start(&shared.metrics.access_lines);
             shared.access_lines = started.map_err(|error| StartError::Thread(error.to_string()))?;
         }
+        if let Some(traces) = &config.telemetry.traces {
+            let started = Tracer::start(traces, &config.node, &shared.metrics.traces);
+            shared.tracer = started.map_err(|error| StartError::Thread(error.to_string()))?;
+        }
         let shared = Arc::new(shared);
         let usage = UsageStore::open(&config.data.join(usage::FILE), registry.key().clone())?;
         quota::restore(&shared, &usage, &config.data)?;
@@ -272,6 +276,7 @@ impl Gateway {
         }
         self.reloader.shared.refusals.log_omitted(true);
         self.reloader.shared.access_lines.flush();
+        self.reloader.shared.tracer.flush();
     }
 }
 

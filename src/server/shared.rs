@@ -25,7 +25,7 @@ use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
 use crate::registry::{self, AdminEventKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics};
+use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Tracer};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -100,6 +100,8 @@ pub struct Shared {
     pub event_alarm: ArcSwap<String>,
     /// Takes a line for each exchange that has ended, where the configuration has them.
     pub access_lines: AccessLines,
+    /// Takes those that are sampled, if the configuration has traces.
+    pub tracer: Tracer,
     /// Cancelled when the gateway is to end.
     pub stop: CancellationToken,
 }
@@ -142,6 +144,7 @@ impl Shared {
             state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
             access_lines: AccessLines::default(),
+            tracer: Tracer::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -361,6 +364,8 @@ pub struct Route {
     pub metrics: Arc<OperationMetrics>,
     /// The policy for responses with drift.
     pub drift: DriftPolicy,
+    /// Whether the exchange's trace goes to the source.
+    pub trace_context: bool,
 }
 
 /// A worker's routes, with its own connections.
@@ -403,13 +408,14 @@ impl Routes {
                 return None;
             }
             let (upstream, mut second) = ways.get(id)?.clone();
-            let drift = served.catalogue.sources.get(id)?.drift.of(operation);
+            let entry = served.catalogue.sources.get(id)?;
+            let (drift, trace_context) = (entry.drift.of(operation), entry.trace_context);
             if let (Some(second), Some(hub)) = (&mut second, served.hubs.get(id)) {
                 second.first_health = hub.before(&operation.name);
             }
             let guard = served.guard(operation)?;
             let metrics = Arc::new(metrics.of(id, &operation.full_name));
-            let route = Route { operation: operation.clone(), upstream, second, guard, metrics, drift };
+            let route = Route { operation: operation.clone(), upstream, second, guard, metrics, drift, trace_context };
             Some((operation.path.clone(), route))
         };
         let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();

@@ -29,7 +29,6 @@ pub struct EndedExchange {
     /// Bytes of the responses' messages.
     pub response_bytes: u64,
     /// When it arrived, Unix time in microseconds.
-    #[allow(dead_code)]
     pub arrived_us: i64,
     /// From its arrival to its last entry, in microseconds.
     pub total_us: u64,

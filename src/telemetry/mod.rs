@@ -10,6 +10,7 @@ mod sources;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod witnesses;
 
 use crate::exchange_log::Health;
@@ -41,6 +42,7 @@ pub use exchanges::{DriftMetrics, ExchangeMetrics, OperationMetrics};
 pub use ports::PortMetrics;
 pub use sources::SourceGauges;
 pub use stages::{Stage, StageTimes};
+pub use traces::{CallerTrace, ExchangeTrace, TraceMetrics, TraceSettings, Tracer};
 pub use witnesses::WitnessMetrics;
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
@@ -169,6 +171,8 @@ pub struct Metrics {
     rights: RightsGauges,
     /// Of access lines.
     pub access_lines: AccessLineMetrics,
+    /// Of traces.
+    pub traces: TraceMetrics,
 }
 
 /// From 0.25 ms to about a minute.
@@ -258,6 +262,7 @@ impl Default for Metrics {
         started.set(crate::registry::now());
         registry.register("start_time_seconds", "When the gateway was started, Unix time", started);
         let access_lines = AccessLineMetrics::register(&mut registry);
+        let traces = TraceMetrics::register(&mut registry);
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
         Metrics {
@@ -290,6 +295,7 @@ impl Default for Metrics {
             connections,
             rights,
             access_lines,
+            traces,
             fork_alarm,
             sources,
             witnesses,

@@ -25,5 +25,6 @@ mod statuses;
 mod streams;
 mod telemetry;
 mod toy_protocol;
+mod traces;
 mod variations;
 mod xroad_examples;

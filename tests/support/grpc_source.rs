@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use ndxp_gateway::frame::frame;
+use ndxp_gateway::sandbox::folder::DevFolder;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -103,6 +104,8 @@ pub struct Source {
     /// SETTINGS_MAX_CONCURRENT_STREAMS, where there is to be one.
     max_streams: Option<u32>,
     pub encodings: Mutex<String>,
+    /// `traceparent` of the last call.
+    pub trace: Mutex<Option<String>>,
 }
 
 impl Source {
@@ -211,6 +214,8 @@ impl Source {
         let list = request.uri().path() == LIST;
         let encodings = request.headers().get("grpc-accept-encoding").map(|value| value.to_str().unwrap().to_owned());
         *self.encodings.lock().unwrap() = encodings.unwrap_or_default();
+        *self.trace.lock().unwrap() =
+            request.headers().get("traceparent").map(|value| value.to_str().unwrap().to_owned());
         let mut body = request.into_body();
         let (mut trailers, mut message, mut gzip) = (http::HeaderMap::new(), b"\x0a\x03abc".to_vec(), false);
         trailers.insert("grpc-status", "0".parse().unwrap());
@@ -310,17 +315,29 @@ pub async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
 
 /// The same, where the source takes so many streams on a connection, and the gateway's `[listen]` has these keys.
 pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) -> (Stage, Arc<Source>, Actor) {
+    with_folder(keys, max_streams, &|folder| {
+        super::edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1));
+    })
+    .await
+}
+
+/// The same with a folder that is changed at last.
+pub async fn with_folder(
+    keys: &str,
+    max_streams: Option<u32>,
+    prepare: &dyn Fn(&DevFolder),
+) -> (Stage, Arc<Source>, Actor) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stage = Stage::prepared(&|folder| {
         let path = &folder.path;
-        super::edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1));
         std::fs::create_dir_all(path.join("contracts/ndxp/bulk/v1")).unwrap();
         std::fs::write(path.join("contracts/ndxp/bulk/v1/bulk.proto"), CONTRACT).unwrap();
         let entry = std::fs::read_to_string(path.join("sources/officials.toml")).unwrap();
         let before = entry.split('"').find(|part| part.starts_with("https://")).unwrap().to_owned();
         let entry = entry.replace(&before, &format!("https://{address}")).replace("\"officials\"", "\"bulk\"");
         std::fs::write(path.join("sources/bulk.toml"), format!("{entry}\n{keys}\n")).unwrap();
+        prepare(folder);
     });
     let acceptor = super::sandbox_acceptor(&stage.folder.path.join("pki"));
     let source = Arc::new(Source { max_streams, ..Source::default() });

@@ -18,7 +18,7 @@ use crate::identity::Peer;
 use crate::registry::{ClientView, Granted};
 use crate::server::shared::{Route, Shared, Upstream};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::{OperationMetrics, Stage, StageTimes};
+use crate::telemetry::{CallerTrace, ExchangeTrace, OperationMetrics, Stage, StageTimes};
 use bytes::Bytes;
 use http::HeaderMap;
 use prost_reflect::DynamicMessage;
@@ -62,6 +62,8 @@ pub struct ExchangeContext {
     pub(super) peer: Arc<Peer>,
     arrived: Instant,
     pub(super) stages: StageTimes,
+    /// Its trace, where the gateway has traces.
+    pub(super) trace: Option<ExchangeTrace>,
     pub(super) client: Option<Arc<ClientView>>,
     pub(super) token: Option<Arc<VerifiedToken>>,
     pub(super) operation: Option<Arc<Operation>>,
@@ -99,6 +101,7 @@ impl ExchangeContext {
             peer: peer.clone(),
             arrived,
             stages: StageTimes::begin(arrived),
+            trace: None,
             client: None,
             token: None,
             operation: None,
@@ -136,6 +139,21 @@ impl ExchangeContext {
     /// Time since the call's arrival.
     pub fn elapsed(&self) -> Duration {
         self.arrived.elapsed()
+    }
+
+    /// Begins its trace, where the gateway has traces: the caller's own goes on.
+    pub fn begin_trace(&mut self, headers: &HeaderMap) {
+        if self.shared.tracer.is_on() {
+            self.trace = self.shared.tracer.begin(CallerTrace::read(headers));
+        }
+    }
+
+    /// The `traceparent` for its source: of the gateway's own span, or, where it has none, the caller's.
+    pub fn traceparent(&self, headers: &HeaderMap) -> Option<String> {
+        match &self.trace {
+            Some(trace) => Some(trace.to_source()),
+            None => CallerTrace::read(headers).map(|caller| caller.to_text()),
+        }
     }
 
     /// Enters a stage of the exchange; returns the previous one.

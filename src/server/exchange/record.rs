@@ -64,21 +64,26 @@ impl ExchangeRecord {
         entry
     }
 
-    /// Counts the stages, and writes the access line, when the last entry is durable or it is known that it will not be.
+    /// Counts the stages, and hands over the access line and the trace, when the last entry is durable or it is known that it will not be.
     fn finish(&mut self, index: Option<u64>) {
         let context = &mut self.context;
         context.enter(Stage::Log);
         if let Some(metrics) = &context.metrics {
             metrics.count_stages(&context.stages);
         }
-        if let Some(entry) = self.last.take().filter(|_| context.shared.access_lines.are_on()) {
-            context.shared.access_lines.put(&Arc::new(EndedExchange::of(entry, context.stages, index)));
+        let (lines, trace) = (&context.shared.access_lines, context.trace.filter(|trace| trace.sampled));
+        let Some(entry) = self.last.take().filter(|_| lines.are_on() || trace.is_some()) else { return };
+        let ended = Arc::new(EndedExchange::of(entry, context.stages, index));
+        lines.put(&ended);
+        if let Some(trace) = trace {
+            context.shared.tracer.put(trace, &ended, context.granted.is_some());
         }
     }
 
-    /// Keeps a copy of an entry that others take, where there are access lines.
+    /// Keeps a copy of an entry that others take, where there are access lines, or the exchange is traced.
     fn keep(&mut self, entry: &Entry) {
-        self.last = self.context.shared.access_lines.are_on().then(|| entry.clone());
+        let traced = self.context.trace.is_some_and(|trace| trace.sampled);
+        self.last = (traced || self.context.shared.access_lines.are_on()).then(|| entry.clone());
     }
 
     /// Ends the record; returns its index when it is durable. Only then may the response be sent.
