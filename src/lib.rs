@@ -1,40 +1,39 @@
 //! The NDXP gateway: brokers authenticated data exchange between a province's systems and ten national databases,
 //! information systems and platforms, with every exchange in a tamper-evident log before its response leaves.
 //!
-//! The way of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
-//! source, and back: map, keep only the granted fields → [`exchange_log`] → answer. It is composed in
-//! `server::exchange`.
+//! The steps of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
+//! source, and back: map, keep only the granted fields → [`exchange_log`] → response. `server::exchange` composes them.
 //!
-//! The modules below stand in an order: a module uses those below it and none above it, and no two files need each other.
-//! `tests/structure` fails where it is otherwise.
+//! The modules below are in order: a module uses only those below it, and no two files depend on each other.
+//! `tests/structure` fails otherwise.
 
 #![forbid(unsafe_code)]
 
-// Parses a command line and calls whatever it names, so it may use everything.
+// Parses a command line and calls what it names, so it may use everything.
 pub mod cli;
 
-// A caller's side of the gateway, for the command line and the tests.
+// The client side, for the command line and the tests.
 pub mod caller;
 
-// Composes the gateway from what follows.
+// Composes the gateway from the following modules.
 pub mod server;
 
-// Pages over what administrators and auditors do.
+// Pages over the services of administrators and auditors.
 pub(crate) mod console;
 
-// What administrators do, over the registry.
+// The service of administrators, over the registry.
 pub mod admin;
 
 // The HTTPS port: tokens and the log, over access, issuer and registry.
 pub(crate) mod web;
 
-// What auditors do: reads the log, changes nothing of it.
+// The service of auditors: reads the log, changes nothing of it.
 pub mod audit;
 
 // Both sides of witnessing, over the log.
 pub mod witness;
 
-// The ten sources: takes contracts and keys from below, and nothing of the gateway takes from it.
+// The ten sources: uses contracts and keys from below, and no part of the gateway uses it.
 pub mod sandbox;
 
 // A development CA, for the command line and the sandbox.
@@ -49,7 +48,7 @@ pub mod access;
 // Signs tokens for clients of the registry.
 pub mod issuer;
 
-// Counts what the drivers notice.
+// Counts the drift that the drivers notice.
 pub(crate) mod drift;
 
 // Counts for the log, the guard and the shares.
@@ -58,16 +57,16 @@ pub(crate) mod telemetry;
 // Protects sources: knows no driver.
 pub(crate) mod guard;
 
-// Who is at the other end, as the registry knows them.
+// The peer of a connection, as the registry knows it.
 pub mod identity;
 
-// Speak with sources: know no tokens, no clients and no log.
+// Call sources: know no tokens, no clients and no log.
 pub mod drivers;
 
-// The state that administrators change; its acts are entries of the log.
+// The state that administrators change; its events are entries of the log.
 pub mod registry;
 
-// Stands alone, but for the last modules here: the simulator compiles it, too.
+// Independent of all but the last modules here: the simulator compiles it, too.
 pub mod exchange_log;
 
 // Messages of gRPC, bounded by shares.
@@ -79,13 +78,13 @@ pub(crate) mod work;
 // Every refusal; names the violations of a contract.
 pub mod status;
 
-// What an operation is: plain functions over values.
+// The definition of an operation: plain functions over values.
 pub mod contract;
 
 // HTTP/2 for both sides.
 pub mod http2;
 
-// Whose time runs out. What follows are plain values and small functions, which use nothing.
+// Deadlines and their owners. The following modules are plain values and small functions without dependencies.
 pub(crate) mod deadline;
 
 // Accepting connections.
@@ -97,7 +96,7 @@ pub(crate) mod headers;
 // Certificates as text.
 pub(crate) mod pem;
 
-// What must not be printed.
+// Values that must not be printed.
 pub(crate) mod secret;
 
 // Bounded shares.
@@ -112,7 +111,7 @@ pub(crate) mod hex;
 // Percent-encoding.
 pub(crate) mod percent;
 
-// The time zone of what people read.
+// The time zone for people.
 pub(crate) mod time_zone;
 
 // Integers of Protocol Buffers.

@@ -6,8 +6,8 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // The allocator asks for huge pages, and idle connections touch little of what they hold: 47 kB each become 30. Where the
-    // kernel has no such switch, nothing is lost.
+    // The allocator requests huge pages, and idle connections touch little of their memory: 47 kB each become 30. If
+    // the kernel does not have this switch, nothing is lost.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     ndxp_gateway::cli::run()
 }

@@ -1,5 +1,5 @@
-//! Every refusal and failure: gRPC status, reason, and what to do about it, in English and Vietnamese. The only place
-//! where a reason meets a status and whose fault it is; `docs/statuses.md` is printed from it.
+//! Every refusal and failure: gRPC status, reason, and what to do about it, in English and Vietnamese. Only this file
+//! assigns a status and a fault to a reason; `docs/statuses.md` is printed from it.
 
 use crate::contract::operation::Malformed;
 use crate::contract::validate::Violation;
@@ -12,7 +12,7 @@ pub const DOMAIN: &str = "ndxp-gateway";
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident, $text:literal, $code:ident, $owner:ident, $en:literal, $vi:literal;)*) => {
-        /// Why an exchange did not succeed.
+        /// The reason that an exchange did not succeed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
@@ -20,17 +20,17 @@ macro_rules! reasons {
             /// Every reason, in the order of the table.
             pub const ALL: &[Reason] = &[$(Reason::$name,)*];
 
-            /// The reason as it stands in `ErrorInfo` and in the log.
+            /// Returns the reason's text in `ErrorInfo` and in the log.
             pub fn as_str(self) -> &'static str { match self { $(Reason::$name => $text,)* } }
 
-            /// The gRPC status code.
+            /// Returns the gRPC status code.
             pub fn code(self) -> Code { match self { $(Reason::$name => Code::$code,)* } }
 
-            /// Whose fault it is where the reason alone tells. Of what happened at or on the way to a source,
-            /// `drivers::SourceError::owner` knows more.
+            /// Returns whose fault it is by the reason alone. For failures at or on the way to a source,
+            /// `drivers::SourceError::owner` is more precise.
             pub fn fault(self) -> FaultOwner { match self { $(Reason::$name => FaultOwner::$owner,)* } }
 
-            /// What happened and what to do, in English.
+            /// Returns what happened and what to do, in English.
             pub fn english(self) -> &'static str { match self { $(Reason::$name => $en,)* } }
 
             /// The same in Vietnamese.
@@ -48,13 +48,13 @@ reasons! {
     TokenInvalid, "TOKEN_INVALID", Unauthenticated, Caller, "The access token is not one of this gateway's.", "Mã truy cập không do cổng này cấp.";
     /// `exp` is past.
     TokenExpired, "TOKEN_EXPIRED", Unauthenticated, Caller, "The access token has expired: get a new one.", "Mã truy cập đã hết hạn: hãy lấy mã mới.";
-    /// `nbf` or `iat` is to come.
+    /// `nbf` or `iat` is in the future.
     TokenNotYetValid, "TOKEN_NOT_YET_VALID", Unauthenticated, Caller, "The access token is not valid yet: check the clocks.", "Mã truy cập chưa có hiệu lực: kiểm tra đồng hồ.";
     /// The token was revoked.
     TokenRevoked, "TOKEN_REVOKED", Unauthenticated, Caller, "The access token has been revoked.", "Mã truy cập đã bị thu hồi.";
     /// The client is suspended.
     ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, Caller, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
-    /// The certificate names nobody who is registered.
+    /// The certificate names no registered client or person.
     ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, Caller, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
     /// The certificate names more than one client or person.
     CertificateAmbiguous, "CERTIFICATE_AMBIGUOUS", Unauthenticated, Caller, "The certificate names more than one registered client or person: use one that names only one.", "Chứng thư số nêu tên nhiều hơn một hệ thống hoặc cá nhân đã đăng ký: dùng chứng thư chỉ nêu một tên.";
@@ -63,27 +63,27 @@ reasons! {
     /// No grant in force for the operation's scope, or the token lacks it.
     ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, Caller, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho thao tác này.";
     /// The operation needs `ndxp-purpose`.
-    PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, Caller, "Say why: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
+    PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, Caller, "State the purpose: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
     /// The purpose is not in the grant.
     PurposeNotGranted, "PURPOSE_NOT_GRANTED", PermissionDenied, Caller, "The grant does not cover this purpose.", "Quyền được cấp không bao gồm mục đích này.";
     /// The operation needs `ndxp-official`.
-    OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, Caller, "Say who asks: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
+    OfficialRequired, "OFFICIAL_REQUIRED", PermissionDenied, Caller, "Name the acting official: metadata `ndxp-official` with the official's id.", "Cần nêu cán bộ thực hiện: `ndxp-official`.";
     /// More calls a second than granted.
     RateLimited, "RATE_LIMITED", ResourceExhausted, Caller, "Too many calls, or streams at once: wait as RetryInfo says.", "Quá nhiều lượt gọi, hoặc quá nhiều luồng cùng lúc: chờ theo RetryInfo.";
-    /// More health watches of one certificate than it may have.
+    /// More health watches of one certificate than permitted.
     TooManyWatches, "TOO_MANY_WATCHES", ResourceExhausted, Caller, "Too many health watches of this certificate are open: end one first.", "Quá nhiều luồng theo dõi trạng thái đang mở với chứng thư số này: hãy đóng bớt trước.";
     /// The day's quota is used up.
     QuotaExceeded, "QUOTA_EXCEEDED", ResourceExhausted, Caller, "The day's quota is used up.", "Đã dùng hết hạn mức trong ngày.";
-    /// The request breaks its contract.
-    FieldInvalid, "FIELD_INVALID", InvalidArgument, Caller, "The request breaks its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
-    /// The request is no gRPC message of the contract.
+    /// The request violates its contract.
+    FieldInvalid, "FIELD_INVALID", InvalidArgument, Caller, "The request violates its contract: see the field violations.", "Dữ liệu yêu cầu không hợp lệ: xem chi tiết từng trường.";
+    /// The request is not a gRPC message of the contract.
     RequestMalformed, "REQUEST_MALFORMED", InvalidArgument, Caller, "The request is not well-formed: see the message.", "Yêu cầu không đúng định dạng: xem thông báo.";
     /// A message is over the limit.
-    MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, Caller, "The message is larger than this gateway takes.", "Thông điệp vượt quá kích thước cho phép.";
+    MessageTooLarge, "MESSAGE_TOO_LARGE", ResourceExhausted, Caller, "The message is larger than this gateway accepts.", "Thông điệp vượt quá kích thước cho phép.";
     /// The metadata is over the limit.
-    MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, Caller, "The metadata is larger than this gateway takes (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
-    /// Compressed messages are not taken.
-    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, Caller, "Compressed messages are not taken: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
+    MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, Caller, "The metadata is larger than this gateway accepts (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
+    /// Compressed messages are not accepted.
+    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, Caller, "Compressed messages are not accepted: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
     /// A message is marked as compressed, and `grpc-encoding` names no compression.
     CompressionFlagInvalid, "COMPRESSION_FLAG_INVALID", Internal, Caller, "The message is marked as compressed, but grpc-encoding names no compression.", "Thông điệp được đánh dấu là nén, nhưng grpc-encoding không nêu cách nén.";
     /// The request did not arrive in time.
@@ -94,71 +94,71 @@ reasons! {
     OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, Caller, "No contract has this operation.", "Không có thao tác này.";
     /// The source has no such record.
     RecordNotFound, "RECORD_NOT_FOUND", NotFound, Caller, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
-    /// The source did not take the request.
-    SourceRejected, "SOURCE_REJECTED", InvalidArgument, Caller, "The source did not take the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
-    /// It is there already, as the contract tells it of the source's answer.
+    /// The source rejected the request.
+    SourceRejected, "SOURCE_REJECTED", InvalidArgument, Caller, "The source rejected the request: see its code.", "Nguồn dữ liệu từ chối yêu cầu: xem mã lỗi.";
+    /// The record exists already, by the contract's reading of the source's response.
     RecordExists, "RECORD_EXISTS", AlreadyExists, Caller, "The source has this record already.", "Nguồn dữ liệu đã có bản ghi này.";
-    /// The source says that it failed, by a code.
-    SourceFailed, "SOURCE_FAILED", Internal, Source, "The source says that it failed: see its code.", "Nguồn dữ liệu báo lỗi: xem mã lỗi.";
-    /// It is not finished yet at the source.
-    SourceNotReady, "SOURCE_NOT_READY", FailedPrecondition, Source, "It is not finished at the source yet: ask again later.", "Nguồn dữ liệu chưa xử lý xong: hãy hỏi lại sau.";
-    /// Something else happened at the source meanwhile.
-    SourceAborted, "SOURCE_ABORTED", Aborted, Caller, "The source ended the operation because of another one: read anew, then repeat it as a whole.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
-    /// It is there already, at the source.
-    SourceAlreadyExists, "SOURCE_ALREADY_EXISTS", AlreadyExists, Caller, "It is there already, says the source.", "Nguồn dữ liệu báo đối tượng đã tồn tại.";
+    /// The source reports a failure by a code.
+    SourceFailed, "SOURCE_FAILED", Internal, Source, "The source reports a failure: see its code.", "Nguồn dữ liệu báo lỗi: xem mã lỗi.";
+    /// The result is not ready at the source yet.
+    SourceNotReady, "SOURCE_NOT_READY", FailedPrecondition, Source, "The result is not ready at the source yet: call again later.", "Nguồn dữ liệu chưa xử lý xong: hãy hỏi lại sau.";
+    /// A concurrent operation at the source conflicted.
+    SourceAborted, "SOURCE_ABORTED", Aborted, Caller, "The source aborted the operation because of another one: read again, then repeat the complete operation.", "Nguồn dữ liệu hủy thao tác do xung đột với thao tác khác: đọc lại rồi thực hiện lại từ đầu.";
+    /// The source reports that it exists already.
+    SourceAlreadyExists, "SOURCE_ALREADY_EXISTS", AlreadyExists, Caller, "The source reports that it already exists.", "Nguồn dữ liệu báo đối tượng đã tồn tại.";
     /// The source's state does not allow the operation.
-    SourcePreconditionFailed, "SOURCE_PRECONDITION_FAILED", FailedPrecondition, Caller, "The source's state does not allow this: change that first, repeating does not help.", "Trạng thái ở nguồn dữ liệu không cho phép thao tác này: xử lý trạng thái trước, gọi lại không có tác dụng.";
+    SourcePreconditionFailed, "SOURCE_PRECONDITION_FAILED", FailedPrecondition, Caller, "The source's state does not allow this: change the state first; repeating the call does not help.", "Trạng thái ở nguồn dữ liệu không cho phép thao tác này: xử lý trạng thái trước, gọi lại không có tác dụng.";
     /// Beyond what the source has.
-    SourceOutOfRange, "SOURCE_OUT_OF_RANGE", OutOfRange, Caller, "That is beyond what the source has.", "Vượt quá phạm vi dữ liệu của nguồn.";
-    /// The source limits how much it is asked.
-    SourceExhausted, "SOURCE_EXHAUSTED", ResourceExhausted, Source, "The source limits how much it is asked: wait as RetryInfo says, or ask for less.", "Nguồn dữ liệu giới hạn lượng yêu cầu: chờ theo RetryInfo hoặc yêu cầu ít hơn.";
-    /// The source cannot be reached, or says that it is busy.
+    SourceOutOfRange, "SOURCE_OUT_OF_RANGE", OutOfRange, Caller, "The request is out of the source's range.", "Vượt quá phạm vi dữ liệu của nguồn.";
+    /// The source limits the rate of requests.
+    SourceExhausted, "SOURCE_EXHAUSTED", ResourceExhausted, Source, "The source limits requests: wait as RetryInfo says, or request less.", "Nguồn dữ liệu giới hạn lượng yêu cầu: chờ theo RetryInfo hoặc yêu cầu ít hơn.";
+    /// The source cannot be reached, or responds that it is busy.
     SourceUnavailable, "SOURCE_UNAVAILABLE", Unavailable, Source, "The source cannot be reached or is busy.", "Không kết nối được nguồn dữ liệu hoặc nguồn đang bận.";
     /// The breaker is open.
-    SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, Source, "The source has been failing and is left alone for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
-    /// Too many calls under way.
-    GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, Gateway, "Too many calls to this source are under way.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
-    /// An operation's contract was changed while the call was under way, and discloses less now.
-    ContractChanged, "CONTRACT_CHANGED", Aborted, Gateway, "The operation's contract changed meanwhile: read it anew and begin again.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
-    /// The gateway ends, and with it a stream that stands still.
-    GatewayEnding, "GATEWAY_ENDING", Unavailable, Gateway, "The gateway ends, perhaps to start anew: ask again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
-    /// The exchange log cannot be written, or not be read: nothing leaves unlogged.
-    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, Gateway, "The exchange log cannot be written or read; nothing leaves unlogged.", "Không ghi hoặc không đọc được nhật ký; không dữ liệu nào rời cổng.";
-    /// A write was sent, and what became of it is not known.
-    WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, Gateway, "The write may have been done: do not repeat it, ask the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
+    SourceCircuitOpen, "SOURCE_CIRCUIT_OPEN", Unavailable, Source, "The source has been failing: its circuit breaker is open for a moment.", "Nguồn dữ liệu đang lỗi, tạm ngừng gọi.";
+    /// Too many calls are in flight.
+    GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, Gateway, "Too many calls to this source are in flight.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
+    /// An operation's contract was changed during the call, and now discloses less.
+    ContractChanged, "CONTRACT_CHANGED", Aborted, Gateway, "The operation's contract changed meanwhile: read it again and start over.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
+    /// The gateway ends, and with it an idle stream.
+    GatewayEnding, "GATEWAY_ENDING", Unavailable, Gateway, "The gateway ends, perhaps to restart: call again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
+    /// The exchange log cannot be written or read: no response is sent without an entry.
+    ExchangeLogUnavailable, "EXCHANGE_LOG_UNAVAILABLE", Unavailable, Gateway, "The exchange log cannot be written or read; the gateway sends nothing without an entry.", "Không ghi hoặc không đọc được nhật ký; không dữ liệu nào rời cổng.";
+    /// A write was sent, and its outcome is not known.
+    WriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN", Unknown, Gateway, "The write may have been done: do not repeat it; query the source for its state.", "Thao tác ghi có thể đã được thực hiện: không gửi lại, hãy tra cứu trạng thái ở nguồn.";
     /// The source took too long.
     SourceTimeout, "SOURCE_TIMEOUT", DeadlineExceeded, Source, "The source took too long.", "Nguồn dữ liệu trả lời quá chậm.";
-    /// The caller's own deadline passed; what became of the call at the source is not known.
-    CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, Caller, "Your own deadline passed before the source had the operation's time: give the call longer.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
-    /// The source's answer is not what its contract says.
-    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, Source, "The source's answer is not what its contract says.", "Câu trả lời của nguồn không đúng hợp đồng.";
-    /// The source's answer has drifted from its contract, and the operation's policy is to refuse that.
-    SourceDrifted, "SOURCE_DRIFTED", Internal, Source, "The source's answer has another shape than its contract says: tell the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
+    /// The caller's own deadline passed; the outcome at the source is not known.
+    CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, Caller, "Your own deadline passed before the source had the operation's time: set a longer one.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
+    /// The source's response does not match its contract.
+    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, Source, "The source's response does not match its contract.", "Câu trả lời của nguồn không đúng hợp đồng.";
+    /// The source's response has drifted from its contract, and the operation's policy refuses that.
+    SourceDrifted, "SOURCE_DRIFTED", Internal, Source, "The source's response has drifted from its contract: notify the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
     /// The source refused the gateway's credentials.
-    SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, Gateway, "The source refused the gateway's credentials: tell the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
-    /// The certificate names nobody who administers.
-    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, Caller, "The certificate names nobody who administers this gateway.", "Chứng thư số không thuộc người quản trị nào.";
-    /// A role is missing, or a rule of separation forbids it.
+    SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, Gateway, "The source refused the gateway's credentials: notify the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
+    /// The certificate names no member of staff.
+    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, Caller, "The certificate names no member of staff of this gateway.", "Chứng thư số không thuộc người quản trị nào.";
+    /// A role is missing, or the separation of duties forbids it.
     RoleMissing, "ROLE_MISSING", PermissionDenied, Caller, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
     /// The token endpoint gives tokens for client credentials only.
-    GrantTypeUnsupported, "GRANT_TYPE_UNSUPPORTED", Unimplemented, Caller, "Only the grant type client_credentials is taken.", "Chỉ nhận grant_type client_credentials.";
+    GrantTypeUnsupported, "GRANT_TYPE_UNSUPPORTED", Unimplemented, Caller, "Only the grant type client_credentials is supported.", "Chỉ nhận grant_type client_credentials.";
     /// No client, grant, token, key or person of this id.
-    ObjectUnknown, "OBJECT_UNKNOWN", NotFound, Caller, "There is nothing of this id.", "Không có đối tượng với mã này.";
+    ObjectUnknown, "OBJECT_UNKNOWN", NotFound, Caller, "There is no object with this id.", "Không có đối tượng với mã này.";
     /// It is there already.
     ObjectExists, "OBJECT_EXISTS", AlreadyExists, Caller, "It is there already.", "Đối tượng đã tồn tại.";
-    /// A search for somebody covers a period whose key is gone.
-    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, Caller, "The pseudonym key of a period is gone, so nobody can tell what was asked about a person then: bring it back, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
-    /// What an approval was asked on has changed since.
-    ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, Caller, "What is to be changed is no longer as it was when the change was asked for: ask for it anew.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
+    /// A search for a person covers a period with a missing key.
+    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, Caller, "The pseudonym key of a period is missing, so requests about a person in that period cannot be found: restore the key, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
+    /// The object of an approval has changed since the request.
+    ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, Caller, "The object has changed since the change was requested: request it again.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
     /// Too many changes wait for approval.
     ChangesFull, "CHANGES_FULL", ResourceExhausted, Caller, "Too many changes wait for approval: have some approved or rejected first.", "Quá nhiều thay đổi đang chờ phê duyệt: hãy xử lý bớt trước.";
     /// The registry or its keys cannot be used.
-    RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, Gateway, "The registry cannot be used: tell the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
-    /// Too much administrative work is under way, for this person or in all.
-    AdministrationBusy, "ADMINISTRATION_BUSY", ResourceExhausted, Gateway, "Too many administrative calls are under way: wait for some to end.", "Quá nhiều thao tác quản trị đang chạy: chờ một số thao tác kết thúc.";
+    RegistryUnavailable, "REGISTRY_UNAVAILABLE", Unavailable, Gateway, "The registry cannot be used: notify the operator.", "Không dùng được sổ đăng ký: báo người vận hành.";
+    /// Too much administrative work is in flight, for this person or in all.
+    AdministrationBusy, "ADMINISTRATION_BUSY", ResourceExhausted, Gateway, "Too many administrative calls are in flight: wait for some to end.", "Quá nhiều thao tác quản trị đang chạy: chờ một số thao tác kết thúc.";
     /// The TLS handshake failed: the connection is refused before any call.
     HandshakeFailed, "HANDSHAKE_FAILED", Unauthenticated, Caller, "The TLS handshake failed: no certificate of the province's CA.", "Bắt tay TLS thất bại: không có chứng thư số của CA tỉnh.";
-    /// The certificate of a connection under way was revoked, or has expired: the connection is closed.
+    /// The certificate of an open connection was revoked, or has expired: the connection is closed.
     CertificateRevoked, "CERTIFICATE_REVOKED", Unauthenticated, Caller, "The certificate was revoked or has expired: the connection is closed.", "Chứng thư số đã bị thu hồi hoặc hết hạn: kết nối bị đóng.";
     /// The caller went away.
     Cancelled, "CANCELLED_BY_CALLER", Cancelled, Caller, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
@@ -167,18 +167,18 @@ reasons! {
 /// Whose fault it is that an exchange did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultOwner {
-    /// The caller's: who it is, what it may, what it sent, or how long it waited.
+    /// The caller's: its identity, its rights, its request, or its deadline.
     Caller,
     /// The gateway's own, or that of its configuration and its operator.
     Gateway,
-    /// The hub's, or the network's between here and the source.
+    /// The hub's, or the network's on the way to the source.
     Hub,
     /// The source's.
     Source,
 }
 
 impl FaultOwner {
-    /// As it stands in `ErrorInfo`, log entry and metrics.
+    /// Returns its text in `ErrorInfo`, log entry and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             FaultOwner::Caller => "caller",
@@ -189,56 +189,56 @@ impl FaultOwner {
     }
 }
 
-/// What a call tells of the health of its source.
+/// What a call shows about the health of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceHealth {
-    /// It answered, be it with a refusal.
+    /// It responded, even with a refusal.
     Responded,
-    /// It failed, or let the operation's own time pass: perhaps only at this operation.
+    /// It failed, or did not respond in the operation's own time: perhaps only at this operation.
     Failed,
-    /// It cannot be reached, whatever is called.
+    /// It cannot be reached, for any call.
     Unreachable,
-    /// Nothing: the call ended by its caller, or in the gateway.
+    /// Nothing: the caller ended the call, or it ended in the gateway.
     Unknown,
 }
 
 impl SourceHealth {
-    /// Whether it is ill.
+    /// Returns whether it is unhealthy.
     pub fn is_unhealthy(self) -> bool {
         matches!(self, SourceHealth::Failed | SourceHealth::Unreachable)
     }
 }
 
-/// A refusal or failure on its way to the caller. Never holds a secret or anybody's data.
+/// A refusal or failure on its way to the caller. Never holds a secret or personal data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
     /// Whose fault it is.
     pub fault: FaultOwner,
-    /// What more can be said, in English: field paths and rules, never values.
+    /// More detail, in English: field paths and rules, never values.
     pub detail: String,
     /// Violations by field, for `BadRequest`.
     pub violations: Vec<Violation>,
-    /// When to try again.
+    /// When to retry.
     pub retry_after: Option<Duration>,
     /// The source's own code.
     pub source_code: Option<String>,
-    /// The rule of the grants that refused it: for the log and those who administer, never for the caller.
+    /// The grants' rule that refused it: for the log and for staff, never for the caller.
     pub rule: Option<Box<str>>,
-    /// What else a gRPC source said with its status.
+    /// The rest of a gRPC source's status.
     pub source_status: Option<Box<SourceStatus>>,
-    /// Of a write whose outcome is not known: the reason for which it is not.
+    /// Of a write with an unknown outcome: the reason that it is unknown.
     pub cause: Option<Reason>,
 }
 
-/// What a gRPC source says with its status, beside its code. Its message is free text, in which there may be anybody's data: it is
-/// neither handed on nor logged.
+/// The status of a gRPC source, beside its code. Its message is free text that may contain personal data: it is neither
+/// passed on nor logged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceStatus {
-    /// `ErrorInfo.reason` and `ErrorInfo.domain`, as `domain/REASON`, where both have the form that google.rpc gives them.
+    /// `ErrorInfo.reason` and `ErrorInfo.domain`, as `domain/REASON`, if both have the form that google.rpc requires.
     pub reason: String,
-    /// What was not handed on: `message`, and the types of details.
+    /// What was not passed on: `message`, and the types of details.
     pub dropped: Vec<String>,
 }
 
@@ -266,17 +266,17 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
-    /// With a detail.
+    /// Makes a refusal with a detail.
     pub fn with(reason: Reason, detail: impl Into<String>) -> Self {
         Refusal { detail: detail.into(), ..reason.into() }
     }
 
-    /// With a time to wait.
+    /// Makes a refusal with a retry delay.
     pub fn retry(reason: Reason, after: Duration) -> Self {
         Refusal { retry_after: Some(after), ..reason.into() }
     }
 
-    /// With field violations.
+    /// Makes a refusal with field violations.
     pub fn fields(violations: Vec<Violation>) -> Self {
         Refusal { violations, ..Reason::FieldInvalid.into() }
     }

@@ -159,7 +159,7 @@ impl FolderCheck<'_> {
         }
         if index::is_record_foreign(self.data, self.vault) {
             let what =
-                "was not written with keys/index.key: one of the two was changed; audit verify --index writes it anew";
+                "was not written with keys/index.key: one of the two was changed; audit verify --index rewrites it";
             faults.push(fault("state/index-verified.json", what));
         }
         match AdminEventKey::read(&self.data.join(FILE), self.vault) {

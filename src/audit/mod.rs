@@ -39,7 +39,7 @@ pub enum AuditError {
     #[error("state/holds.json is not what the log says: {0}; nothing is pruned")]
     Holds(String),
     /// The index, which can be rebuilt from the log.
-    #[error("the search index: {0} (audit index --rebuild makes it anew)")]
+    #[error("the search index: {0} (audit index --rebuild rebuilds it)")]
     Index(#[from] rusqlite::Error),
     /// The index's key.
     #[error("the search index's key: {0}")]

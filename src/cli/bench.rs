@@ -1,8 +1,8 @@
-//! `bench`: load against a gateway that runs.
+//! `bench`: load on a running gateway.
 //!
-//! Closed loop: so many concurrent calls, each followed by the next; it shows what the gateway can do. Open loop (`--rate`): calls begin
-//! when they are due, whatever became of those before, and their time counts from when they were due. So a gateway that stops for a second
-//! is seen by every call of that second (no coordinated omission), as people at their desks would see it.
+//! Closed loop: a number of concurrent calls, each followed by the next; it shows what the gateway can serve. Open loop
+//! (`--rate`): calls begin when they are due, whatever happened to earlier ones, and their time counts from then. So
+//! every call of a second in which the gateway stops shows the delay (no coordinated omission), as users would see it.
 
 use super::call::{CallTarget, PreparedCalls, messages};
 use super::output::{Output, duration, table};
@@ -21,9 +21,9 @@ use tonic::Code;
 
 /// Longest time that is measured, in microseconds: a minute.
 const LONGEST_US: u64 = 60_000_000;
-/// The outcome of a call that was answered.
+/// The outcome of a call with a response.
 const OK: &str = "OK";
-/// The outcome of a call that was due, but for which no caller was free before the time was over.
+/// The outcome of a call that was due, but for which no caller was free before the end.
 const NOT_BEGUN: &str = "not begun in time";
 /// Percentiles that are reported.
 const PERCENTILES: [f64; 6] = [50.0, 90.0, 95.0, 99.0, 99.9, 100.0];
@@ -38,25 +38,25 @@ pub struct BenchArgs {
     /// Connections.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// Calls at once on each connection.
+    /// Concurrent calls on each connection.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     streams: u32,
-    /// How long.
+    /// Duration.
     #[arg(long, default_value = "10s", value_parser = duration)]
     time: Duration,
-    /// How long before that without counting.
+    /// Duration of a warm-up that is not counted.
     #[arg(long, default_value = "1s", value_parser = duration)]
     warmup: Duration,
-    /// Open loop: so many calls a second, begun when they are due.
+    /// Open loop: this many calls a second, begun when they are due.
     #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 }
 
-/// What was seen so far.
+/// The results so far.
 struct BenchResults {
     /// Of all calls, from when they were due.
     times: Histogram<u64>,
-    /// Of those that were answered, from when they were sent.
+    /// Of calls with a response, from when they were sent.
     completed: Histogram<u64>,
     outcomes: BTreeMap<String, u64>,
 }
@@ -82,7 +82,7 @@ fn lock(seen: &Mutex<BenchResults>) -> MutexGuard<'_, BenchResults> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What all callers share.
+/// State that all callers share.
 struct BenchLoad {
     prepared: PreparedCalls,
     requests: Vec<Bytes>,
@@ -141,7 +141,7 @@ pub fn run(args: &BenchArgs, output: Output) -> Result<(), CliError> {
 }
 
 impl BenchLoad {
-    /// One caller: calls until the time is over.
+    /// One caller: makes calls until the end.
     async fn calls(self: Arc<Self>, caller: GatewayClient, seen: Arc<Mutex<BenchResults>>) -> Result<(), CliError> {
         let metadata: Vec<(&str, &str)> =
             self.prepared.metadata.iter().map(|(name, text)| (*name, text.as_str())).collect();
@@ -195,7 +195,7 @@ fn merged(shards: &[Arc<Mutex<BenchResults>>]) -> Result<BenchResults, CliError>
     Ok(all)
 }
 
-/// Tells every second how it goes.
+/// Reports the progress every second.
 async fn progress(load: Arc<BenchLoad>, shards: Vec<Arc<Mutex<BenchResults>>>) {
     let bar = ProgressBar::new_spinner();
     let (mut before, mut tick) = (0, tokio::time::interval(Duration::from_secs(1)));

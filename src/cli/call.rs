@@ -19,10 +19,10 @@ use std::time::Duration;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-/// Calls of a batch that run at once.
+/// Number of concurrent calls of a batch.
 const AT_ONCE: usize = 8;
 
-/// What is called, where, and by whom.
+/// The target of a call, and the caller.
 #[derive(Args)]
 pub struct CallTarget {
     /// `Service/Method`, with or without its package: `PopulationService/GetCitizen`.
@@ -42,7 +42,7 @@ pub struct CallTarget {
     /// File with the access token.
     #[arg(long, env = "NDXP_TOKEN_FILE", value_name = "FILE")]
     token_file: PathBuf,
-    /// Why: a procedure code or a dossier number.
+    /// The purpose: a procedure code or a dossier number.
     #[arg(long)]
     purpose: Option<String>,
     /// The acting official.
@@ -53,7 +53,7 @@ pub struct CallTarget {
     contracts: Option<PathBuf>,
 }
 
-/// Everything that calls need.
+/// The prepared data of calls.
 pub struct PreparedCalls {
     pub files: CallerFiles,
     pub operation: Arc<Operation>,
@@ -80,7 +80,7 @@ impl CallTarget {
         Ok(PreparedCalls { files, operation, metadata })
     }
 
-    /// The operation as it was named.
+    /// Returns the operation as given.
     pub fn operation(&self) -> &str {
         &self.operation
     }
@@ -123,7 +123,7 @@ pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
     })
 }
 
-/// The operation of this name, with or without its package.
+/// Returns the operation of this name, with or without its package.
 fn find(contracts: &ContractSet, name: &str) -> Result<Arc<Operation>, CliError> {
     let name = name.trim_start_matches('/');
     let fits =
@@ -261,7 +261,7 @@ impl Batch {
     }
 }
 
-/// Reads a batch. A row that is no message is reported in its own result, not before all others.
+/// Reads a batch. A malformed row is reported in its own result, not before all others.
 fn read_csv(file: &Path, descriptor: &MessageDescriptor) -> Result<Vec<Result<Bytes, String>>, CliError> {
     let wrong = |error: csv::Error| CliError::Usage(format!("{}: {error}", file.display()));
     let mut reader = csv::Reader::from_path(file).map_err(wrong)?;
@@ -271,7 +271,7 @@ fn read_csv(file: &Path, descriptor: &MessageDescriptor) -> Result<Vec<Result<By
         let record = record.map_err(wrong)?;
         let mut object = json!({});
         for (path, text) in header.iter().zip(record.iter()).filter(|(_, text)| !text.is_empty()) {
-            // Proto3 JSON takes numbers as texts, and texts as they are; true and false must be what they are.
+            // Proto3 JSON accepts numbers as texts, and texts unchanged; true and false must be booleans.
             let value = text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from);
             put(&mut object, path, value);
         }

@@ -29,15 +29,15 @@ pub enum CertsCommand {
         #[arg(long, default_value_t = DEFAULT_DAYS)]
         days: u64,
     },
-    /// Tell of certificates: names, end, serial, thumbprint; without files, of everything that the gateway's configuration
-    /// names (its own, the sources' and hubs', CAs and revocation lists) when it ends.
+    /// Show certificates: names, end, serial, thumbprint; without files, when everything in the gateway's configuration
+    /// expires (its own certificate, the sources' and hubs', CAs and revocation lists).
     Show {
         /// Certificates (PEM) and revocation lists (PEM or DER).
         files: Vec<PathBuf>,
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Put a certificate on the revocation list; gateways take the list over by themselves.
+    /// Put a certificate on the revocation list; gateways load the list by themselves.
     Revoke {
         #[command(flatten)]
         folder: CertificateFolder,
@@ -62,7 +62,7 @@ struct CertificateEnd {
     expiring: bool,
 }
 
-/// What ends, in words: of a list, what tells it from another.
+/// Describes an item that expires: of a list, what distinguishes it from others.
 fn what(ending: &Ending) -> String {
     match &ending.list {
         None => ending.what.clone(),
@@ -123,7 +123,7 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     let mut files = config.tls.files();
     files.extend(config.tls.published().map(cached_lists::cached).into_iter().flatten().map(|list| list.file));
     files.extend(config.catalogue()?.files);
-    // One file may be named along several ways.
+    // Several paths may lead to one file.
     let mut files: Vec<PathBuf> = files.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect();
     files.sort();
     files.dedup();

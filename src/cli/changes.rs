@@ -1,4 +1,4 @@
-//! `change`: what waits for a second person.
+//! `change`: changes that wait for a second person.
 
 use super::CliError;
 use super::output::{Output, time};
@@ -18,9 +18,9 @@ pub struct ChangeArgs {
 
 #[derive(Subcommand)]
 enum ChangeCommand {
-    /// List what waits for a second person, grants included, and what would be different.
+    /// List changes and grants that wait for a second person, and their differences.
     List,
-    /// Show one in full: what is to change, who requested it, from where and why.
+    /// Show one in full: the change, its requester, from where and why.
     Show {
         /// Its id (`c-…` or `g-…`).
         id: String,
@@ -101,7 +101,7 @@ fn row(change: &api::PendingChange) -> Vec<String> {
     ]
 }
 
-/// Everything about one change, a line each, then what is different.
+/// Everything about one change, a line each, then the differences.
 fn details(change: &api::PendingChange) -> String {
     let holder = change.client.as_ref().map(|client| {
         let names = client.names.join(", ");
@@ -126,7 +126,7 @@ fn details(change: &api::PendingChange) -> String {
     lines.chain(part("-", &before)).chain(part("+", &after)).collect::<Vec<_>>().join("\n")
 }
 
-/// What is said where a change waits; nothing where it is made.
+/// Returns the notice for a pending change; empty if the change is made.
 pub fn pending_notice(pending_change: &str) -> String {
     if pending_change.is_empty() {
         return String::new();
@@ -134,7 +134,7 @@ pub fn pending_notice(pending_change: &str) -> String {
     format!("; what gives more waits for another person: change approve {pending_change}")
 }
 
-/// The fields in which two records differ, as they were and as they are to be.
+/// Returns the fields in which two records differ, before and after.
 fn differences(before: &str, after: &str) -> (String, String) {
     let fields = |text: &str| match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => fields,

@@ -24,9 +24,9 @@ pub struct ConfigArgs {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Read everything that `serve` would: configuration, certificates, contracts, hubs, sources.
+    /// Read everything that `serve` would read: configuration, certificates, contracts, hubs, sources.
     Check,
-    /// Show the configuration with every default, and where each source is reached. Never shows a secret.
+    /// Show the configuration with every default, and the address of each source. Never shows a secret.
     Show,
 }
 
@@ -160,16 +160,18 @@ pub struct ContractArgs {
 
 #[derive(Subcommand)]
 enum ContractCommand {
-    /// Compile every contract; report every fault with file and line, and warn of what an operation cannot distinguish.
+    /// Compile every contract; report every fault with file and line, and warn about cases that an operation cannot
+    /// distinguish.
     Check,
     /// List operations: scope, data class, protocol.
     List,
-    /// Show an operation: its request and answer, with formats and names at the source.
+    /// Show an operation: its request and response, with formats and names at the source.
     Show {
         /// `Service/Method`, or a source's id for all of its operations.
         name: String,
     },
-    /// List where sources' responses are not as their contracts say, by path and never by value; or report it to their owners.
+    /// List where sources' responses differ from their contracts, by path and never by value; or report it to their
+    /// owners.
     Drift(super::drift::DriftArgs),
 }
 

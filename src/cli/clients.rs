@@ -1,4 +1,4 @@
-//! `client`: who may call.
+//! `client`: systems that may call.
 
 use super::output::{Output, message_json, print_json, time};
 use super::session::{ConnectionArgs, PAGE};
@@ -24,24 +24,24 @@ enum ClientCommand {
         /// Its agency code (mã định danh), such as H49.12.
         #[arg(long)]
         agency: String,
-        /// Whom to call when something is wrong.
+        /// The contact for problems.
         #[arg(long, default_value = "")]
         contact: String,
         /// Names in its certificate; `spiffe://…/client/<id>` by default.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
-    /// Change a client's agency, contact or certificate names; what is not given stays.
+    /// Change a client's agency, contact or certificate names; options that are not given stay the same.
     Change {
         /// Its id.
         id: String,
         /// Its agency code (mã định danh).
         #[arg(long, default_value = "", hide_default_value = true)]
         agency: String,
-        /// Whom to call when something is wrong.
+        /// The contact for problems.
         #[arg(long, default_value = "", hide_default_value = true)]
         contact: String,
-        /// Names in its certificate, in place of the ones before.
+        /// Names in its certificate, replacing the previous ones.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
@@ -59,7 +59,8 @@ enum ClientCommand {
         /// Its id.
         id: String,
     },
-    /// Whether a client's call would be admitted now; if not, by which rule, and what to do. Exit code 1 where it would not.
+    /// Check whether a client's call would be admitted now; if not, show which rule refuses it, and what to do. Exit
+    /// code 1 if it would not.
     CanI {
         /// Its id.
         id: String,
@@ -71,21 +72,21 @@ enum ClientCommand {
         /// On behalf of this official (`ndxp-official`).
         #[arg(long, default_value = "", hide_default_value = true)]
         official: String,
-        /// From this address; the grants' networks are not looked at unless given.
+        /// From this address; by default the grants' networks are not checked.
         #[arg(long = "from", value_name = "ADDRESS", default_value = "", hide_default_value = true)]
         address: String,
     },
-    /// Suspend a client: none of its calls passes from within a second on.
+    /// Suspend a client: its calls are refused within a second.
     Suspend {
         /// Its id.
         id: String,
     },
-    /// Let a suspended client call again. Where it has a grant on sensitive data, another person approves that.
+    /// Let a suspended client call again. If it has a grant on sensitive data, another person must approve this.
     Resume {
         /// Its id.
         id: String,
     },
-    /// End a client for good, with its grants and tokens; its id and names stay taken.
+    /// Retire a client permanently, with its grants and tokens; its id and names stay reserved.
     Retire {
         /// Its id.
         id: String,
@@ -157,7 +158,7 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                 true => format!("yes: {}", verdict.explanation),
                 false => format!("no ({}, rule {}): {}", verdict.reason, verdict.rule, verdict.explanation),
             })?;
-            // Said already; scripts see it by the code.
+            // Printed already; scripts read the exit code.
             if verdict.allowed { Ok(()) } else { Err(CliError::Failed(String::new())) }
         }
         ClientCommand::Show { id } => {

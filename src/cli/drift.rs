@@ -1,4 +1,5 @@
-//! `contract drift`: where sources' responses are not as their contracts say, and a report of it for those who run them.
+//! `contract drift`: where sources' responses differ from their contracts, and a report for the operators of the
+//! sources.
 
 use super::CliError;
 use super::output::{Output, message_json, print_json, time};
@@ -11,10 +12,11 @@ use serde_json::{Value, json};
 pub struct DriftArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// Only this source's.
+    /// Only drift of this source.
     #[arg(long, value_name = "ID")]
     source: Option<String>,
-    /// As a report that can be sent to those who run the sources: Markdown, or JSON with --output json. Holds no value of any response.
+    /// As a report for the operators of the sources: Markdown, or JSON with --output json. Contains no value of any
+    /// response.
     #[arg(long)]
     report: bool,
 }
@@ -73,7 +75,7 @@ fn beyond(one: &UnlistedDrift) -> String {
     format!("{}: {} responses with paths beyond those that are kept", method(&one.operation), one.responses)
 }
 
-/// What each kind is, in Vietnamese and in English.
+/// Describes each kind, in Vietnamese and in English.
 fn meaning(kind: DriftKind) -> &'static str {
     match kind {
         DriftKind::Added => "trường mới (added)",

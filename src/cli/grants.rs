@@ -1,4 +1,4 @@
-//! `grant`: what a client may do.
+//! `grant`: the rights of a client.
 
 use super::CliError;
 use super::changes::pending_notice;
@@ -26,9 +26,9 @@ enum GrantCommand {
         /// Its id.
         id: String,
     },
-    /// List grants, those that wait for approval and those withdrawn included.
+    /// List grants, including pending and withdrawn ones.
     List {
-        /// Whose.
+        /// The client's id.
         #[arg(long)]
         client: Option<String>,
         /// Only those in this state.
@@ -40,10 +40,10 @@ enum GrantCommand {
         /// Its id.
         id: String,
     },
-    /// Change a grant; what is not given stays. What takes away is in force at once; what gives more on sensitive data
-    /// waits for an approver.
+    /// Change a grant; options that are not given stay the same. A restriction is in force at once; new rights on
+    /// sensitive data wait for an approver.
     Change(Box<ChangeGrant>),
-    /// Withdraw a grant: gone within a second.
+    /// Withdraw a grant: it ends within a second.
     Withdraw {
         /// Its id.
         id: String,
@@ -52,7 +52,7 @@ enum GrantCommand {
 
 #[derive(Args)]
 struct AddGrant {
-    /// Whose.
+    /// The client's id.
     #[arg(long)]
     client: String,
     /// A scope (`population:read`), `*` for every scope of every contract, or `gateway:introspect`.
@@ -67,13 +67,13 @@ struct AddGrant {
     /// Calls a second.
     #[arg(long, default_value_t = 50)]
     rate: u32,
-    /// Calls at once above that.
+    /// Burst above that rate.
     #[arg(long, default_value_t = 50)]
     burst: u32,
     /// Calls a day; 0: no quota.
     #[arg(long, default_value_t = 0)]
     daily_quota: u64,
-    /// How long from now it begins to be in force.
+    /// Time from now until it is in force.
     #[arg(long, default_value = "0s", value_parser = duration)]
     starts_in: Duration,
     /// How long it is in force.
@@ -82,7 +82,7 @@ struct AddGrant {
     /// Legal basis (căn cứ pháp lý).
     #[arg(long)]
     legal_basis: String,
-    /// A network that calls may come from (`10.20.0.0/16`); any unless given.
+    /// A network that calls may come from (`10.20.0.0/16`); any by default.
     #[arg(long = "network")]
     networks: Vec<String>,
 }
@@ -91,25 +91,25 @@ struct AddGrant {
 struct ChangeGrant {
     /// Its id.
     id: String,
-    /// A scope, in place of the ones before.
+    /// A scope, replacing the previous ones.
     #[arg(long = "scope")]
     scopes: Vec<String>,
-    /// A purpose, in place of the ones before.
+    /// A purpose, replacing the previous ones.
     #[arg(long = "purpose")]
     purposes: Vec<String>,
-    /// A response field by path, in place of the ones before.
+    /// A response field by path, replacing the previous ones.
     #[arg(long = "field")]
     fields: Vec<String>,
     /// Calls a second.
     #[arg(long)]
     rate: Option<u32>,
-    /// Calls at once above that.
+    /// Burst above that rate.
     #[arg(long)]
     burst: Option<u32>,
     /// Calls a day; 0: no quota.
     #[arg(long)]
     daily_quota: Option<u64>,
-    /// How long from now it begins to be in force.
+    /// Time from now until it is in force.
     #[arg(long, value_parser = duration)]
     starts_in: Option<Duration>,
     /// How long from now it is in force.
@@ -118,7 +118,7 @@ struct ChangeGrant {
     /// Legal basis (căn cứ pháp lý).
     #[arg(long)]
     legal_basis: Option<String>,
-    /// A network that calls may come from, in place of the ones before.
+    /// A network that calls may come from, replacing the previous ones.
     #[arg(long = "network")]
     networks: Vec<String>,
     /// Calls may come from anywhere.
@@ -203,7 +203,7 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
     }
 }
 
-/// Grants of one client or of all, in one state or in any.
+/// Returns grants of one client or of all, in one state or in any.
 pub fn list(
     session: &Session,
     client: Option<String>,

@@ -50,41 +50,42 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything at once in a throw-away folder: PKI, sandbox, gateway, a call of every operation, refusals, the log.
+    /// Show everything at once in a temporary folder: PKI, sandbox, gateway, a call of every operation, refusals, the
+    /// log.
     Demo(demo::DemoArgs),
     /// Run the gateway.
     Serve(serve::ServeArgs),
-    /// Run the ten sources on loopback, or lay a development folder for them.
+    /// Run the ten sources on loopback, or set up a development folder for them.
     Sandbox(sandbox::SandboxArgs),
-    /// A development CA: certificates for gateways, clients and sandbox (production brings its own).
+    /// Manage a development CA: certificates for gateways, clients and sandbox (production has its own CA).
     #[command(subcommand)]
     Certs(certs::CertsCommand),
-    /// Provincial systems that may call.
+    /// Manage provincial systems that may call.
     Client(clients::ClientArgs),
-    /// What a client may do.
+    /// Manage the rights of clients.
     Grant(grants::GrantArgs),
-    /// The people who administer.
+    /// Manage staff.
     Staff(staff::StaffArgs),
-    /// What waits for a second person.
+    /// Manage changes that wait for a second person.
     Change(changes::ChangeArgs),
-    /// Access tokens.
+    /// Manage access tokens.
     Token(tokens::TokenArgs),
-    /// Keys: the gateway's own, made before its first start, and the signing keys of access tokens.
+    /// Manage keys: the gateway's own, made before its first start, and the signing keys of access tokens.
     Keys(tokens::KeysArgs),
-    /// The gateways that you administer from afar, each with your certificate.
+    /// Manage profiles of the gateways that you administer remotely, each with your certificate.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
     /// Call an operation as a provincial system, JSON in and out.
     Call(call::CallArgs),
     /// Put load on a running gateway, and report throughput and latency.
     Bench(bench::BenchArgs),
-    /// Witness other machines' logs: sign that they only grow, and never another history.
+    /// Witness other machines' logs: sign that they only grow, and never sign another history.
     Witness(witness::WitnessArgs),
     /// Search, show and verify the exchange log.
     Audit(audit::AuditArgs),
     /// Check the gateway's configuration, or show it with every default.
     Config(check::ConfigArgs),
-    /// Check, list or show contracts; where sources have drifted from them.
+    /// Check, list or show contracts; list where sources have drifted from them.
     Contract(check::ContractArgs),
 }
 
@@ -102,13 +103,13 @@ impl ConfigFile {
     }
 }
 
-/// Why a command failed.
+/// The reason that a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     /// The command or the configuration is wrong.
     #[error("{0}")]
     Usage(String),
-    /// It was refused, or failed.
+    /// The command was refused, or failed.
     #[error("{0}")]
     Failed(String),
     /// The gateway cannot be reached.
@@ -187,7 +188,7 @@ failures!(LogKeyError, RegistryError, IssueError, PkiError, LogError, std::io::E
 /// Parses the command line, runs the command, and returns the exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    // Nothing that is written here is for others, whatever the umask was.
+    // Files that commands write are private, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let quiet = matches!(cli.command, Command::Demo(_));
     crate::telemetry::start_logging(if quiet { "warn" } else { "info" });
@@ -222,7 +223,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// A runtime for one command.
+/// Makes a runtime for one command.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

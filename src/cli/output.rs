@@ -18,7 +18,7 @@ pub enum Output {
     Json,
 }
 
-/// Columns of a terminal from which on a table has all of its own.
+/// Width of a terminal from which a table shows all its columns.
 const WIDE: u16 = 120;
 
 /// A table with its header.
@@ -41,7 +41,7 @@ impl Output {
         self.records_with(records, header, &[], row)
     }
 
-    /// The same; the columns `wide` are left out where the terminal is narrower than 120 columns.
+    /// The same; the columns `wide` are omitted if the terminal is narrower than 120 columns.
     pub fn records_with<T: Serialize>(
         self,
         records: &[T],
@@ -66,7 +66,7 @@ impl Output {
                 for record in records {
                     table.add_row(keep(row(record)));
                 }
-                // Ids are copied from here: they stay in one piece.
+                // Ids are copied from here: they are not wrapped.
                 if let Some(first) = table.column_mut(0) {
                     first.set_constraint(ColumnConstraint::ContentWidth);
                 }
@@ -86,7 +86,7 @@ impl Output {
         self.messages_with(messages, header, &[], row)
     }
 
-    /// The same; the columns `wide` are left out where the terminal is narrower than 120 columns.
+    /// The same; the columns `wide` are omitted if the terminal is narrower than 120 columns.
     pub fn messages_with<M: Message + Name>(
         self,
         messages: &[M],
@@ -178,7 +178,7 @@ fn enum_text(number: i32, kind: &Kind) -> String {
     bare.to_ascii_lowercase()
 }
 
-/// A JSON value as a cell: texts as they are, lists joined by spaces.
+/// Returns a JSON value as a cell: texts unchanged, lists joined by spaces.
 pub fn cell(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => String::new(),
@@ -188,7 +188,7 @@ pub fn cell(value: &serde_json::Value) -> String {
     }
 }
 
-/// A bar for long work on a terminal: `what` as a sentence with `{pos}`, `{len}`, `{per_sec}`.
+/// A progress bar for long work on a terminal: `what` as a sentence with `{pos}`, `{len}`, `{per_sec}`.
 pub fn bar(what: &str) -> Result<indicatif::ProgressBar, CliError> {
     let style = indicatif::ProgressStyle::with_template(what).map_err(|error| CliError::Failed(error.to_string()))?;
     Ok(indicatif::ProgressBar::new(0).with_style(style))
@@ -201,7 +201,7 @@ pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A Unix time in seconds as people in Ho Chi Minh City read it.
+/// Formats a Unix time in seconds for people in Ho Chi Minh City.
 pub fn time(seconds: i64) -> String {
     if seconds >= i64::from(i32::MAX) * 4 {
         return "no end".to_owned();

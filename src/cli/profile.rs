@@ -1,4 +1,4 @@
-//! `profile`: the gateways that a person administers from afar.
+//! `profile`: the gateways that a person administers remotely.
 
 use super::CliError;
 use super::output::{Output, print_json};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum ProfileCommand {
-    /// Keep a gateway's address and your certificate under a name: `--profile NAME`, or NDXP_PROFILE, uses them.
+    /// Save a gateway's address and your certificate under a name: `--profile NAME`, or NDXP_PROFILE, uses them.
     Add(AddProfile),
     /// List profiles; the one in use is marked.
     List,
@@ -20,7 +20,7 @@ pub enum ProfileCommand {
         /// Its name.
         name: String,
     },
-    /// Forget a profile; its files stay.
+    /// Remove a profile; its files stay.
     Remove {
         /// Its name.
         name: String,
@@ -45,7 +45,7 @@ pub struct AddProfile {
     /// Your own certificate (PEM).
     #[arg(long, value_name = "FILE")]
     certificate: PathBuf,
-    /// Its key (PEM); the certificate's path with `.key` unless given.
+    /// Its key (PEM); the certificate's path with `.key` by default.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// The address of the gateway's HTTPS port, for `audit verify`.
@@ -100,7 +100,7 @@ pub fn run(command: ProfileCommand, output: Output) -> Result<(), CliError> {
 }
 
 impl AddProfile {
-    /// With absolute paths: a profile is used from any folder. Files that cannot be used are refused at once.
+    /// With absolute paths: a profile can be used in any folder. Unusable files are refused at once.
     fn checked(self) -> Result<(String, Profile), CliError> {
         if !is_id(&self.name) {
             let expected = "must be 1 to 64 lower-case letters, digits, hyphens or dots";
@@ -128,7 +128,7 @@ impl AddProfile {
 }
 
 fn described(name: &str, profile: &Profile) -> String {
-    // A certificate that was renewed elsewhere, or is gone, must not hide the rest.
+    // A certificate that was renewed elsewhere, or is missing, must not hide the rest.
     let person = match crate::pki::show(&profile.certificate) {
         Ok(info) => format!("{}, until {}", info.names.join(", "), super::output::time(info.not_after)),
         Err(error) => error.to_string(),

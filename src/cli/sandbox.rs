@@ -24,16 +24,16 @@ pub struct SandboxArgs {
 
 #[derive(Subcommand)]
 enum SandboxCommand {
-    /// Lay a development folder: PKI, secrets, the log's key, configuration of gateway and sandbox.
+    /// Set up a development folder: PKI, secrets, the log's key, configuration of gateway and sandbox.
     Init {
-        /// The folder; made where it is not there.
+        /// The folder; created if it is missing.
         #[arg(long, default_value = "dev", value_name = "DIR")]
         folder: PathBuf,
-        /// Take ports that are free now, rather than the usual ones.
+        /// Use ports that are free now, instead of the usual ones.
         #[arg(long)]
         free_ports: bool,
     },
-    /// Print one call of every operation, with what the sandbox answers.
+    /// Print one call of every operation, with the sandbox's response.
     Samples {
         /// The sandbox's configuration.
         #[arg(long, default_value = "sandbox.toml", value_name = "FILE")]
@@ -81,7 +81,7 @@ fn run_sources(config: &Path) -> Result<(), CliError> {
     serve::wait_for_end()
 }
 
-/// What the province holds, in one line.
+/// Describes the content of the province, in one line.
 pub fn describe(province: &Province) -> String {
     format!(
         "{} people in {} households, {} enterprises, {} parcels, {} officials, {} dossiers",
@@ -94,7 +94,7 @@ pub fn describe(province: &Province) -> String {
     )
 }
 
-/// A sample with its requests as the bytes of their messages, too (`encoded`, in hexadecimal): for load generators.
+/// A sample that also has its requests as the bytes of their messages (`encoded`, in hexadecimal): for load generators.
 fn with_bytes(sample: &Sample) -> Result<Value, CliError> {
     let contracts = ContractSet::embedded().map_err(|_| CliError::Failed("the contracts cannot be read".into()))?;
     let operation = contracts.operation(&format!("/{}", sample.operation));

@@ -12,13 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Takes over from the gateway that runs on the same data folder: opens its own sockets beside those, ends the other, and serves when
-    /// the other's last call has ended, after `drain_timeout_ms` at the latest. (Under systemd, a restart of a socket-activated service
-    /// does the same.)
+    /// Take over from the gateway that runs on the same data folder: open separate sockets beside its own, end it, and
+    /// serve when its last call has ended, after `drain_timeout_ms` at the latest. (Under systemd, a restart of a
+    /// socket-activated service does the same.)
     #[arg(long)]
     take_over: bool,
-    /// The system's clock was ahead when the log's newest entries were written, and is right now: the gateway takes the time that it
-    /// shows. Without it, time goes on from the newest entry, so that no ended right comes back. It is an entry of the log.
+    /// State that the system clock was ahead when the log's newest entries were written, and is right now: the gateway
+    /// uses its time. Without this option, time continues from the newest entry, so that no expired right comes back.
+    /// The gateway logs an entry.
     #[arg(long, alias = "clock-was-ahead")]
     clock_ahead: bool,
 }
@@ -27,7 +28,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     let config = args.config.load()?;
     let sockets = Sockets::handed_over(&config.listen, args.take_over)?;
     if args.take_over {
-        // What would keep us from starting must show before the other one ends.
+        // Anything that would prevent the start must show before the other gateway ends.
         config.catalogue()?;
         key::read(&config.data, &config.vault, &config.log.origin).map_err(StartError::from)?;
         take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
@@ -37,7 +38,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     let (mut ends, _reload) =
         runtime.block_on(async { std::io::Result::Ok((EndSignals::listen()?, signal(SignalKind::hangup())?)) })?;
     let gateway = Gateway::start_at(config, sockets, args.clock_ahead)?;
-    // No one to notify where systemd did not start us.
+    // There is no one to notify if systemd did not start this process.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     crate::server::watch(gateway.heartbeats())?;
     tracing::info!(address = %gateway.address, "the gateway answers");
@@ -64,7 +65,7 @@ struct EndSignals {
 }
 
 impl EndSignals {
-    /// From here on they are waited for; within a runtime.
+    /// From here on they are caught; call it within a runtime.
     fn listen() -> std::io::Result<Self> {
         Ok(EndSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }

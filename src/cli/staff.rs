@@ -23,42 +23,43 @@ enum StaffCommand {
         /// The administrator's id.
         #[arg(long, value_name = "ID")]
         administrator: String,
-        /// A name in the administrator's certificate; `spiffe://…/staff/<id>` unless given.
+        /// A name in the administrator's certificate; `spiffe://…/staff/<id>` by default.
         #[arg(long = "administrator-name", value_name = "URI|DNS")]
         administrator_names: Vec<String>,
         /// The approver's id.
         #[arg(long, value_name = "ID")]
         approver: String,
-        /// A name in the approver's certificate; `spiffe://…/staff/<id>` unless given.
+        /// A name in the approver's certificate; `spiffe://…/staff/<id>` by default.
         #[arg(long = "approver-name", value_name = "URI|DNS")]
         approver_names: Vec<String>,
     },
-    /// Ask for a person to be registered with their roles: an approver approves, then they work with their own certificate.
+    /// Request the registration of a person with their roles: an approver approves, then they work with their own
+    /// certificate.
     Add {
         /// Their id: lower-case letters, digits, hyphens, dots.
         id: String,
         /// A role.
         #[arg(long = "role", required = true, value_enum)]
         roles: Vec<Role>,
-        /// Names in their certificate; `spiffe://…/staff/<id>` unless given.
+        /// Names in their certificate; `spiffe://…/staff/<id>` by default.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
-    /// Change a person's roles or certificate names; what is not given stays. A role or name that they did not have waits
+    /// Change a person's roles or certificate names; options that are not given stay the same. A new role or name waits
     /// for an approver.
     Change {
         /// Their id.
         id: String,
-        /// A role, in place of the ones before.
+        /// A role, replacing the previous ones.
         #[arg(long = "role", value_enum)]
         roles: Vec<Role>,
-        /// A name in their certificate, in place of the ones before.
+        /// A name in their certificate, replacing the previous ones.
         #[arg(long = "name", value_name = "URI|DNS")]
         names: Vec<String>,
     },
     /// List people and their roles.
     List,
-    /// Take a person's roles away: within a second.
+    /// Remove a person: their roles end within a second.
     Remove {
         /// Their id.
         id: String,

@@ -29,13 +29,13 @@ enum TokenCommand {
     Issue(Box<IssueToken>),
     /// List issued tokens, newest first.
     List {
-        /// Whose.
+        /// The client's id.
         #[arg(long)]
         client: Option<String>,
         /// Only those in this state.
         #[arg(long, value_enum)]
         state: Option<TokenState>,
-        /// At most so many.
+        /// Maximum number of tokens.
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
     },
@@ -44,12 +44,12 @@ enum TokenCommand {
         /// Its id (`jti`).
         id: String,
     },
-    /// Revoke a token, or all of a client's: no call with it passes from within a second on.
+    /// Revoke a token, or all of a client's: calls with it are refused within a second.
     #[command(group = clap::ArgGroup::new("which").required(true).args(["id", "client"]))]
     Revoke {
         /// Its id (`jti`).
         id: Option<String>,
-        /// All that this client has.
+        /// All tokens of this client.
         #[arg(long)]
         client: Option<String>,
     },
@@ -57,29 +57,29 @@ enum TokenCommand {
 
 #[derive(Args)]
 struct IssueToken {
-    /// Whose.
+    /// The client's id.
     #[arg(long)]
     client: String,
-    /// The client's certificate (PEM): the token is good on connections with it only.
+    /// The client's certificate (PEM): the token is valid only on connections with it.
     #[arg(id = "client_certificate", long = "certificate", value_name = "FILE")]
     certificate: PathBuf,
     /// With --remote: your own certificate (PEM), since --certificate is the client's here.
     // The same argument as the connection's, under a name that is free here.
     #[arg(id = "own_certificate", long = "own-certificate", value_name = "FILE", help_heading = HEADING)]
     own: Option<PathBuf>,
-    /// Scopes to carry; all that are granted unless given.
+    /// Scopes to carry; by default all that are granted.
     #[arg(long = "scope")]
     scopes: Vec<String>,
-    /// How long it lives, at most `tokens.max_lifetime_s`; `tokens.lifetime_s` unless given.
+    /// Its lifetime, at most `tokens.max_lifetime_s`; `tokens.lifetime_s` by default.
     #[arg(long, value_parser = duration)]
     lifetime: Option<Duration>,
-    /// How long from now it begins to be valid.
+    /// Time from now until it is valid.
     #[arg(long, default_value = "0s", value_parser = duration)]
     starts_in: Duration,
-    /// File for the token (readable by its owner only); printed unless given.
+    /// File for the token (readable only by its owner); printed by default.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// A file of that name may go for it.
+    /// Overwrite an existing file of that name.
     #[arg(long, requires = "out")]
     force: bool,
 }
@@ -169,7 +169,7 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
     }
 }
 
-/// Begins a token's file: what could not be written to must show before there is a token.
+/// Begins a token's file: a file that cannot be written must show before there is a token.
 fn begin(file: &Path, force: bool) -> Result<NewFile, CliError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let begun = std::fs::create_dir_all(folder).and_then(|()| NewFile::create(file, force));
@@ -186,18 +186,18 @@ pub struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Make the gateway's own keys, before its first start: the exchange log's, which signs its checkpoints, and the one that authenticates
-    /// admin events on their way into the log. Prints the log's public key, for auditors and witnesses. What is there stays; beside a log
-    /// whose key is gone none is made.
+    /// Make the gateway's own keys, before its first start: the exchange log's, which signs its checkpoints, and the
+    /// one that authenticates admin events on their way into the log. Prints the log's public key, for auditors and
+    /// witnesses. Existing keys stay; if there is a log without its key, none is made.
     Init,
     /// List signing keys of access tokens.
     List,
-    /// End the belief in a key at once, with all its tokens; rotate first.
+    /// End the trust in a key at once, with all its tokens; rotate first.
     Retire {
         /// Its id.
         kid: String,
     },
-    /// Make a new signing key; tokens of the older ones stay good until the last of them has expired.
+    /// Make a new signing key; tokens of older keys stay valid until the last of them has expired.
     Rotate {
         /// Algorithm of the new key.
         #[arg(long, value_enum, default_value_t)]
@@ -218,7 +218,7 @@ fn key_state(key: &api::Key) -> String {
     }
 }
 
-/// Makes what is missing of the gateway's own keys.
+/// Makes the missing ones of the gateway's own keys.
 fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
     let config = connection.local_config("keys are made on the gateway's own host")?;
     local::owner(&config.data)?;
@@ -261,9 +261,7 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
             let request = api::RotateKeyRequest { algorithm: algorithm.into(), now };
             let key = session.change(session.admin().rotate_key(request))?;
             if now {
-                anstream::eprintln!(
-                    "warning: whoever verifies tokens with cached keys refuses the new ones for a while"
-                );
+                anstream::eprintln!("warning: verifiers with cached keys refuse the new tokens for a while");
             }
             output.message(&key, || match key.state() {
                 api::KeyState::KeyPublished => {

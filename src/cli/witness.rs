@@ -13,8 +13,8 @@ pub struct WitnessArgs {
     /// The witness's configuration.
     #[arg(long, env = "NDXP_WITNESS_CONFIG", default_value = "witness.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Make the witness's keys where there are none yet, and print the public ones, for the policies of the logs that it
-    /// witnesses: one of them a log, the first (ML-DSA-44) where the log knows it.
+    /// Make the witness's keys if there are none yet, and print the public ones, for the policies of the logs that it
+    /// witnesses: one of them for each log, the first (ML-DSA-44) if the log supports it.
     #[arg(long)]
     key: bool,
 }

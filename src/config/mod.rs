@@ -420,7 +420,7 @@ fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation>
     }
     if files.is_empty() && urls.is_empty() {
         let what = "is missing: add crl = \"pki/ca.crl\" or crl_url = \"http://…\" with the revocation lists of the CAs in \
-                    client_ca; or revocation = \"none\", if revoked certificates are to be let in";
+                    client_ca; or revocation = \"none\", if revoked certificates should be accepted";
         table.fault("crl", what);
         return None;
     }

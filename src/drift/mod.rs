@@ -77,7 +77,7 @@ impl DriftTable {
     pub fn new(data: &Path, key: Option<AdminEventKey>, metrics: DriftMetrics) -> Self {
         let mut counts = Counts::default();
         let state = file::load(data, key.as_ref()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "what was known of drift is not: its file is begun anew");
+            tracing::warn!(%error, "the drift file cannot be read: counting starts again");
             SavedDrift::default()
         });
         for (operation, kept) in state.operations {

@@ -38,7 +38,7 @@ impl From<Failed> for SourceError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Unprocessed => Http2Error::Unprocessed.into(),
-            Failed::Unsent => SourceError::broken("the source takes no more of the request"),
+            Failed::Unsent => SourceError::broken("the source does not accept the rest of the request"),
             Failed::Otherwise(error) => error,
         }
     }

@@ -202,7 +202,7 @@ fn decoded(headers: &HeaderMap, body: Bytes, max_answer: usize) -> Result<Bytes,
             "deflate" => inflated(flate2::read::DeflateDecoder::new(&*body), max_answer)?,
             other => {
                 let named = crate::contract::map::outcome::shorten(other.to_owned());
-                return Err(SourceError::protocol(format!("a content coding that nobody asked for: {named}")));
+                return Err(SourceError::protocol(format!("a content coding that was not requested: {named}")));
             }
         };
     }

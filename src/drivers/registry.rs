@@ -51,10 +51,10 @@ pub fn check_credentials(credentials: &Credentials, operation: &Operation) -> Re
     match location {
         location if locations.contains(&location) => Ok(()),
         CredentialLocation::JsonBody => {
-            Err("a session stands in the body of a REST request, and no such request of this source has one".into())
+            Err("a session is sent in the body of a REST request, and no request of this source has a body".into())
         }
         CredentialLocation::SoapHeader => {
-            Err("a username-token stands in a SOAP header, and this source is not called by SOAP".into())
+            Err("a username-token is sent in a SOAP header, and this source does not use SOAP".into())
         }
         CredentialLocation::Header => {
             let protocol = operation.binding.protocol();

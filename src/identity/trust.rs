@@ -77,7 +77,7 @@ impl Trust {
         lists.into_iter().for_each(|list| trust.sort_in(list));
         let place = sources.place();
         if found == 0 {
-            return Err(fault(&place, "has no revocation list (PEM or DER): nobody could be let in"));
+            return Err(fault(&place, "has no revocation list (PEM or DER): nobody could be admitted"));
         }
         if let Some(without) = trust.authorities.iter().find(|one| one.lists.is_empty() && !one.is_over(now)) {
             let reason = format!(
@@ -224,7 +224,7 @@ impl Trust {
     pub fn faults(&self, now: i64) -> Vec<String> {
         let mut faults = Vec::new();
         if self.authorities.iter().all(|one| one.is_over(now)) {
-            faults.push(format!("{}: every CA has expired: nobody is let in", self.client_ca.display()));
+            faults.push(format!("{}: every CA has expired: nobody is admitted", self.client_ca.display()));
         }
         if !self.checked {
             return faults;
@@ -261,13 +261,15 @@ impl Trust {
                 (false, false) => continue,
             };
             let file = list.file.display();
-            faults.push(format!("{file}: the revocation list of {name} {what}: nobody whom it certifies is let in"));
+            faults.push(format!(
+                "{file}: the revocation list of {name} {what}: nobody with its certificates is admitted"
+            ));
         }
         let place = lists.first().map_or(&self.place, |list| &list.file).display();
         faults.extend(self.setbacks(ca, lists).into_iter().map(|setback| format!("{place}: {setback}")));
         if lists.is_empty() && faults.len() == before {
             faults.push(format!(
-                "{place}: no revocation list of {name} is there, under which clients come: they are not let in"
+                "{place}: no revocation list of {name} is there, although clients connect under it: they are not admitted"
             ));
         }
     }

@@ -58,7 +58,7 @@ pub enum RegistryError {
         owner: String,
     },
     /// The object has changed since the change was requested.
-    #[error("it is no longer as it was when the change was asked for: ask for it anew")]
+    #[error("it has changed since the change was requested: request it again")]
     Outdated,
     /// A limit is reached.
     #[error("too many {0}")]

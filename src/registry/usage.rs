@@ -157,9 +157,7 @@ impl UsageStore {
             return Ok(kept);
         }
         if kept != StoredUsage::default() {
-            tracing::warn!(
-                "what was used of quotas was not kept by this gateway: it is counted anew from the exchange log"
-            );
+            tracing::warn!("the saved quota usage is not this gateway's: it is counted again from the exchange log");
             open.connection.execute_batch("DELETE FROM usage; DELETE FROM kept;")?;
         }
         open.codes = Some(RowCodes::default());

@@ -63,10 +63,7 @@ pub fn watch(signs: Heartbeats) -> std::io::Result<()> {
                 // If the socket is gone, there is nobody to notify.
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             } else {
-                tracing::error!(
-                    workers = silent.join(" "),
-                    "workers stand still: the watchdog is not told that all is well"
-                );
+                tracing::error!(workers = silent.join(" "), "workers do not respond: the watchdog is not notified");
             }
             std::thread::sleep(wait);
         }

@@ -284,7 +284,7 @@ impl Gateway {
 /// previous ones stay in force until they expire. If a CA of the clients has no list, the start fails.
 fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartError> {
     if config.tls.revocation == Revocation::Unchecked {
-        tracing::warn!("revoked certificates are let in: the configuration says revocation = \"none\"");
+        tracing::warn!("revoked certificates are accepted: the configuration says revocation = \"none\"");
     }
     let Some(sources) = config.tls.published() else { return Ok((TlsAcceptors::load(&config.tls)?, Vec::new())) };
     let mut fetchers = CrlFetcher::all(sources, &config.tls.client_ca)?;

@@ -36,7 +36,7 @@ impl LogGauges {
         registry.register("log_checkpoint_age_seconds", help, log.checkpoint_age.clone());
         let help = "How long the last batch took to become durable";
         registry.register("log_sync_seconds", help, log.last_sync.clone());
-        let help = "Parts of the search index that were found wrong and made anew from the log since the start";
+        let help = "Parts of the search index that were found wrong and rebuilt from the log since the start";
         registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
         log
     }

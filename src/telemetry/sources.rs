@@ -57,7 +57,7 @@ impl SourceGauges {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "How a source's breaker stands for all clients: 0 closed, 1 half open, 2 open";
+        let help = "State of a source's breaker for all clients: 0 closed, 1 half open, 2 open";
         registry.register("breaker_state", help, self.breakers.clone());
         let help = "Circuits of a source that are open for one client alone, whose calls alone fail";
         registry.register("breaker_clients", help, self.breaker_clients.clone());

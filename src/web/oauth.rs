@@ -84,7 +84,7 @@ fn not_issued(error: IssueError) -> OAuthError {
         IssueError::Suspended(_) | IssueError::Retired(_) => refuse("invalid_client", error.to_string()),
         other => {
             tracing::error!(error = %other, "no token could be issued");
-            refuse("server_error", "the operator was told")
+            refuse("server_error", "the operator was notified")
         }
     }
 }

@@ -22,7 +22,7 @@ impl SearchIndex {
         match Self::open(&path, key.clone()) {
             Ok(index) => Ok(index),
             Err(error) => {
-                tracing::warn!(%error, "the search index cannot be used and is made anew");
+                tracing::warn!(%error, "the search index cannot be used and is rebuilt");
                 Self::remove(data)?;
                 Self::open(&path, key)
             }

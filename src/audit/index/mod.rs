@@ -167,11 +167,11 @@ impl SearchIndex {
         let entries = part.entries();
         tracing::warn!(
             %fault, first = entries.start, last = entries.end - 1, cell,
-            "the search index was not what the log says: this part of it is made anew"
+            "the search index differed from the log: this part of it is rebuilt"
         );
         match self.mend(reader, part, &cells) {
             Err(error) if is_damaged(&error) => {
-                tracing::warn!(%error, "the search index is damaged: it is removed, and whoever follows the log makes it anew");
+                tracing::warn!(%error, "the search index is damaged: it is removed, and the thread that follows the log rebuilds it");
                 if let Some(data) = self.path.parent().and_then(Path::parent) {
                     Self::remove(data)?;
                 }

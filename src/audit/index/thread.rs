@@ -34,7 +34,7 @@ impl IndexThread {
                     Ok(_) => reported = false,
                     // After a crash, SQLite may find a fault only when it reads that part. All of it is in the log.
                     Err(error) if is_damaged(&error) => {
-                        tracing::warn!(%error, "the search index is damaged and is made anew");
+                        tracing::warn!(%error, "the search index is damaged and is rebuilt");
                         index = None;
                         if let Err(error) = SearchIndex::remove(&data) {
                             tracing::error!(%error, "the damaged search index cannot be removed");
@@ -80,7 +80,7 @@ fn open_for(data: &Path, vault: &Vault, reader: &LogReader) -> Result<SearchInde
     if index.is_of(reader)? {
         return Ok(index);
     }
-    tracing::warn!("the search index is of another log or key, or was changed, and is made anew");
+    tracing::warn!("the search index is of another log or key, or was changed, and is rebuilt");
     drop(index);
     SearchIndex::remove(data)?;
     SearchIndex::follow(data, vault)

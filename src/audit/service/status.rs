@@ -62,7 +62,7 @@ impl Audit {
         let data = self.data.clone();
         let standing = reading(&permit, move || Ok(alarm::read(&data))).await?;
         if standing.as_ref().map(ForkAlarm::id).as_ref() != Some(wanted) {
-            return Err(refused(Refusal::with(Reason::ObjectUnknown, "no alarm of this id stands")));
+            return Err(refused(Refusal::with(Reason::ObjectUnknown, "there is no alarm with this id")));
         }
         let object = format!("alarm:{wanted}");
         let about = Entry { object, justification: reason.to_owned(), ..Entry::default() };

@@ -1,4 +1,4 @@
-//! Up to where a response is complete, for people and scripts.
+//! The checkpoint up to which a response is complete, for people and scripts.
 
 use crate::audit::service::api;
 use crate::cli::CliError;
@@ -10,7 +10,7 @@ use crate::exchange_log::tree::Hash;
 use crate::hex::hex;
 use serde_json::{Value, json};
 
-/// What a listing holds, and up to where.
+/// A listing, and the checkpoint up to which it is complete.
 pub struct CompleteListing<T> {
     /// Its records.
     pub found: Vec<T>,
@@ -32,7 +32,7 @@ pub fn newest(complete: &api::Complete) -> String {
     if complete.newest_us == 0 { String::new() } else { time(complete.newest_us.div_euclid(1_000_000)) }
 }
 
-/// Says it below a table.
+/// Prints it below a table.
 pub fn print(complete: Option<&api::Complete>, output: Output) {
     let (Some(complete), Output::Human) = (complete, output) else { return };
     let newest = newest(complete);
@@ -50,8 +50,8 @@ pub fn print(complete: Option<&api::Complete>, output: Output) {
     );
 }
 
-/// Checks that the tree that a response is complete up to, and that of a signed checkpoint, are one log's: the smaller is the
-/// beginning of the larger.
+/// Checks that the tree up to which a response is complete, and that of a signed checkpoint, belong to one log: the
+/// smaller is the beginning of the larger.
 pub fn check(session: &Session, complete: &api::Complete, signed: &Checkpoint) -> Result<(), CliError> {
     let failed = || CliError::Failed("the answer is not of the log whose checkpoint is signed: audit verify".into());
     let own: (u64, Hash) = (complete.size, complete.root.as_slice().try_into().map_err(|_| failed())?);

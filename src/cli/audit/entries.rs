@@ -18,8 +18,8 @@ fn found(message: api::LogEntry) -> Option<Found> {
     message.entry.map(|entry| Found { index, entry })
 }
 
-/// The newest entries that fit and that `keep` takes, newest first, at most `limit`. Where somebody is searched for and nothing is
-/// found by the search index, that is confirmed from the log itself.
+/// Returns the newest matching entries that `keep` accepts, newest first, at most `limit`. If a search for a person
+/// finds nothing in the search index, the result is confirmed from the log itself.
 pub fn newest(
     session: &Session,
     filter: &Filter,
@@ -43,7 +43,7 @@ fn listed(
 ) -> Result<CompleteListing<Found>, CliError> {
     let (reason, from_log) = (filter.why(), filter.is_from_log());
     let page_size = u32::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE);
-    // The first page is of the newest checkpoint of all; those behind it go back from there.
+    // The first page has the newest checkpoint of all; the pages after it go back from there.
     let complete = RefCell::new(None);
     let progress = bar("reading the log {bar:40} {pos}/{len} entries")?;
     let found = session.pages(limit, keep, |page_token| {
@@ -68,7 +68,7 @@ fn listed(
     Ok(CompleteListing { found: found?, complete: complete.into_inner() })
 }
 
-/// The entries of an exchange, oldest first; or the one at an index.
+/// Returns the entries of an exchange, oldest first; or the one at an index.
 pub fn named(session: &Session, exchange: &str) -> Result<CompleteListing<Found>, CliError> {
     let id = uuid::Uuid::parse_str(exchange);
     let request = match exchange.parse() {
@@ -134,7 +134,7 @@ pub fn tail(session: &Session, filter: &Filter, from_index: u64, json: bool) -> 
     })
 }
 
-/// `Service/Method` of a call, or an administrator's event with its object.
+/// Returns `Service/Method` of a call, or an admin event with its object.
 pub fn what(row: &Value) -> String {
     match cell(&row["operation"]).rsplit('.').next() {
         Some("") | None => short(&format!("{} {}", cell(&row["event"]), cell(&row["object"]))),
@@ -142,12 +142,12 @@ pub fn what(row: &Value) -> String {
     }
 }
 
-/// The client of a call, or who administered.
+/// Returns the client of a call, or the actor of an admin event.
 pub fn who(row: &Value) -> String {
     [cell(&row["client"]), cell(&row["actor"])].into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// How it ended.
+/// Returns the outcome.
 pub fn outcome(row: &Value) -> String {
     let reason = cell(&row["reason"]);
     if reason.is_empty() { "OK".to_owned() } else { reason }

@@ -1,4 +1,5 @@
-//! `audit export` and `audit verify --export`: entries in a file, and beside it the proof of each that it is in the log.
+//! `audit export` and `audit verify --export`: entries in a file, and beside it the proof for each that it is in the
+//! log.
 //!
 //! The file of proofs has one JSON document a line. The first holds the signed checkpoint; each other an entry's index, its
 //! canonical bytes and its inclusion path (RFC 9162, section 2.1.3), in the order of the export's rows.
@@ -29,7 +30,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tonic::Status;
 
-/// What a column holds. CSV has text in every column; Parquet has a type for each kind.
+/// The type of a column. CSV has text in every column; Parquet has a type for each kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ColumnKind {
     Text,
@@ -92,7 +93,7 @@ enum ProofLine {
     Proof { index: u64, entry: String, path: Vec<String> },
 }
 
-/// The form of an export, by its file's ending.
+/// The format of an export, by its file's extension.
 #[derive(Clone, Copy)]
 enum ExportFormat {
     Lines,
@@ -117,7 +118,7 @@ fn proofs_path(out: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Where the rows go.
+/// The destination of the rows.
 enum RowSink {
     Lines(BufWriter<File>),
     Csv(Box<csv::Writer<File>>),
@@ -163,10 +164,10 @@ fn cells(row: &Value) -> impl Iterator<Item = String> {
     COLUMNS.iter().map(|(name, _)| cell(&row[*name]))
 }
 
-/// Entries as they were received, newest first: in a file without a name, since a log may be larger than memory.
+/// Received entries, newest first: in an unnamed file, since a log may be larger than memory.
 struct Received {
     file: BufWriter<File>,
-    /// Where each begins: eight bytes for each.
+    /// The offset of each: eight bytes for each.
     begins: Vec<u64>,
     end: u64,
 }
@@ -185,7 +186,7 @@ impl Received {
         Ok(())
     }
 
-    /// Hands the lines over, oldest first.
+    /// Returns the lines, oldest first.
     fn oldest_first(mut self, mut take: impl FnMut(ProofLine) -> Result<(), CliError>) -> Result<(), CliError> {
         self.file.flush()?;
         let file = self.file.get_ref();
@@ -200,7 +201,7 @@ impl Received {
     }
 }
 
-/// Reads every part of an export, and accepts none that is not proved.
+/// Reads every part of an export, and accepts only proved ones.
 async fn receive(
     session: &Session,
     filter: &Filter,
@@ -250,7 +251,7 @@ async fn receive(
     Ok(Ok(note))
 }
 
-/// Writes every entry under the published checkpoint that fits, oldest first, and the proofs; each is checked as it is
+/// Writes every matching entry under the published checkpoint, oldest first, and the proofs; each is checked when it is
 /// received.
 pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), output: Output) -> Result<(), CliError> {
     let (form, proofs) = (ExportFormat::of(out)?, proofs_path(out));
@@ -339,7 +340,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
 
 type ReadRows = Box<dyn Iterator<Item = Result<Vec<String>, String>>>;
 
-/// A row as it must read, in the form of the file.
+/// Returns the expected text of a row, in the format of the file.
 fn rendered(out: &Path, found: &Found) -> Result<Vec<String>, CliError> {
     let row = to_json(found);
     Ok(match ExportFormat::of(out)? {

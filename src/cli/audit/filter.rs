@@ -1,15 +1,15 @@
-//! Which entries are meant.
+//! The filter of entries.
 
 use crate::audit::service::api;
 use clap::Args;
 
-/// Which entries are searched for; an option that is not given matches all.
+/// The filter of a search; an option that is not given matches all.
 #[derive(Args, Default, Clone)]
 pub struct Filter {
     /// By client.
     #[arg(long)]
     client: Option<String>,
-    /// By agency code, those below it included.
+    /// By agency code, including those below it.
     #[arg(long)]
     agency: Option<String>,
     /// By source.
@@ -21,13 +21,13 @@ pub struct Filter {
     /// By scope.
     #[arg(long)]
     scope: Option<String>,
-    /// By reason (`SCOPE_NOT_GRANTED`; `OK` for what succeeded).
+    /// By reason (`SCOPE_NOT_GRANTED`; `OK` for success).
     #[arg(long)]
     reason: Option<String>,
     /// By purpose or dossier number.
     #[arg(long)]
     purpose: Option<String>,
-    /// By the person or enterprise that it was about: their id is turned into its pseudonyms.
+    /// By the person or enterprise: the gateway turns the id into its pseudonyms.
     #[arg(long, value_name = "ID", requires = "case")]
     subject: Option<String>,
     /// Another id of the same person or enterprise; may be given several times.
@@ -36,7 +36,7 @@ pub struct Filter {
     /// By the acting official.
     #[arg(long, value_name = "ID", requires = "case")]
     official: Option<String>,
-    /// Why a person is searched for: the number of a document or case. The search and this number go into the log.
+    /// The reason of a search for a person: the number of a document or case. The search and this number are logged.
     #[arg(long, value_name = "NUMBER", value_parser = case_number)]
     pub case: Option<String>,
     /// From this time on (`2026-11-25`, `2026-11-25T08:00`; Ho Chi Minh City).
@@ -75,7 +75,7 @@ impl Filter {
         Filter { from_log: true, ..self.clone() }
     }
 
-    /// Whether the log itself is looked through.
+    /// Returns whether the search reads the log itself.
     pub fn is_from_log(&self) -> bool {
         self.from_log
     }
@@ -85,14 +85,14 @@ impl Filter {
         self.subject.is_some() || self.official.is_some()
     }
 
-    /// Everything about one person or enterprise in a period.
-    /// Several ids are those of one person or enterprise.
+    /// Makes a filter for everything about one person or enterprise in a period. Several ids are those of one person or
+    /// enterprise.
     pub fn about(ids: &[String], case: String, from: Option<i64>, to: Option<i64>) -> Self {
         let mut ids = ids.iter().cloned();
         Filter { subject: ids.next(), other_subjects: ids.collect(), case: Some(case), from, to, ..Filter::default() }
     }
 
-    /// As the services take it.
+    /// Returns it as a query of the service.
     pub fn request(&self) -> api::Query {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         api::Query {
@@ -112,7 +112,7 @@ impl Filter {
         }
     }
 
-    /// Returns why a person is searched for; empty where none is.
+    /// Returns the reason of a search for a person; empty for any other.
     pub fn why(&self) -> String {
         self.case.clone().filter(|_| self.subject.is_some() || self.official.is_some()).unwrap_or_default()
     }

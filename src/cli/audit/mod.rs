@@ -1,5 +1,5 @@
-//! `audit`: the exchange log, by `ndxp.audit.v1`: from afar as an auditor, or in its files as their owner, whether a gateway
-//! runs or not.
+//! `audit`: the exchange log, by `ndxp.audit.v1`: remotely as an auditor, or in its files as their owner, whether a
+//! gateway runs or not.
 
 mod complete;
 mod entries;
@@ -44,7 +44,7 @@ enum AuditCommand {
     Search {
         #[command(flatten)]
         filter: Box<Filter>,
-        /// Most entries.
+        /// Maximum number of entries.
         #[arg(long, default_value_t = 50)]
         limit: usize,
         /// Search the log itself, without the search index: slow, and correct even if the index's key was stolen.
@@ -55,17 +55,17 @@ enum AuditCommand {
     Tail {
         #[command(flatten)]
         filter: Box<Filter>,
-        /// Begin with this entry; with the next one to come unless given.
+        /// Begin with this entry; by default with the next new one.
         #[arg(long, value_name = "INDEX", default_value_t = 0, hide_default_value = true)]
         from_index: u64,
     },
     /// Report to a citizen who requested their data, when, for what purpose, and which fields were disclosed.
     Subject {
-        /// Their ids (citizen id, old identity number, tax code, social-insurance number…): all that are known, since look-ups by
-        /// another id are found by that one alone.
+        /// All known ids of the person (citizen id, old identity number, tax code, social-insurance number…): a look-up
+        /// by another id is found only by that id.
         #[arg(required = true, num_args = 1..=16, value_name = "ID")]
         ids: Vec<String>,
-        /// Why: the number of their request. The search and this number go into the log.
+        /// The number of their request. The search and this number are logged.
         #[arg(long, value_name = "NUMBER", value_parser = filter::case_number)]
         case: String,
         /// From this time on.
@@ -80,7 +80,7 @@ enum AuditCommand {
         /// Write it to a PDF in Vietnamese, to be signed and handed over.
         #[arg(long, value_name = "FILE")]
         pdf: Option<PathBuf>,
-        /// A file of that name may go for it.
+        /// Overwrite an existing file of that name.
         #[arg(long, requires = "pdf")]
         force: bool,
     },
@@ -88,15 +88,15 @@ enum AuditCommand {
     Report {
         #[command(flatten)]
         filter: Box<Filter>,
-        /// By the day, too.
+        /// Group by day, too.
         #[arg(long)]
         days: bool,
-        /// Take the counts of the search index, pruned entries included: quick, and not checked against the log. Only by client, agency,
-        /// source, operation, reason and whole hours.
+        /// Use the counts of the search index, including pruned entries: quick, and not checked against the log. Only
+        /// by client, agency, source, operation, reason and whole hours.
         #[arg(long)]
         by_index: bool,
     },
-    /// List the anomalies that simple rules find in a period of at most 31 days, with the entries behind it.
+    /// List the anomalies that simple rules find in a period of at most 31 days, with their entries.
     #[command(alias = "odd")]
     Anomalies {
         /// From this time on; the last seven days by default.
@@ -113,7 +113,7 @@ enum AuditCommand {
         /// The file; its extension selects the format: `.jsonl`, `.csv` or `.parquet`. The proofs go to FILE.proofs.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// Files of those names may go for them.
+        /// Overwrite existing files of those names.
         #[arg(long)]
         force: bool,
     },
@@ -124,11 +124,11 @@ enum AuditCommand {
     },
     /// Show the state of the log, its checkpoint and its cosignatures, and the alarms.
     Status,
-    /// Acknowledge an alarm, in your own name: the reason is in the log before the alarm goes.
+    /// Acknowledge an alarm, in your own name: the reason is logged before the alarm ends.
     Acknowledge {
         /// The alarm's id, as `audit status` shows it.
         alarm: String,
-        /// What was found out and done.
+        /// The result of the investigation, and what was done.
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
@@ -136,16 +136,17 @@ enum AuditCommand {
     Verify(verify::VerifyArgs),
     /// Make an entry's receipt: with it, anyone with the log's key can check offline that the entry is in the log.
     Prove {
-        /// An exchange's id (its last entry is meant), or an entry's index.
+        /// An exchange's id (selects its last entry), or an entry's index.
         exchange: String,
-        /// File for the receipt; printed unless given.
+        /// File for the receipt; printed by default.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// A file of that name may go for it.
+        /// Overwrite an existing file of that name.
         #[arg(long, requires = "out")]
         force: bool,
     },
-    /// Archive entries that are old enough, then delete them here; hashes and checkpoints stay, so every proof still holds.
+    /// Archive entries that are old enough, then delete them here; hashes and checkpoints stay, so every proof remains
+    /// valid.
     Prune(retention::PruneArgs),
     /// Legal holds: entries that no pruning may touch.
     #[command(subcommand)]
@@ -239,7 +240,7 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
     }
 }
 
-/// The registry beside a log, in the name of the folder's owner, and that name.
+/// Opens the registry beside a log, in the name of the folder's owner.
 fn registry(data: &Path, vault: &Vault) -> Result<SqliteStore, CliError> {
     let actor = owner(data)?;
     Ok(SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor))
@@ -269,11 +270,11 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
     })
 }
 
-/// An entry, whole, for people and scripts; what is empty is left out.
+/// Returns a complete entry, for people and scripts; empty fields are omitted.
 fn to_json(found: &Found) -> Value {
     let entry = &found.entry;
     let pseudonym = |one: &entry::Pseudonym| json!({ "key": one.key, "value": hex(&one.value) });
-    // Records as they are, not as text within text.
+    // Records as JSON, not as text within text.
     let record = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
     let change = |one: &entry::Change| json!({ "object": one.object, "before": record(&one.before), "after": record(&one.after) });
     let whole = json!({

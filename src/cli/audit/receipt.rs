@@ -22,14 +22,14 @@ pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, outp
     let receipt = session.block_on(async {
         match session.audit().get_receipt(request).await {
             Ok(got) => Ok(Some(got.into_inner())),
-            // The entry is there: what is missing is a checkpoint over it.
+            // The entry exists: a checkpoint over it is missing.
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status),
         }
     })?;
     let waits = || CliError::Failed("the entry is not under a checkpoint yet: is the gateway running?".into());
     let receipt = receipt.ok_or_else(waits)?;
-    // The receipt is of the entry that was found, whatever the gateway found by the index.
+    // The receipt must be of the entry that was found, whatever the gateway's index returned.
     let made = Receipt::parse(&receipt.receipt).map_err(|error| CliError::Failed(format!("the receipt: {error}")))?;
     if made.index != last.index || made.entry != last.entry.to_bytes() {
         return Err(CliError::Failed(format!("the receipt is not of entry {}, but of {}", last.index, made.index)));
@@ -60,7 +60,8 @@ pub fn verify(file: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outp
     output.result(&value, || format!("{head}\n{entry:#}"))
 }
 
-/// Whether a checkpoint over an entry of this time has the cosignatures that a policy wants; says why not.
+/// Checks whether a checkpoint over an entry of this time has the cosignatures that a policy requires; the error has
+/// the reason.
 pub fn check_quorum(policy: &Policy, checkpoint: &str, entry_time_us: i64) -> Result<(), String> {
     let times = plausible_times(entry_time_us, crate::registry::now());
     match policy.quorum(checkpoint, &times) {

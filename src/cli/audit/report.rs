@@ -21,7 +21,7 @@ use tonic::Code;
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
 
-/// The report that was requested on paper.
+/// The options of a PDF report.
 pub struct SubjectRequest {
     pub ids: Vec<String>,
     pub case: String,
@@ -29,26 +29,26 @@ pub struct SubjectRequest {
     pub to: Option<i64>,
 }
 
-/// The exchanges about a person, newest first. Refused ones too: they are attempts.
+/// Returns the exchanges about a person, newest first. Refused ones too: they are attempts.
 pub fn about(session: &Session, filter: &Filter) -> Result<CompleteListing<Found>, CliError> {
     let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
     entries::newest(session, filter, usize::MAX, exchange)
 }
 
-/// The published checkpoint, checked with the log's key; `None` if none counts yet.
+/// Returns the published checkpoint, checked with the log's key; `None` if none counts yet.
 pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
     let got = session.read(session.audit().get_checkpoint(api::GetCheckpointRequest {}))?;
     if got.checkpoint.is_empty() {
         return Ok(None);
     }
-    // The key that the person keeps, where they keep one.
+    // The user's own copy of the key, if there is one.
     let key = session.vkey.as_deref().unwrap_or(&got.verifier_key);
     let key = LogVerifier::parse(key).map_err(|error| CliError::Failed(format!("the log's key: {error}")))?;
     let checked = key.check(&got.checkpoint);
     checked.map(Some).map_err(|error| CliError::Failed(format!("the checkpoint is not the log's: {error}")))
 }
 
-/// The report that a person is owed, as a PDF.
+/// Writes the subject report as a PDF.
 pub fn pdf(
     session: &Session,
     listed: CompleteListing<Found>,
@@ -86,7 +86,7 @@ pub fn pdf(
     output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
 }
 
-/// Up to where a report is complete.
+/// Describes the checkpoint up to which a report is complete.
 fn in_vietnamese(complete: &api::Complete) -> String {
     let newest = complete::newest(complete);
     let newest = if newest.is_empty() { String::new() } else { format!(", bản ghi mới nhất lúc {newest}") };
@@ -103,7 +103,7 @@ fn in_vietnamese(complete: &api::Complete) -> String {
     )
 }
 
-/// The report that a person is owed.
+/// Prints the subject report.
 pub fn subject(listed: &CompleteListing<Found>, output: Output) -> Result<(), CliError> {
     let rows: Vec<Value> = listed
         .found
@@ -138,7 +138,7 @@ fn method(operation: &Value) -> String {
 
 type CountsKey = (String, String, String, String, String);
 
-/// Sums of exchanges, their time and the bytes of their responses, by day, client, source, operation and outcome.
+/// Sums of exchanges, their durations and the bytes of their responses, by day, client, source, operation and outcome.
 #[derive(Default)]
 struct ExchangeTotals(BTreeMap<CountsKey, (u64, u64, u64)>);
 
@@ -154,7 +154,8 @@ fn day(days: bool, seconds: i64) -> String {
     if days { time(seconds).chars().take(10).collect() } else { String::new() }
 }
 
-/// Counts of a period, up to where they are complete, and how many entries of it are gone and not counted.
+/// Counts of a period, the checkpoint up to which they are complete, and the number of its pruned entries that are not
+/// counted.
 type PeriodCounts = (ExchangeTotals, Option<api::Complete>, u64);
 
 fn summed(days: bool, counts: Vec<api::Count>) -> ExchangeTotals {
@@ -169,7 +170,7 @@ fn bucket(days: bool) -> i32 {
     if days { api::Bucket::Day.into() } else { api::Bucket::Hour.into() }
 }
 
-/// Counted from the entries themselves.
+/// Counts the entries themselves.
 fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
     let progress = bar("counting {bar:40} {pos}/{len} entries, {per_sec}")?;
     let (query, reason) = (Some(filter.request()), filter.why());
@@ -190,14 +191,14 @@ fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCoun
     Ok((summed(days, last.counts), last.complete, last.not_counted))
 }
 
-/// As the search index has counted them, pruned entries too.
+/// Uses the search index's counts, pruned entries too.
 fn from_index(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
     let request = api::StatisticsRequest { query: Some(filter.request()), bucket: bucket(days) };
     let counted = session.read(session.audit().statistics(request))?;
     Ok((summed(days, counted.counts), counted.complete, counted.not_counted))
 }
 
-/// A period in numbers, and its anomalies.
+/// Prints a period in numbers, and its anomalies.
 pub fn period(
     session: &Session,
     filter: &Filter,
@@ -251,8 +252,8 @@ pub fn period(
     Ok(())
 }
 
-/// The anomalies in the period of a query, or in its last 31 days; of its client, where it names one. Nothing where the
-/// gateway keeps no index.
+/// Returns the anomalies in the period of a query, or in its last 31 days; of its client, if it names one. Empty if the
+/// gateway has no index.
 fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
     let to_us = if query.to_us == 0 { jiff::Timestamp::now().as_microsecond() } else { query.to_us };
     let from_us = query.from_us.max(to_us - LONGEST_US);
@@ -286,7 +287,7 @@ fn show_anomalies(rows: &[Value], output: Output) -> Result<(), CliError> {
     })
 }
 
-/// The anomalies.
+/// Prints the anomalies.
 pub fn list_anomalies(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
     let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
     let from_us = from.unwrap_or(to_us - WEEK_US);

@@ -19,13 +19,13 @@ const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub struct PruneArgs {
-    /// Prune what is older than this (`730d`): two years online is the careful default (docs/exchange-log.md).
+    /// Prune entries older than this (`730d`): two years online is the default (docs/exchange-log.md).
     #[arg(long, default_value = "730d", value_parser = crate::cli::output::duration, conflicts_with = "before")]
     keep: Duration,
-    /// Prune what is from before this time instead.
+    /// Prune entries from before this time instead.
     #[arg(long, value_parser = filter::local_time)]
     before: Option<i64>,
-    /// Folder that takes the bundles before they are deleted; it verifies with the log (audit verify --archive).
+    /// Folder for the bundles before they are deleted; it verifies with the log (audit verify --archive).
     #[arg(long, value_name = "DIR")]
     archive: PathBuf,
     /// Only report what would be pruned.
@@ -35,9 +35,9 @@ pub struct PruneArgs {
 
 #[derive(Subcommand)]
 pub enum HoldCommand {
-    /// Keep every entry that fits, whatever its age, until the hold is released.
+    /// Keep every matching entry, whatever its age, until the hold is released.
     Add(Box<Filter>),
-    /// The holds in force.
+    /// List the holds in force.
     List,
     /// Release a hold.
     Release {

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 async fn status(session: &Session) -> Result<Option<api::GetStatusResponse>, Status> {
     match session.audit().get_status(api::GetStatusRequest {}).await {
         Ok(got) => Ok(Some(got.into_inner())),
-        // A gateway from before there was a status.
+        // A gateway of a version without a status.
         Err(status) if status.code() == Code::Unimplemented => Ok(None),
         Err(status) => Err(status),
     }
@@ -32,23 +32,23 @@ pub fn warn_of_alarms(session: &Session) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The same for what is done to a data folder itself.
+/// The same for commands that work on a data folder itself.
 pub fn warn_of_folder(data: &Path) {
     alarm::read(data).iter().for_each(|alarm| warn(&alarm.to_string()));
 }
 
-/// Longer than between signing a checkpoint and publishing it.
+/// Longer than the time between signing a checkpoint and publishing it.
 const BETWEEN: Duration = Duration::from_millis(300);
 
-/// Where the published checkpoint of a folder is not the one that was signed last, or one of the two is gone: what is read there
-/// is less than what was there. A crash between the two leaves the same, until the gateway has started again.
+/// Warns if the published checkpoint of a folder is not the last signed one, or one of the two is missing: then the log
+/// has fewer entries than before. A crash between the two has the same effect, until the gateway has started again.
 pub fn warn_of_checkpoint(data: &Path) {
     let paths = LogPaths::new(data);
     let size = |file: &Path| std::fs::read_to_string(file).ok()?.lines().nth(1)?.parse::<u64>().ok();
     let read = || (size(&checkpoint_path(&paths.tiles)), size(&paths.signed));
     let (mut published, mut signed) = read();
     if published != signed {
-        // A gateway that runs may be between the two.
+        // A running gateway may be between the two.
         std::thread::sleep(BETWEEN);
         (published, signed) = read();
     }
@@ -88,7 +88,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
             vec![format!("{} entries, {} under the signed checkpoint, {cosigned}", status.entries, status.sealed)];
         lines.push(index(&status));
         if status.alarms.is_empty() {
-            lines.push("no alarm stands".into());
+            lines.push("there is no alarm".into());
         }
         for api::Alarm { id, text, evidence } in &status.alarms {
             lines.push(format!("{id}: {text}"));
@@ -100,7 +100,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
     })
 }
 
-/// When the index was verified last; `None`: never.
+/// Returns when the index was last verified; `None`: never.
 fn verified(status: &api::GetStatusResponse) -> Option<String> {
     (status.index_verified != 0).then(|| time(status.index_verified))
 }

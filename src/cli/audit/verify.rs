@@ -48,14 +48,14 @@ pub struct VerifyArgs {
     /// Folder with the bundles that were pruned: they are checked, too.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["receipt", "export"])]
     archive: Option<PathBuf>,
-    /// Check the registry, too: recompute clients, grants, people, certificate names, keys, revocations and the tokens that are
-    /// good now from the log alone, and compare them with the registry's files.
+    /// Check the registry, too: recompute clients, grants, staff, certificate names, keys, revocations and the tokens
+    /// that are valid now from the log alone, and compare them with the registry's files.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     registry: bool,
     /// Check the search index, too: recompute it from the log and name each bundle where it differs.
     #[arg(long, conflicts_with_all = ["receipt", "export", "log"])]
     index: bool,
-    /// Which witnesses must have cosigned (C2SP tlog-policy); the log's own policy by default.
+    /// The witnesses that must have cosigned (C2SP tlog-policy); the log's own policy by default.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// An older checkpoint of this log: the log must still begin with its tree.
@@ -76,7 +76,7 @@ enum VerifiedLog {
     Folder(PathBuf),
 }
 
-/// Whose log is meant where no copy is: by a profile, at an address, or of the data folder.
+/// Returns the log to verify if no copy is given: by a profile, at an address, or of the data folder.
 fn whose(connection: &ConnectionArgs, data: Option<&Path>) -> Result<VerifiedLog, CliError> {
     if data.is_none()
         && let SessionTarget::Remote(remote) = connection.target()?
@@ -98,7 +98,7 @@ pub fn run(
     if file && connection.named_remote().is_some() {
         return Err(CliError::Usage("--remote and a file or folder mean different logs: give one of them".into()));
     }
-    // The configuration and profiles are only asked where no key is given: a receipt is checked anywhere.
+    // The configuration and profiles are read only if no key is given: a receipt can be checked anywhere.
     let whose = if file && (args.vkey.is_some() || args.log.is_some()) { None } else { Some(whose(connection, data)?) };
     let known = match &whose {
         Some(VerifiedLog::Remote(remote, _)) => remote.vkey.as_deref(),
@@ -192,7 +192,7 @@ pub fn run(
     print(&report, (objects, indexed), given.is_some(), output)
 }
 
-/// Whatever lies in the folder beside the log is what the log, the configuration or a key says.
+/// Checks that every file in the folder beside the log matches the log, the configuration or a key.
 fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[FileEvent])) -> Result<(), CliError> {
     let config = connection.config_of(data);
     let policy = config.as_ref().map(|config| config.log.policy_text.as_deref());
@@ -211,10 +211,10 @@ fn check_folder(data: &Path, connection: &ConnectionArgs, log: (&LogVerifier, &[
     Err(CliError::Failed(format!("the log is whole, but not the folder: {named}{more}")))
 }
 
-/// Most differences of an index, and most faults of a folder, that are printed.
+/// Maximum number of differences of an index, and of faults of a folder, that are printed.
 const MAX_PRINTED: usize = 50;
 
-/// Whose index is compared with its log.
+/// The index that is compared with its log.
 enum IndexScope {
     /// By the gateway itself, for an auditor.
     Remote(session::RemoteGateway, bool),
@@ -260,14 +260,14 @@ impl IndexScope {
             anstream::eprintln!("{difference}");
         }
         let more = if checked.found > 1 { format!(" ({} more above)", checked.found - 1) } else { String::new() };
-        let progress = "audit index --rebuild makes it anew; searches mend what they meet";
+        let progress = "audit index --rebuild rebuilds it; searches repair the faults that they find";
         Err(CliError::Failed(format!(
             "the log is whole, but the search index is not what it says: {first}{more}; {progress}"
         )))
     }
 }
 
-/// The comparison that a gateway makes of its own index.
+/// Requests the comparison that a gateway makes of its own index.
 fn from_afar(session: &Session, report: &dyn Fn(u64, u64)) -> Result<Checked, CliError> {
     let last = session.block_on(async {
         let mut parts = session.audit().verify_index(api::VerifyIndexRequest {}).await?.into_inner();
@@ -285,7 +285,7 @@ fn from_afar(session: &Session, report: &dyn Fn(u64, u64)) -> Result<Checked, Cl
     Ok(Checked { entries: last.done, sealed: last.of, differences, found: last.found })
 }
 
-/// Recomputes the registry from a folder's log and compares it with its file; gives how many objects there are.
+/// Recomputes the registry from a folder's log and compares it with its file; returns the number of objects.
 fn compare(data: &Path, vault: &Vault) -> Result<usize, CliError> {
     let failed = |error: &dyn std::fmt::Display| {
         CliError::Failed(format!("the log is whole, but the registry is not verified: {error}"))
@@ -348,11 +348,11 @@ fn print(
         let unkeyed = if report.tail == 0 || report.is_chain_checked {
             ""
         } else {
-            " (checked without the log's key: whoever may write there could have invented them)"
+            " (checked without the log's key: anyone who can write there could have forged them)"
         };
         let pruned = match report.pruned {
             0 => String::new(),
-            some => format!("; {some} of them pruned, and told of in the log"),
+            some => format!("; {some} of them pruned, as recorded in the log"),
         };
         let cosigned = match &report.cosigned {
             None => String::new(),
@@ -412,7 +412,7 @@ impl LogFiles for RemoteLogFiles {
     }
 }
 
-/// What gzip holds (C2SP tlog-tiles lets a log compress its bundles), at most [`MAX_FILE`] bytes.
+/// Decompresses gzip (C2SP tlog-tiles lets a log compress its bundles), to at most [`MAX_FILE`] bytes.
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     MultiGzDecoder::new(packed).take(MAX_FILE as u64 + 1).read_to_end(&mut plain)?;

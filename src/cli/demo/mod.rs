@@ -1,4 +1,4 @@
-//! `demo`: everything at once in a throw-away folder. Any miss makes it fail.
+//! `demo`: everything at once in a temporary folder. Any failed step makes it fail.
 
 mod participants;
 mod refusals;
@@ -26,7 +26,7 @@ pub struct DemoArgs {
     /// Stay up after the tour, until Ctrl-C, and print how to call.
     #[arg(long = "stay")]
     keep_running: bool,
-    /// Use and keep this folder rather than a throw-away one.
+    /// Use and keep this folder instead of a temporary one.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -71,7 +71,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     let base = format!("https://{}", stage.gateway.address);
     let participants = Participants::enter(&config, &stage.folder, &base)?;
     let contracts = config.catalogue()?.contracts;
-    // The gateway takes changes of the registry over within 200 ms.
+    // The gateway applies changes of the registry within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
 
     let (operations, refusals) = runtime()?.block_on(async {
@@ -134,7 +134,7 @@ fn set_up(args: &DemoArgs) -> Result<Stage, CliError> {
     };
     let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config())?)?;
     let mut config = Config::load(&folder.gateway_config())?;
-    // No skew is forgiven here, so that an expired token can be shown without waiting for half a minute.
+    // No skew is tolerated here, so that an expired token can be shown without waiting for half a minute.
     config.tokens.leeway_s = 0;
     Ok(Stage { folder, sandbox, gateway: Gateway::start(config)?, _throw_away: throw_away })
 }
@@ -205,7 +205,7 @@ fn print_lines(header: &[&str], lines: &[TourLine]) {
     anstream::println!("{shown}");
 }
 
-/// Verifies the log as an auditor would, while the gateway goes on.
+/// Verifies the log as an auditor would, while the gateway runs.
 fn verified(config: &Config) -> Result<verify::Report, CliError> {
     let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
     let signer = key::read(&config.data, &config.vault, &config.log.origin)?;

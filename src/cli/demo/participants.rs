@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Registered systems, and where their files are.
+/// Registered systems, and the paths of their files.
 pub struct Participants<'c> {
     folder: DevFolder,
     config: &'c Config,
@@ -41,7 +41,7 @@ struct DemoRole {
 
 const LEGAL_BASIS: &str = "Nghị định 278/2025/NĐ-CP";
 
-/// Who plays: one system that may everything, and some that lack something.
+/// The roles: one system with all rights, and some that lack something.
 const PARTS: [DemoRole; 5] = [
     DemoRole { id: "one-stop-shop", scopes: &["*"], purposes: &["*"], rate: 1_000, burst: 1_000, daily_quota: 0 },
     DemoRole {
@@ -57,13 +57,13 @@ const PARTS: [DemoRole; 5] = [
     DemoRole { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
 ];
 
-/// The two people who give rights: one asks, the other approves, each with a certificate of their own.
+/// The two people who grant rights: one requests, the other approves, each with a separate certificate.
 struct DemoStaff {
     administrator: Session,
     approver: Session,
 }
 
-/// How long the gateway may take to know of the two people.
+/// How long the gateway may take to load the two people.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl DemoStaff {
@@ -99,7 +99,7 @@ impl DemoStaff {
 }
 
 impl<'c> Participants<'c> {
-    /// Appoints those who give rights, registers everybody, grants, and issues a token each.
+    /// Registers the two people and everybody else, makes grants, and issues a token each.
     pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
         let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let people = DemoStaff::appoint(folder, &store, base)?;
@@ -167,7 +167,7 @@ impl<'c> Participants<'c> {
         Ok(self.store.suspend_client(id, true)?)
     }
 
-    /// A system on a connection of its own, with the token from its file.
+    /// Returns a system with a separate connection, and the token from its file.
     pub fn actor(&self, base: &str, id: &str) -> Result<DemoClient, CliError> {
         let file = self.token_file(id);
         let token = if file.exists() { std::fs::read_to_string(file)? } else { String::new() };
@@ -183,7 +183,7 @@ impl<'c> Participants<'c> {
 }
 
 impl DemoClient {
-    /// One call; an empty token, purpose or official is not sent.
+    /// Makes one call; an empty token, purpose or official is not sent.
     pub async fn call(
         &self,
         path: &str,

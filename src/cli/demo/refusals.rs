@@ -24,7 +24,7 @@ struct RefusalTrial<'t> {
     lines: Vec<TourLine>,
 }
 
-/// What is tried.
+/// A request of the trial.
 struct TrialRequest<'w> {
     title: &'w str,
     path: &'w str,
@@ -39,7 +39,7 @@ impl<'w> TrialRequest<'w> {
     }
 }
 
-/// Tries everything; a line each.
+/// Tries everything; one line each.
 pub async fn all(
     participants: &Participants<'_>,
     base: &str,
@@ -105,7 +105,7 @@ impl RefusalTrial<'_> {
         self.token(shop, &forged, "forges a token", Reason::TokenInvalid).await?;
         self.token(shop, &early, "uses a token that begins in an hour", Reason::TokenNotYetValid).await?;
         self.token("registry-office", &good, "uses another system's token", Reason::TokenNotBound).await?;
-        // A change of the registry is in force within a second; so is the end of the short token.
+        // A change of the registry takes effect within a second; the short token expires as quickly.
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         self.token(shop, &expired, "uses an expired token", Reason::TokenExpired).await?;
         self.token("left-alone", &revoked, "uses a revoked token", Reason::TokenRevoked).await?;
@@ -153,7 +153,7 @@ impl RefusalTrial<'_> {
         let path = "/ndxp.population.v1.PopulationService/DeleteCitizen";
         let what = TrialRequest { title: "calls what no contract has", path, purpose, official, request: json!({}) };
         self.with("one-stop-shop", &shop, what, Reason::OperationUnknown).await?;
-        // A valid code that nobody has.
+        // A valid code that does not exist.
         let code = (0..99)
             .map(|serial| format!("57999{serial:04}"))
             .find_map(|head| Some(format!("{head}{}", crate::contract::formats::tax_check_digit(&head)?)))

@@ -1,5 +1,5 @@
-//! The local way: the services in the process itself, over the data folder, for bootstrapping and emergencies. Only the
-//! folder's owner takes it, and the log says that it was taken, and by which user of the system.
+//! Local sessions: the services run in the command's own process, over the data folder, for bootstrapping and
+//! emergencies. Only the folder's owner may use them, and the log records this with the system's user.
 
 use super::{ConnectionArgs, Transport};
 use crate::admin::{self, Admin, AdminServiceServer, BootstrapError, StaffDraft};
@@ -21,13 +21,13 @@ use tower::{BoxError, ServiceExt};
 
 /// A user of the system, as the log names them: `root(0)`.
 fn user(uid: u32) -> String {
-    // A user whom the system does not name is told by the number alone.
+    // A user without a name in the system is identified by the number alone.
     let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
     format!("{}({uid})", name.unwrap_or_default())
 }
 
-/// Who acts here, where they own the folder. One that is not there yet belongs to the owner of the folder that it will be
-/// made in.
+/// Returns the actor, if they own the folder. A folder that does not exist yet belongs to the owner of the folder
+/// around it.
 pub fn owner(data: &Path) -> Result<Actor, CliError> {
     let own = rustix::process::geteuid().as_raw();
     let whole = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
@@ -47,7 +47,7 @@ pub fn owner(data: &Path) -> Result<Actor, CliError> {
     Ok(Actor::local())
 }
 
-/// Registers the first administrator and approver, where the way is the local one.
+/// Registers the first administrator and approver, in a local session.
 pub fn bootstrap(
     connection: &ConnectionArgs,
     administrator: StaffDraft,
@@ -62,7 +62,7 @@ pub fn bootstrap(
     })
 }
 
-/// `ndxp.admin.v1` over the registry of this configuration, and who acts.
+/// Returns `ndxp.admin.v1` over the registry of this configuration, and the actor.
 pub fn service(config: &Path) -> Result<(Transport, String), CliError> {
     let config = Config::load(config)?;
     let who = owner(&config.data)?;
@@ -78,8 +78,8 @@ pub fn service(config: &Path) -> Result<(Transport, String), CliError> {
     Ok((BoxCloneSyncService::new(transport), named(&who)))
 }
 
-/// `ndxp.audit.v1` over a data folder, and who acts. What names somebody is noted in the registry beside the log, from
-/// where it goes into it; a copy of a log has none.
+/// Returns `ndxp.audit.v1` over a data folder, and the actor. Requests that name a person are recorded in the registry
+/// beside the log, which moves them into the log; a copy of a log has no registry.
 pub fn audit(data: &Path, vault: &Vault) -> Result<(Transport, String), CliError> {
     let who = owner(data)?;
     let path = registry_path(data);
@@ -91,7 +91,7 @@ pub fn audit(data: &Path, vault: &Vault) -> Result<(Transport, String), CliError
     Ok((BoxCloneSyncService::new(transport), named(&who)))
 }
 
-/// `USER(UID)`, as a person is told who they are here.
+/// `USER(UID)`, for messages to the user.
 fn named(actor: &Actor) -> String {
     let whole = actor.to_string();
     whole.strip_prefix("local:").unwrap_or(&whole).to_owned()

@@ -1,6 +1,6 @@
-//! How a command reaches the registry and the log: from afar, over mTLS with the person's own certificate, or locally, in
-//! the process, as the owner of the data folder. Both ways speak `ndxp.admin.v1` and `ndxp.audit.v1` by the generated
-//! clients, so that every rule and every line of output exists once.
+//! Sessions: how a command reaches the registry and the log. Remotely, over mTLS with the person's own certificate, or
+//! locally, in the process, as the owner of the data folder. Both use `ndxp.admin.v1` and `ndxp.audit.v1` by the
+//! generated clients, so that every rule and every line of output exists once.
 
 pub mod local;
 mod profiles;
@@ -29,18 +29,18 @@ use tonic_types::StatusExt;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 
-/// What carries a request to the services and a response back.
+/// Carries a request to the services and the response back.
 pub type Transport = BoxCloneSyncService<HttpRequest<Body>, HttpResponse<Body>, BoxError>;
 
-/// Records that a page of a listing holds: as many as the services give.
+/// Number of records in a page of a listing: as many as the services return.
 pub const PAGE: u32 = 1_000;
 /// Maximum retries of a page, and the longest wait before one.
 const MAX_WAITS: usize = 20;
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// The gateway's configuration where nothing names another.
+/// The default configuration file of the gateway.
 const CONFIG: &str = "gateway.toml";
 
-/// Which gateway, and who acts. Without any of these: the profile in use, or else gateway.toml here, locally.
+/// Selects the gateway and the actor. Without any of these: the active profile, or else gateway.toml here, locally.
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Which gateway, and who acts")]
 pub struct ConnectionArgs {
@@ -53,41 +53,41 @@ pub struct ConnectionArgs {
     /// With --remote: the CA of the gateway (PEM) [env: NDXP_CA].
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// With --remote: your own certificate (PEM), which says who acts [env: NDXP_CERTIFICATE].
+    /// With --remote: your own certificate (PEM), which identifies the actor [env: NDXP_CERTIFICATE].
     #[arg(id = "own_certificate", long = "certificate", alias = "own-certificate", global = true, value_name = "FILE")]
     certificate: Option<PathBuf>,
-    /// With --remote: its key (PEM); the certificate's path with `.key` unless given [env: NDXP_KEY].
+    /// With --remote: its key (PEM); the certificate's path with `.key` by default [env: NDXP_KEY].
     #[arg(id = "own_key", long = "key", global = true, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Works locally with this configuration, as the system's user who owns the data folder: for bootstrapping and
+    /// Work locally with this configuration, as the system's user who owns the data folder: for bootstrapping and
     /// emergencies [env: NDXP_CONFIG].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Why you do this, in your own words (at most 500 characters): it is logged with the event.
+    /// Your reason, in your own words (at most 500 characters): it is logged with the event.
     #[arg(long, global = true, value_name = "TEXT")]
     why: Option<String>,
     #[arg(long = "as", global = true, hide = true, value_name = "NAME")]
     actor: Option<String>,
 }
 
-/// The way that a command takes.
+/// The target of a command.
 pub enum SessionTarget {
-    /// To a gateway that runs, with a certificate.
+    /// A running gateway, with a certificate.
     Remote(RemoteGateway),
     /// In the process, with this configuration.
     Local(PathBuf),
 }
 
-/// A gateway from afar.
+/// A remote gateway.
 #[derive(Debug, Clone)]
 pub struct RemoteGateway {
     /// Its gRPC port.
     pub url: String,
-    /// Whose certificate, and whom it trusts.
+    /// The user's certificate, and the CA to trust.
     pub files: CallerFiles,
-    /// Its HTTPS port, where a profile names it.
+    /// Its HTTPS port, if a profile names it.
     pub log: Option<String>,
-    /// The log's key, where a profile keeps it.
+    /// The log's key, if a profile has it.
     pub vkey: Option<String>,
 }
 
@@ -96,7 +96,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl ConnectionArgs {
-    /// The way: what the command line names, or else the environment, or else the profile in use, or else locally.
+    /// Returns the target: from the command line, else the environment, else the active profile, else local.
     pub fn target(&self) -> Result<SessionTarget, CliError> {
         if self.actor.is_some() || variable("NDXP_ACTOR").is_some() {
             return Err(CliError::Usage(
@@ -157,7 +157,7 @@ impl ConnectionArgs {
         }))
     }
 
-    /// The configuration, for what is done where it is, and why no other way does.
+    /// Returns the configuration, for commands that must run on the gateway's host; `why` is the reason in the error.
     pub fn local_config(&self, why: &str) -> Result<Config, CliError> {
         match self.target()? {
             SessionTarget::Local(config) => Ok(Config::load(&config)?),
@@ -165,7 +165,7 @@ impl ConnectionArgs {
         }
     }
 
-    /// A session with `ndxp.admin.v1`.
+    /// Opens a session with `ndxp.admin.v1`.
     pub fn open(&self) -> Result<Session, CliError> {
         let session = match self.target()? {
             SessionTarget::Remote(remote) => Session::remote(&remote)?,
@@ -180,7 +180,7 @@ impl ConnectionArgs {
         }
     }
 
-    /// A session with `ndxp.audit.v1`; with a folder, over that folder.
+    /// Opens a session with `ndxp.audit.v1`; with a folder, over that folder.
     pub fn open_audit(&self, data: Option<&Path>) -> Result<Session, CliError> {
         let data = match (data, self.target()?) {
             (None, SessionTarget::Remote(remote)) => return Session::remote(&remote),
@@ -190,33 +190,33 @@ impl ConnectionArgs {
         Session::local(transport, who)
     }
 
-    /// The data folder, for what is done to its files alone.
+    /// Returns the data folder, for commands that only work on its files.
     pub fn data(&self, data: Option<&Path>) -> Result<PathBuf, CliError> {
         data_of(data, self.target()?)
     }
 
-    /// What seals the keys of a data folder: the secret of the configuration, where that is this folder's.
+    /// Returns the vault of a data folder's keys: by the secret of the configuration, if that is this folder's.
     pub fn vault(&self, data: &Path) -> Vault {
         self.config_of(data).map(|config| config.vault).unwrap_or_default()
     }
 
-    /// The configuration, where it is that of this data folder.
+    /// Returns the configuration, if it is that of this data folder.
     pub fn config_of(&self, data: &Path) -> Option<Config> {
         let Ok(SessionTarget::Local(config)) = self.target() else { return None };
         let same = |one: &Path| std::fs::canonicalize(one).ok() == std::fs::canonicalize(data).ok();
         Config::load(&config).ok().filter(|config| same(&config.data))
     }
 
-    /// The address that --remote names on the command line itself.
+    /// Returns the address of --remote on the command line itself.
     pub fn named_remote(&self) -> Option<&str> {
         self.remote.as_deref()
     }
 }
 
-/// The folder that is named, or that of the configuration.
+/// Returns the given folder, or that of the configuration.
 fn data_of(data: Option<&Path>, way: SessionTarget) -> Result<PathBuf, CliError> {
     match (data, way) {
-        // A profile in use is meant for what can be done from afar.
+        // An active profile is for commands that can run remotely.
         (Some(data), _) => Ok(data.to_owned()),
         (None, SessionTarget::Local(config)) => Ok(Config::load(&config)?.data),
         (None, SessionTarget::Remote(_)) => Err(CliError::Usage(
@@ -226,20 +226,20 @@ fn data_of(data: Option<&Path>, way: SessionTarget) -> Result<PathBuf, CliError>
     }
 }
 
-/// The services, along one way.
+/// The services of one target.
 pub struct Session {
     runtime: Runtime,
     transport: Transport,
-    /// Who acts from afar: the certificate that errors name.
+    /// The actor's certificate in a remote session: errors name it.
     certificate: Option<PathBuf>,
-    /// Who acts locally, as the log names them.
+    /// The actor in a local session, as the log names them.
     local: Option<String>,
-    /// The log's key, where a profile keeps it.
+    /// The log's key, if a profile has it.
     pub vkey: Option<String>,
 }
 
 impl Session {
-    /// A session from afar.
+    /// Opens a remote session.
     pub fn remote(remote: &RemoteGateway) -> Result<Self, CliError> {
         let caller = GatewayClient::new(&remote.url, &remote.files).map_err(|error| match error {
             CallerError::Tls(fault) => CliError::Usage(fault.to_string()),
@@ -254,7 +254,7 @@ impl Session {
         Ok(Session { runtime: runtime()?, transport, certificate: None, local: Some(who), vkey: None })
     }
 
-    /// With a reason that goes along with each request.
+    /// Adds a reason to each request.
     fn because(self, why: &str) -> Result<Self, CliError> {
         // Binary metadata is base64 (gRPC over HTTP/2, "Requests"): reasons are in Vietnamese.
         let value = HeaderValue::try_from(STANDARD_NO_PAD.encode(why));
@@ -276,12 +276,12 @@ impl Session {
         AuditServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    /// Waits for a response; an error says what to do.
+    /// Waits for a response; an error states what to do.
     pub fn read<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CliError> {
         self.block_on(async { call.await.map(Response::into_inner) })
     }
 
-    /// Waits for the response to a change. One that was made locally is said to have been.
+    /// Waits for the response to a change. After a local change, a notice is printed.
     pub fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CliError> {
         let done = self.read(call)?;
         if let Some(local) = &self.local {
@@ -290,13 +290,13 @@ impl Session {
         Ok(done)
     }
 
-    /// Waits for anything that the services say.
+    /// Waits for any work with the services.
     pub fn block_on<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, CliError> {
         self.runtime.block_on(work).map_err(|status| refusal::explained(&status, self.certificate.as_deref()))
     }
 
-    /// Reads a listing page by page, at most `limit` records that `fits` takes. `page` gives the records behind a page
-    /// token and the token of the next page.
+    /// Reads a listing page by page, at most `limit` records that `fits` accepts. `page` returns the records after a
+    /// page token and the token of the next page.
     pub fn pages<T, F>(
         &self,
         limit: usize,
@@ -308,7 +308,7 @@ impl Session {
     {
         let progress = bar("{spinner} {pos} found")?;
         let (mut found, mut token) = (Vec::new(), String::new());
-        // A single page is there at once.
+        // A single page comes at once.
         progress.set_draw_target(ProgressDrawTarget::hidden());
         loop {
             let (records, next) = self.block_on(patiently(|| page(token.clone())))?;
@@ -325,7 +325,8 @@ impl Session {
     }
 }
 
-/// Calls again when a bound of reads says when, as long as that is soon: whoever reads page after page meets it.
+/// Retries a call that a limit of reads refused, if the retry delay is short: reading page after page reaches that
+/// limit.
 async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
     for _ in 0..MAX_WAITS {
         let status = match call().await {
@@ -341,7 +342,7 @@ async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> 
     call().await
 }
 
-/// A path as an error names it.
+/// Formats a path for an error.
 fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "your certificate".to_owned(), |path| format!("the certificate {}", path.display()))
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// One gateway, and who works on it.
+/// One gateway, and the person's files for it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Profile {
     /// The address of its gRPC port.
@@ -33,7 +33,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// As a way.
+    /// Returns it as a remote gateway.
     pub fn remote(&self) -> RemoteGateway {
         let files = CallerFiles { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone() };
         RemoteGateway { url: self.remote.clone(), files, log: self.log.clone(), vkey: self.vkey.clone() }
@@ -73,7 +73,7 @@ pub fn check_url(text: &str) -> Result<String, String> {
 pub struct Profiles {
     #[serde(skip)]
     file: PathBuf,
-    /// The one in use where nothing names another.
+    /// The default profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
     /// By name.
@@ -88,7 +88,7 @@ fn file() -> Option<PathBuf> {
 }
 
 impl Profiles {
-    /// Reads the user's file; none where there is none. Everything that is wrong is reported together.
+    /// Reads the user's file; empty if there is none. All faults are reported together.
     pub fn load() -> Result<Self, CliError> {
         match file() {
             Some(file) => Ok(Self::read(&file)?),
@@ -107,7 +107,7 @@ impl Profiles {
         };
         let document = Document::open(file).map_err(|fault| vec![fault])?;
         let mut read = document.read(|table| {
-            // Who can change it decides whom commands trust, and as whom they act.
+            // Whoever can change it decides which CA commands trust, and as whom they act.
             if metadata.mode() & 0o022 != 0 {
                 table.fault("profiles", format!("others may change this file: chmod 600 {}", file.display()));
             }
@@ -132,12 +132,12 @@ impl Profiles {
         Ok(read)
     }
 
-    /// Where they are kept.
+    /// Returns the path of the file.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// One of them.
+    /// Returns one of them.
     pub fn named(&self, name: &str) -> Result<&Profile, CliError> {
         self.profiles.get(name).ok_or_else(|| {
             let known = self.profiles.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -146,12 +146,12 @@ impl Profiles {
         })
     }
 
-    /// The one in use where nothing names another.
+    /// Returns the default profile.
     pub fn in_use(&self) -> Result<Option<&Profile>, CliError> {
         self.default.as_deref().map(|name| self.named(name)).transpose()
     }
 
-    /// Writes the file, whole or not at all, for the user's eyes only.
+    /// Writes the file atomically, readable only by the user.
     pub fn save(&self) -> Result<(), CliError> {
         if self.file.as_os_str().is_empty() {
             return Err(CliError::Usage("there is no place for profiles: set HOME or XDG_CONFIG_HOME".into()));

@@ -1,4 +1,4 @@
-//! What a refusal of the services means for the person at the command line, and what to do about it.
+//! Explains a refusal of the services to the user of the command line, with what to do about it.
 
 use super::shown;
 use crate::caller::{ALERT, CallerError};
@@ -24,7 +24,7 @@ pub fn explained(status: &Status, certificate: Option<&Path>) -> CliError {
         format!("{reason}: {}", status.message())
     };
     let violations: Vec<_> = details.bad_request().iter().flat_map(|bad| &bad.field_violations).collect();
-    // The message names a lone violation already.
+    // The message names a single violation already.
     for violation in violations.iter().skip(usize::from(violations.len() == 1)) {
         text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
     }
@@ -48,7 +48,7 @@ fn transport_error(status: &Status) -> Option<&CallerError> {
     None
 }
 
-/// No connection: the network's doing, or a refused certificate.
+/// Explains a failed connection: a network failure, or a refused certificate.
 fn unreachable(base: &str, reason: &str, certificate: Option<&Path>) -> CliError {
     if let Some((_, alert)) = reason.split_once(ALERT) {
         return CliError::Failed(format!(
@@ -68,7 +68,7 @@ fn unreachable(base: &str, reason: &str, certificate: Option<&Path>) -> CliError
     ))
 }
 
-/// What to do about a reason.
+/// Returns what to do about a reason.
 fn hint(code: Code, reason: &str, certificate: Option<&Path>) -> Option<String> {
     Some(match reason {
         "STAFF_UNKNOWN" => format!(

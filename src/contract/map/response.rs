@@ -299,7 +299,7 @@ impl<'v> ResponseReader<'v, '_> {
                     if parts.is_sentinel() {
                         return Err(wrong(
                             &path_text(name),
-                            "it is a date that stands for none, and the contract does not say so",
+                            "it is a sentinel date, and the contract does not declare it",
                         ));
                     }
                     let message = date_message(field, &parts);

@@ -65,7 +65,7 @@ pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, Reg
             Actor::Client { .. } | Actor::System => false,
         };
         if !may {
-            return Err(RegistryError::Forbidden("an approver rejects it, or who asked for it"));
+            return Err(RegistryError::Forbidden("only an approver or its requester may reject it"));
         }
         settle(changing, &pending)?;
         Ok(pending)

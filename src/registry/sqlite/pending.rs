@@ -134,9 +134,9 @@ pub(super) fn must_be_another(changing: &Changing<'_>, requester: Option<&Actor>
         return Err(RegistryError::Forbidden("only a person with a certificate approves: locally one asks"));
     };
     match requester {
-        None => Err(RegistryError::Forbidden("nobody can tell who asked for it: ask for it anew")),
+        None => Err(RegistryError::Forbidden("its requester cannot be read: request it again")),
         Some(requester) if changing.actor.is_same_person(requester) => {
-            Err(RegistryError::Forbidden("it is approved by another person than who asked for it"))
+            Err(RegistryError::Forbidden("another person than its requester must approve it"))
         }
         Some(_) if !has_role(changing, id, Role::Approver)? => {
             Err(RegistryError::Forbidden("only an approver approves"))

@@ -86,7 +86,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     }
     let health = shared.log.health();
     if health.is_full {
-        faults.push("the exchange log takes no more entries: too many wait to be sealed".to_owned());
+        faults.push("the exchange log accepts no more entries: too many wait to be sealed".to_owned());
     }
     let late = clock::behind().as_secs();
     let late = if late == 0 {

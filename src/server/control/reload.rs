@@ -127,7 +127,7 @@ impl Reloader {
                 self.gate.send_replace(Arc::new(gate));
                 self.shared.readiness.set(Component::TlsFiles, Vec::new());
                 self.check_tls_state();
-                tracing::info!("the gateway's certificate, CAs and revocation lists were loaded anew");
+                tracing::info!("the gateway's certificate, CAs and revocation lists were reloaded");
                 Ok(())
             }
             Err(fault) => {
@@ -156,7 +156,7 @@ impl Reloader {
             Ok(next) => Ok(next),
             Err(_) if pause.lasts() => return,
             Err(error) => {
-                tracing::warn!(%error, "changes of the registry cannot be followed: all of it is read anew");
+                tracing::warn!(%error, "changes of the registry cannot be followed: all of it is read again");
                 Snapshot::read(self.store.as_ref()).map(Some)
             }
         };

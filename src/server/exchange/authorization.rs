@@ -115,7 +115,7 @@ impl AuthorizationWatch {
     fn follow_contract(&mut self, now: i64) -> Result<(), Refusal> {
         let served = self.shared.served.load_full();
         let AdmittedBy { peer, grant, operation, purpose, .. } = &self.admitted;
-        let gone = || Refusal::with(Reason::ContractChanged, "the operation is there no more");
+        let gone = || Refusal::with(Reason::ContractChanged, "the operation no longer exists");
         self.current = served.catalogue.contracts.operation(&operation.path).ok_or_else(gone)?.clone();
         access::still_covers(grant, &self.current, purpose.as_deref(), peer.address.ip(), now)?;
         self.covers_mask()?;

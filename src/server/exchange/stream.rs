@@ -159,7 +159,7 @@ impl ResponseStream {
 
     fn record_disclosed(&mut self) {
         if let Err(refusal) = self.record.context.disclosed(&self.opened.operation, &self.disclosed) {
-            tracing::error!(reason = refusal.reason.as_str(), "whom a stream named cannot be told");
+            tracing::error!(reason = refusal.reason.as_str(), "the subjects of a stream cannot be logged");
         }
     }
 }
