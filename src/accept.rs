@@ -1,13 +1,13 @@
-//! Accepting connections, whatever becomes of one attempt.
+//! Accepts connections, whatever the result of one attempt.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// The pause after an accept that failed: mostly because there are as many open files as there may be, which ends by itself.
+/// The pause after a failed accept: usually the limit of open files is reached, which passes.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The next connection. Nothing is lost where this is dropped before it is ready.
+/// Returns the next connection. Nothing is lost if the future is dropped before it is ready.
 pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {

@@ -13,7 +13,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
 }
 
-/// Bytes from their digits, small or capital; `None` if they are none.
+/// Returns the bytes of hexadecimal digits, lower or upper case; `None` for anything else.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }

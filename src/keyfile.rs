@@ -1,7 +1,7 @@
-//! Files that hold secrets: readable by their owner only, never half-written, and sealed where a key for that is given.
+//! Files that hold secrets: readable only by their owner, never half-written, and sealed if there is a key for that.
 //!
 //! A sealed file is `NDXPSEAL1`, a nonce of 12 bytes, and AES-256-GCM over the content, with the file's name as
-//! associated data, so that one cannot be put in another's place. The key is HKDF-SHA-256 of the configured secret.
+//! associated data, so that no file can replace another. The key is HKDF-SHA-256 of the configured secret.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -25,10 +25,10 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins the file; `force`: one of that name may go for it.
+    /// Begins the file; `force`: it may replace an existing one of that name.
     ///
     /// # Errors
-    /// There is one already, or the folder cannot be written to.
+    /// There is one already, or the folder is not writable.
     pub fn create(path: &Path, force: bool) -> std::io::Result<Self> {
         if !force && path.symlink_metadata().is_ok() {
             return Err(there_already(path));
@@ -47,7 +47,7 @@ impl NewFile {
         self.fresh.as_file().try_clone()
     }
 
-    /// Moves the file to its place, with all that was written.
+    /// Moves the complete file to its path.
     ///
     /// # Errors
     /// It cannot be synced or renamed.
@@ -60,7 +60,7 @@ impl NewFile {
         })
     }
 
-    /// Writes a secret file, sealed where there is a key.
+    /// Writes a secret file, sealed if there is a key.
     ///
     /// # Errors
     /// It cannot be written.
@@ -76,11 +76,11 @@ fn there_already(path: &Path) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::AlreadyExists, reason)
 }
 
-/// Makes a folder that only its owner may enter (mode 0700), whatever the umask. One that is there already and lets others in is
-/// closed to them, and that is logged: what lies in it was never meant for them.
+/// Makes a folder that only its owner may enter (mode 0700), whatever the umask. If a folder exists and is open to
+/// others, it is closed to them, and that is logged: its content was never meant for them.
 ///
 /// # Errors
-/// It cannot be made, or is another's and open.
+/// It cannot be made, or is another user's and open.
 pub fn private_folder(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let mode = std::fs::metadata(path)?.permissions().mode();
@@ -106,7 +106,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&fresh, path)
 }
 
-/// Reads and writes private keys, sealed where a secret is configured (`keys.encryption_secret`).
+/// Reads and writes private keys, sealed if a secret is configured (`keys.encryption_secret`).
 #[derive(Clone, Default)]
 pub struct Vault(Option<Arc<RandomizedNonceKey>>);
 
@@ -116,7 +116,7 @@ impl std::fmt::Debug for Vault {
     }
 }
 
-/// Two are equal that are one: of two others nobody knows whether their secrets are.
+/// Equal only if they are the same vault: whether two others have the same secret is unknown.
 impl PartialEq for Vault {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
@@ -149,7 +149,7 @@ impl Vault {
         Some(Vault(Some(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).ok()?))))
     }
 
-    /// Writes a secret file, sealed where there is a key.
+    /// Writes a secret file, sealed if there is a key.
     ///
     /// # Errors
     /// It cannot be written.
@@ -160,7 +160,7 @@ impl Vault {
         write_private(path, &[MAGIC, nonce.as_ref().as_slice(), &content].concat())
     }
 
-    /// Reads a secret file; where there is none yet, writes what `make` returns.
+    /// Reads a secret file; if there is none yet, writes the result of `make`.
     ///
     /// # Errors
     /// It cannot be read, unsealed or written; `make` returns nothing.
@@ -179,7 +179,7 @@ impl Vault {
         }
     }
 
-    /// Whether this vault may open a secret file: false where that is sealed, and there is no secret.
+    /// Returns whether this vault can open a secret file: false if it is sealed, and there is no secret.
     ///
     /// # Errors
     /// It cannot be read.
@@ -187,11 +187,11 @@ impl Vault {
         Ok(self.0.is_some() || !std::fs::read(path)?.starts_with(MAGIC))
     }
 
-    /// Reads a secret file that must be of this vault's own making: where there is a key, one that lies open is none
-    /// (`NotFound`), since whoever may write to the folder could have put it there.
+    /// Reads a secret file that must be of this vault's own making: if there is a key, an unsealed file counts as
+    /// missing (`NotFound`), since anybody who can write to the folder could have put it there.
     ///
     /// # Errors
-    /// It cannot be read or unsealed; `NotFound` where there is none, or one that is not sealed where there is a key.
+    /// It cannot be read or unsealed; `NotFound` if there is none, or one that is not sealed although there is a key.
     pub fn read_own(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         if self.0.is_some() && !std::fs::read(path)?.starts_with(MAGIC) {
             tracing::warn!(file = %path.display(), "is not sealed although keys.encryption_secret is configured: not used");
@@ -200,10 +200,10 @@ impl Vault {
         self.read(path)
     }
 
-    /// The same; where there is none, writes what `make` gives. Of several processes that do so at once, all get one file.
+    /// The same; if there is none, writes the result of `make`. Several processes that do so at once all get one file.
     ///
     /// # Errors
-    /// As for [`Vault::read_own`], but for `NotFound`; it cannot be written, or `make` returns nothing.
+    /// As for [`Vault::read_own`], except `NotFound`; it cannot be written, or `make` returns nothing.
     pub fn read_own_or_make(
         &self,
         path: &Path,
@@ -215,7 +215,7 @@ impl Vault {
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         private_folder(folder)?;
-        // One process at a time looks again and makes it.
+        // One process at a time checks again and makes it.
         let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(folder.join(".making"))?;
         lock.lock()?;
         match self.read_own(path) {
@@ -228,7 +228,7 @@ impl Vault {
         }
     }
 
-    /// Reads a secret file. One that was written before there was a key is read as it is.
+    /// Reads a secret file. A file from before there was a key is read unsealed.
     ///
     /// # Errors
     /// It cannot be read or unsealed.
@@ -249,7 +249,7 @@ impl Vault {
 /// Bytes of a [`MacKey`], and of its codes (HMAC-SHA-256).
 pub const MAC_BYTES: usize = 32;
 
-/// A random key for authentication codes, in a secret file of its own. Cheap to clone, and never printed.
+/// A random key for authentication codes, in a separate secret file. Cheap to clone, and never printed.
 #[derive(Clone)]
 pub struct MacKey(Arc<hmac::Key>);
 
@@ -260,7 +260,7 @@ impl std::fmt::Debug for MacKey {
 }
 
 impl MacKey {
-    /// The key in a file, made where there is none.
+    /// Reads the key of a file, or makes it if there is none.
     ///
     /// # Errors
     /// It cannot be read, unsealed or made, or the file holds something else.
@@ -273,7 +273,7 @@ impl MacKey {
         Self::of(&vault.read_own_or_make(path, make)?).ok_or_else(no_mac_key)
     }
 
-    /// The key in a file; `None` if there is none.
+    /// Reads the key of a file; `None` if there is none.
     ///
     /// # Errors
     /// As for [`MacKey::open`].
@@ -285,24 +285,24 @@ impl MacKey {
         }
     }
 
-    /// The key of these bytes; `None` if they are none.
+    /// Returns the key of these bytes; `None` if they are invalid.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == MAC_BYTES).then(|| MacKey(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
     }
 
-    /// The code of some bytes.
+    /// Returns the code of some bytes.
     pub fn code(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
         let mut code = [0; MAC_BYTES];
         code.copy_from_slice(hmac::sign(&self.0, bytes).as_ref());
         code
     }
 
-    /// Whether a code is that of some bytes; compared in constant time.
+    /// Returns whether a code is that of some bytes; compared in constant time.
     pub fn is_code(&self, bytes: &[u8], code: &[u8]) -> bool {
         hmac::verify(&self.0, bytes, code).is_ok()
     }
 
-    /// What signs bytes that come in parts.
+    /// Returns a context for bytes that come in parts.
     pub fn context(&self) -> hmac::Context {
         hmac::Context::with_key(&self.0)
     }
@@ -312,9 +312,10 @@ impl MacKey {
         crate::hex::hex(&self.code(&[domain, text.as_bytes()].concat()))
     }
 
-    /// Whether a code is that of a text.
+    /// Returns whether a code is that of a text.
     pub fn is_code_of_text(&self, domain: &[u8], text: &str, code: &str) -> bool {
-        // In the digits that [`MacKey::code_of_text`] writes: no byte of a file can be another and mean the same.
+        // Only in the digits that [`MacKey::code_of_text`] writes: no byte of a file can change without changing its
+        // meaning.
         let bytes = crate::hex::unhex(code).filter(|bytes| crate::hex::hex(bytes) == code);
         bytes.is_some_and(|bytes| self.is_code(&[domain, text.as_bytes()].concat(), &bytes))
     }
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         let error = NewFile::write(&path, b"two", false).unwrap_err();
         assert!(error.to_string().contains("--force"), "{error}");
-        // Also one that came meanwhile, and a link that leads nowhere.
+        // Also one that appeared meanwhile, and a dangling link.
         let late = folder.path().join("late");
         let new = NewFile::create(&late, false).unwrap();
         std::fs::write(&late, b"another's").unwrap();
@@ -351,11 +352,11 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/nowhere", &link).unwrap();
         assert!(NewFile::create(&link, false).is_err());
-        // With leave it goes, with its wider mode.
+        // With permission it is replaced, with its wider mode.
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         NewFile::write(&path, b"three", true).unwrap();
         assert_eq!((std::fs::read(&path).unwrap().as_slice(), mode(&path)), (b"three".as_slice(), 0o600));
-        // What is given up leaves nothing behind.
+        // A dropped file leaves nothing behind.
         drop(NewFile::create(&folder.path().join("never"), false).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }

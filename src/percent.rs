@@ -2,15 +2,15 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
 
-/// Everything but unreserved characters (section 2.3), so that no value can reach another path or parameter.
+/// Everything except unreserved characters (section 2.3), so that no value can reach another path or parameter.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A text with everything encoded but unreserved characters.
+/// Encodes everything except unreserved characters.
 pub fn encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// The text that was encoded. A `%` without two digits stays as it is, and what is no UTF-8 is replaced.
+/// Decodes a text. A `%` without two digits stays unchanged, and invalid UTF-8 is replaced.
 pub fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

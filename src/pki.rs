@@ -1,5 +1,5 @@
-//! A development CA: P-256, one folder, files `<name>.pem` and `<name>.key`. Production brings its own; what the
-//! certificates must look like is in `certs/README.md`.
+//! A development CA: P-256, one folder, files `<name>.pem` and `<name>.key`. Production uses its own CA;
+//! `certs/README.md` describes the required certificates.
 
 use crate::hex::hex;
 use crate::identity::list::{self, List, ListInfo};
@@ -17,14 +17,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Name of the CA.
 const CA_NAME: &str = "NDXP gateway development CA";
-/// Life of the CA.
+/// Validity of the CA.
 const CA_DAYS: u64 = 3_650;
-/// Life of a certificate, unless said.
+/// Default validity of a certificate.
 pub const DEFAULT_DAYS: u64 = 397;
-/// How long a revocation list is believed.
+/// Validity of a revocation list.
 const CRL_DAYS: u64 = 30;
 
-/// Why a certificate was not made.
+/// The reason that a certificate was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file.
@@ -33,26 +33,26 @@ pub enum PkiError {
     /// The certificate itself.
     #[error("the certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
-    /// It is there already.
+    /// It exists already.
     #[error("{0} is there already: choose another name or folder")]
     Exists(PathBuf),
-    /// A name that cannot stand in a certificate or a file name.
+    /// A name that is not valid in a certificate or a file name.
     #[error("{0:?} must be 1 to 64 letters, digits, dots or hyphens")]
     Name(String),
 }
 
-/// What a certificate is for.
+/// The purpose of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateRole {
     /// A server, by its DNS names and addresses.
     Server(Vec<String>),
-    /// Somebody who administers the gateway, named by `spiffe://<trust domain>/staff/<id>`.
+    /// A member of staff, named by `spiffe://<trust domain>/staff/<id>`.
     Staff(String),
     /// A client of the gateway, named by `spiffe://<trust domain>/client/<id>`.
     Client(String),
 }
 
-/// Trust domain of the SPIFFE ids that this CA gives.
+/// Trust domain of the SPIFFE ids of this CA.
 pub const TRUST_DOMAIN: &str = "ndxp.quangninh.gov.vn";
 
 /// The URI that names a client.
@@ -60,12 +60,12 @@ pub fn client_uri(id: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/client/{id}")
 }
 
-/// The URI that names somebody who administers.
+/// The URI that names a member of staff.
 pub fn staff_uri(id: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/staff/{id}")
 }
 
-/// One certificate, as `certs show` tells of it.
+/// One certificate, as `certs show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CertificateInfo {
     /// The file.
@@ -76,7 +76,7 @@ pub struct CertificateInfo {
     pub names: Vec<String>,
     /// Serial number, hexadecimal.
     pub serial: String,
-    /// Until when it is valid, Unix time in seconds.
+    /// End of its validity, Unix time in seconds.
     pub not_after: i64,
     /// SHA-256, as in a token's `cnf`.
     pub thumbprint: String,
@@ -137,7 +137,7 @@ impl Pki {
         Ok(Issuer::new(ca_params(), KeyPair::from_pem(&pem)?))
     }
 
-    /// Creates a key and a certificate that is valid for so many days, and returns their files.
+    /// Creates a key and a certificate that is valid for this number of days, and returns their files.
     ///
     /// # Errors
     /// The name is invalid or taken, the CA cannot be read, or a file not be written.
@@ -145,7 +145,7 @@ impl Pki {
         self.issue_for(name, role, days(valid))
     }
 
-    /// The same for another time than full days.
+    /// The same for a validity other than full days.
     ///
     /// # Errors
     /// As for [`Self::issue`].
@@ -186,7 +186,7 @@ impl Pki {
         Ok(info)
     }
 
-    /// The number of the list that is there.
+    /// Returns the number of the existing list.
     fn last_number(&self) -> Option<u64> {
         let number = list::read_file(&self.crl()).ok()?.pop()?.number?;
         let start = 8_usize.checked_sub(number.len())?;
@@ -207,7 +207,7 @@ impl Pki {
             invalidity_date: None,
         });
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        // Numbers only rise (RFC 5280, section 5.2.3), even where two lists are made in one second.
+        // Numbers only rise (RFC 5280, section 5.2.3), even if two lists are made in one second.
         let number = seconds.max(self.last_number().map_or(0, |last| last.saturating_add(1)));
         let params = CertificateRevocationListParams {
             this_update: now.into(),
@@ -266,40 +266,40 @@ fn with_uri(uri: String) -> Result<CertificateParams, PkiError> {
     Ok(params)
 }
 
-/// Days ahead of its end at which a certificate is warned of.
+/// Days before its end at which a certificate is reported.
 pub const WARN_DAYS: i64 = 30;
-/// The same of a revocation list, which is renewed every few hours or days.
+/// The same for a revocation list, which is renewed every few hours or days.
 pub const WARN_CRL_DAYS: i64 = 2;
 
-/// Something that ends.
+/// A certificate or list that expires.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Ending {
-    /// What it is: a certificate's subject, or a revocation list's issuer.
+    /// Its name: a certificate's subject, or a revocation list's issuer.
     pub what: String,
     /// When, Unix time in seconds.
     pub at: i64,
-    /// Days ahead at which it is warned of.
+    /// Days before its end at which it is reported.
     pub warn_days: i64,
-    /// Of a revocation list, what else there is to say.
+    /// Of a revocation list, its further data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub list: Option<ListInfo>,
 }
 
 impl Ending {
-    /// The end of a revocation list.
+    /// Returns the end of a revocation list.
     pub fn of_list(list: &List) -> Self {
         let info = ListInfo::from(list);
         let what = format!("the revocation list of {}", info.issuer);
         Ending { what, at: list.next_update, warn_days: WARN_CRL_DAYS, list: Some(info) }
     }
 
-    /// Whether it ends soon, or has ended.
+    /// Returns whether it ends soon, or has ended.
     pub fn is_near(&self, now: i64) -> bool {
         self.at - now < self.warn_days * 86_400
     }
 }
 
-/// The certificates (PEM) that end in a file; nothing where it holds a key or a secret.
+/// Returns the certificates (PEM) of a file with their ends; empty if it holds a key or a secret.
 pub fn expirations(file: &Path) -> Vec<Ending> {
     let Ok(bytes) = std::fs::read(file) else { return Vec::new() };
     let certificate = |der: CertificateDer<'_>| {
@@ -313,7 +313,7 @@ pub fn expirations(file: &Path) -> Vec<Ending> {
 /// Reads a certificate.
 ///
 /// # Errors
-/// The file cannot be read, or is no certificate.
+/// The file cannot be read, or is not a certificate.
 pub fn show(file: &Path) -> Result<CertificateInfo, PkiError> {
     let chain = tls::certificates(file).map_err(|fault| file_error(file, fault.reason))?;
     let (_, certificate) = X509Certificate::from_der(&chain[0]).map_err(|error| file_error(file, error))?;

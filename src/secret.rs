@@ -12,7 +12,7 @@ impl Secret {
         Secret(Zeroizing::new(text.into()))
     }
 
-    /// The secret itself, for the one place that sends it.
+    /// Returns the secret itself, for the one place that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

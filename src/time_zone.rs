@@ -1,5 +1,5 @@
-//! The time zone of everything that people read: Asia/Ho_Chi_Minh, UTC+7 without summer time since 1975, so no time-zone database
-//! is needed.
+//! The time zone of everything for people: Asia/Ho_Chi_Minh, UTC+7 without summer time since 1975, so no time-zone
+//! database is needed.
 
 use jiff::tz::Offset;
 

@@ -4,7 +4,7 @@
 /// Longest encoding in bytes: of 64 bits.
 const MAX_BYTES: usize = 10;
 
-/// Reads an integer; gives it with how many bytes it takes. `None` if it does not end, or has more than 64 bits.
+/// Reads an integer; returns it with the number of its bytes. `None` if it does not end, or has more than 64 bits.
 #[inline]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
     // Nearly all of them: tags below 16, short lengths, codes.
@@ -24,7 +24,7 @@ pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-/// Reads an integer in its shortest form; gives it with what follows.
+/// Reads an integer in its shortest form; returns it with the remaining bytes.
 pub fn read_shortest(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (value, length) = read(bytes)?;
     (length == 1 || bytes[length - 1] != 0).then(|| (value, &bytes[length..]))

@@ -1,5 +1,5 @@
-//! `CanI`: whether a call would be admitted, and if not, by which rule. The decision is [`access::explain`], the same that a call
-//! meets; here it gets its words.
+//! `CanI`: whether a call would be admitted, and if not, which rule refuses it. The decision is [`access::explain`],
+//! the same as for a call; this file adds the explanation.
 
 use super::api;
 use super::messages::{failed, invalid, refused};
@@ -12,13 +12,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tonic::Status;
 
-/// Most pending grants that are looked through for one that would do.
+/// Maximum number of pending grants that are searched for a sufficient one.
 const MAX_PENDING: usize = 1_000;
 
-/// Answers the question.
+/// Handles the request.
 ///
 /// # Errors
-/// No such client or operation, or a purpose, official or address without its form.
+/// No such client or operation, or a malformed purpose, official or address.
 pub(super) fn can_i(
     contracts: &ContractSet,
     store: &dyn Store,
@@ -67,7 +67,7 @@ fn denied(reason: Reason, rule: &str, grants: Vec<String>, explanation: String) 
     api::CanIResponse { allowed: false, reason, rule, grants, explanation }
 }
 
-/// What the caller would send.
+/// The metadata that the caller would send.
 fn metadata(message: &api::CanIRequest) -> Result<HeaderMap, Status> {
     let mut headers = HeaderMap::new();
     for (name, value) in [("ndxp-purpose", &message.purpose), ("ndxp-official", &message.official)] {
@@ -114,7 +114,7 @@ fn explanation(
     })
 }
 
-/// A grant of this scope that waits for approval.
+/// Returns a pending grant of this scope.
 fn pending(store: &dyn Store, client: &str, scope: &str) -> Result<Option<String>, Status> {
     let filter = GrantFilter { state: Some(GrantState::Pending) };
     let page = Page { after: "", max: MAX_PENDING, filter };

@@ -1,5 +1,5 @@
-//! What waits for a second person: listed with all that an approver must see, approved, rejected; and the changes that may
-//! have to wait.
+//! Pending changes: listed with everything that an approver must see, approved, rejected; and the changes that may have
+//! to wait.
 
 use super::api;
 use super::draft::{GrantDraft, StaffDraft};
@@ -18,7 +18,7 @@ use crate::status::{Reason, Refusal};
 use rustls_pki_types::CertificateDer;
 use tonic::Status;
 
-/// Why the first people were not registered.
+/// The reason that the first people were not registered.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// An id or a name.
@@ -29,12 +29,12 @@ pub enum BootstrapError {
     Registry(#[from] RegistryError),
 }
 
-/// Registers the first administrator and the first approver, two different people, in one event: afterwards people are
-/// registered by one of them asking and the other approving. Only for the gateway's own host, and only while there is no
-/// approver; gives both as they are registered. The drafts' roles do not count.
+/// Registers the first administrator and the first approver, two different people, in one event: afterwards one person
+/// requests new staff and another approves. Only on the gateway's own host, and only while there is no approver;
+/// returns both as registered. The drafts' roles do not count.
 ///
 /// # Errors
-/// Where an id or a name is malformed or taken, where both are one person, or if there is an approver already.
+/// An id or a name is malformed or taken, both are one person, or there is an approver already.
 pub fn bootstrap(
     store: &dyn Store,
     administrator: StaffDraft,
@@ -47,7 +47,7 @@ pub fn bootstrap(
     Ok([administrator, approver])
 }
 
-/// The id of the change that waits; empty where it is made.
+/// Returns the id of the pending change; empty if the change is made.
 pub(super) fn waits(outcome: &ChangeOutcome) -> String {
     match outcome {
         ChangeOutcome::Done => String::new(),
@@ -55,7 +55,7 @@ pub(super) fn waits(outcome: &ChangeOutcome) -> String {
     }
 }
 
-/// The client that an object is about: what an approver must see is whose certificate names get the right.
+/// Returns the client of an object: the approver must see which certificate names get the right.
 fn client_of(store: &dyn Store, pending: &PendingChange) -> Option<Client> {
     let id = match pending.object.split_once(':')? {
         ("client", id) => id,
@@ -102,12 +102,12 @@ fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
     })
 }
 
-/// Whether an id is a grant's.
+/// Returns whether an id is a grant's.
 fn is_grant(id: &str) -> bool {
     id.starts_with("g-")
 }
 
-/// Everything that waits, by id: changes first, then grants, the oldest of each first.
+/// Returns everything that is pending, by id: changes first, then grants, the oldest of each first.
 pub(super) fn list(
     store: &dyn Store,
     request: &api::ListPendingChangesRequest,
@@ -141,7 +141,7 @@ pub(super) fn approve(store: &dyn Store, id: &str) -> Result<api::ApproveChangeR
     Ok(api::ApproveChangeResponse { change: Some(message(store, approved)) })
 }
 
-/// Rejects a change; a grant that waits is withdrawn.
+/// Rejects a change; a pending grant is withdrawn.
 pub(super) fn reject(store: &dyn Store, id: &str) -> Result<api::RejectChangeResponse, Status> {
     let rejected = if is_grant(id) {
         let grant = store.grant(id).map_err(failed)?;
@@ -184,7 +184,7 @@ pub(super) fn change_grant(
     Ok(api::Grant { pending_change: waits(&outcome), ..grant_message(now) })
 }
 
-/// Asks for a person to be registered.
+/// Requests the registration of a person.
 pub(super) fn add_staff(store: &dyn Store, message: api::AddStaffRequest) -> Result<api::Staff, Status> {
     let api::AddStaffRequest { id, roles, names } = message;
     let roles: Vec<Role> = roles.into_iter().map(role).collect::<Result<_, _>>()?;
@@ -193,7 +193,7 @@ pub(super) fn add_staff(store: &dyn Store, message: api::AddStaffRequest) -> Res
     Ok(api::Staff { pending_change: pending.id, ..staff_message(staff) })
 }
 
-/// Changes a person's roles or names; what is empty stays.
+/// Changes a person's roles or names; empty fields stay the same.
 pub(super) fn change_staff(store: &dyn Store, message: api::ChangeStaffRequest) -> Result<api::Staff, Status> {
     let api::ChangeStaffRequest { id, roles, names } = message;
     let before = person(store, &id)?;
@@ -212,7 +212,7 @@ fn person(store: &dyn Store, id: &str) -> Result<Staff, Status> {
     found.ok_or_else(|| failed(RegistryError::Unknown("member of staff", id.to_owned())))
 }
 
-/// Refuses a token for the certificate of the person who issues it: no one reads what they let others read.
+/// Refuses a token for the certificate of the person who issues it: nobody may read the data to which they give access.
 pub(super) fn must_be_anothers(actor: &Actor, chain: &[CertificateDer<'_>]) -> Result<(), Status> {
     let Actor::Staff { thumbprint, key, names, .. } = actor else { return Ok(()) };
     let Some(of) = Certificate::of(chain) else { return Ok(()) };

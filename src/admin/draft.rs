@@ -24,7 +24,7 @@ fn check_id(id: &str) -> Result<(), Violation> {
     if is_id(id) { Ok(()) } else { Err(wrong("id", expected)) }
 }
 
-/// Checks certificate names; none stands for the usual one.
+/// Checks certificate names; an empty list means the usual one.
 fn check_names(names: Vec<String>, usual: String) -> Result<Vec<String>, Violation> {
     let names = if names.is_empty() { vec![usual] } else { names };
     if names.len() > MAX_NAMES {
@@ -36,14 +36,14 @@ fn check_names(names: Vec<String>, usual: String) -> Result<Vec<String>, Violati
     }
 }
 
-/// A client as it is to be registered.
+/// A client to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct ClientDraft {
     /// Id.
     pub id: String,
     /// Agency code.
     pub agency: String,
-    /// Whom to call.
+    /// The contact.
     pub contact: String,
     /// Certificate names; none: `spiffe://…/client/<id>`.
     pub names: Vec<String>,
@@ -92,12 +92,12 @@ fn check_agency(agency: &str) -> Result<(), Violation> {
     check(Format::AgencyCode, agency).map_err(|_| fault())
 }
 
-/// A person as they are to be registered.
+/// A person to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct StaffDraft {
     /// Id.
     pub id: String,
-    /// What they may do.
+    /// Their roles.
     pub roles: Vec<Role>,
     /// Certificate names; none: `spiffe://…/staff/<id>`.
     pub names: Vec<String>,
@@ -121,17 +121,17 @@ impl StaffDraft {
 /// A grant as requested.
 #[derive(Debug, Clone, Default)]
 pub struct GrantDraft {
-    /// Whose.
+    /// The client's id.
     pub client: String,
     /// Scopes; `*` for every scope of every contract.
     pub scopes: Vec<String>,
     /// Purposes.
     pub purposes: Vec<String>,
-    /// Answer fields.
+    /// Response fields.
     pub fields: Vec<String>,
     /// Calls a second; 0: the default.
     pub rate: u32,
-    /// Calls at once above that.
+    /// Burst above that rate.
     pub burst: u32,
     /// Calls a day; 0: no quota.
     pub daily_quota: u64,
@@ -149,7 +149,7 @@ impl GrantDraft {
     /// Checks scopes, purposes, fields and networks.
     ///
     /// # Errors
-    /// What is wrong, and what is known.
+    /// The fault, and the known values.
     pub fn check(self, contracts: &ContractSet) -> Result<Grant, String> {
         let operations = contracts.operations();
         let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();

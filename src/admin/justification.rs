@@ -1,5 +1,5 @@
-//! The justification of a change, in the actor's own words: metadata `ndxp-justification-bin` (UTF-8), or `ndxp-justification` where ASCII
-//! is enough.
+//! The justification of a change, in the actor's own words: metadata `ndxp-justification-bin` (UTF-8), or
+//! `ndxp-justification` if ASCII is sufficient.
 
 use super::messages::invalid;
 use crate::registry::admin_event::MAX_JUSTIFICATION;
@@ -11,8 +11,8 @@ pub const JUSTIFICATION: &str = "ndxp-justification-bin";
 /// The same in ASCII.
 const PLAIN: &str = "ndxp-justification";
 
-/// What is said; empty where nothing is. Words that no log can hold are refused: control characters could pass for
-/// another line of it.
+/// Returns the justification; empty if there is none. Text that is not valid in a log is refused: control characters
+/// could pass for another line of it.
 pub(super) fn justification(metadata: &MetadataMap) -> Result<String, Status> {
     let wrong = || {
         let expected =

@@ -1,4 +1,4 @@
-//! Between the registry's words and those of `ndxp.admin.v1`, errors too.
+//! Conversions between the registry's types and those of `ndxp.admin.v1`, errors included.
 
 use super::api;
 use crate::contract::validate::Violation;
@@ -124,7 +124,7 @@ pub(super) fn issue_failed(error: IssueError) -> Status {
     }
 }
 
-/// The state that a client must have to be listed; `None`: any.
+/// Returns the state that clients of a listing must have; `None`: any.
 pub(super) fn client_state(number: i32) -> Result<Option<ClientState>, Status> {
     match api::ClientState::try_from(number) {
         Ok(api::ClientState::Unspecified) => Ok(None),

@@ -1,6 +1,6 @@
-//! `ndxp.admin.v1`: what administrators, approvers and operators do. The caller is identified by the certificate, what they may do by their
-//! roles; a change and the note of it, which goes into the exchange log, are made together or not at all. No store is used on a thread that
-//! serves calls: see [`AdminWork`].
+//! `ndxp.admin.v1`: the service of administrators, approvers and operators. The certificate identifies the caller, the
+//! caller's roles give the rights; a change and its event, which goes into the exchange log, are written in one
+//! transaction. No store is used on a thread that serves calls: see [`AdminWork`].
 
 mod can;
 mod changes;
@@ -57,13 +57,13 @@ pub struct Admin {
     work: AdminWork,
 }
 
-/// Reads under way: a person may page through several listings at once, of which two run, each for as long as a page
-/// takes (about 40 ms); the other threads are there for others.
+/// Reads in flight: a person may page through several listings at once; two of them run, each for as long as a page
+/// takes (about 40 ms); the other threads are for other people.
 const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8, rate: None };
 /// Changes in flight, which never wait for reads: the store makes one at a time.
 const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16, rate: None };
 
-/// Where the service's blocking work is done.
+/// The pools of the service's blocking work.
 #[derive(Clone)]
 pub struct AdminWork {
     reads: WorkPool,
@@ -71,21 +71,21 @@ pub struct AdminWork {
 }
 
 impl AdminWork {
-    /// Pools of their own for reads and for changes, counted there.
+    /// Makes separate pools for reads and for changes, counted in these metrics.
     pub fn new(reads: ShareMetrics, writes: ShareMetrics) -> Self {
         AdminWork { reads: WorkPool::new(READS, reads), writes: WorkPool::new(WRITES, writes) }
     }
 }
 
 impl Default for AdminWork {
-    /// Pools that nobody counts.
+    /// Makes pools without metrics.
     fn default() -> Self {
         AdminWork::new(ShareMetrics::default(), ShareMetrics::default())
     }
 }
 
 impl Admin {
-    /// The service over a gateway's parts.
+    /// Makes the service over a gateway's parts.
     pub fn new(
         config: Arc<Config>,
         store: Arc<dyn Store>,
@@ -96,7 +96,7 @@ impl Admin {
         Admin { config, store, contracts, door: Some(door), work }
     }
 
-    /// The service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
+    /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
     /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
         Admin { config, store, contracts, door: None, work: AdminWork::default() }
@@ -122,7 +122,7 @@ impl Admin {
         self.work(&self.work.writes, request, rule, write).await
     }
 
-    /// Does blocking work off the thread that serves calls, with the store in the caller's name.
+    /// Runs blocking work off the thread that serves calls, with the store in the caller's name.
     async fn work<T: Send + 'static, R: Send + 'static>(
         &self,
         pool: &WorkPool,
@@ -138,7 +138,7 @@ impl Admin {
         pool.run(&owner, run).await.map_err(refused)?.map(Response::new)
     }
 
-    /// Whether a caller may call a method, before its message is read.
+    /// Checks whether a caller may call a method, before its message is read.
     ///
     /// # Errors
     /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
@@ -152,7 +152,7 @@ impl Admin {
 
     /// Returns the caller, if one of the rule's roles is theirs.
     async fn actor<T>(&self, request: &Request<T>, rule: &RoleRule) -> Result<Actor, Status> {
-        // Never at a gateway's port, whatever a request brings along: only in the process of the folder's owner.
+        // Never at a gateway's port, whatever a request contains: only in the process of the folder's owner.
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {
             return Ok(local.clone());
         }
@@ -165,7 +165,7 @@ impl Admin {
 
 type AdminResult<T> = Result<Response<T>, Status>;
 
-/// How many records a page holds.
+/// Returns the number of records in a page.
 fn size(message: u32) -> usize {
     if message == 0 { PAGE.0 as usize } else { message.min(PAGE.1) as usize }
 }
@@ -451,7 +451,7 @@ impl AdminService for Admin {
     }
 }
 
-/// A name that is given, or none.
+/// Returns a name if it is given.
 fn named(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }

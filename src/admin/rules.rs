@@ -1,15 +1,15 @@
-//! The role that each method needs: checked before its message is read, so that only those who may call it send one.
+//! The role that each method requires: checked before its message is read, so that only callers with the role send one.
 
 use crate::access::rules::rules;
 use crate::access::staff::RoleRule;
 use crate::registry::Role;
 
-/// Everybody who may read.
+/// Roles that may read.
 const ANY: &[Role] = &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator];
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 const APPROVER: &[Role] = &[Role::Approver];
 const EITHER: &[Role] = &[Role::Administrator, Role::Approver];
-/// Who may take away in an emergency.
+/// Roles that may revoke in an emergency.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 
 rules! {

@@ -1,5 +1,4 @@
-//! `[drift]` of a connection entry: what becomes of responses that have drifted from their contract, for all of a source's operations and
-//! for each.
+//! `[drift]` of a connection entry: the policy for responses with drift, for all of a source's operations and for each.
 
 use super::reader::Table;
 use crate::contract::Operation;
@@ -7,7 +6,7 @@ use crate::contract::drift::DriftPolicy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The policies of a connection entry. It may only tighten what a contract says.
+/// The policies of a connection entry. It may only tighten the contract's policy.
 #[derive(Debug, Clone, Default)]
 pub struct DriftPolicies {
     all: Option<DriftPolicy>,
@@ -15,8 +14,8 @@ pub struct DriftPolicies {
 }
 
 impl DriftPolicies {
-    /// The policy of an operation: the entry's own for it, else the entry's for all, else the contract's, else to warn; but never a
-    /// looser one than the contract's.
+    /// Returns the policy of an operation: the entry's for this operation, else the entry's for all, else the
+    /// contract's, else to warn; but never a looser one than the contract's.
     pub fn of(&self, operation: &Operation) -> DriftPolicy {
         let said = self.own.get(&operation.name).copied().or(self.all);
         match (said, operation.drift) {
@@ -27,7 +26,7 @@ impl DriftPolicies {
     }
 }
 
-/// Reads `[drift]`: `all`, and a line for each operation that has its own (`GetParcel = "refuse"`).
+/// Reads `[drift]`: `all`, and a line for each operation with a separate policy (`GetParcel = "refuse"`).
 pub(super) fn read(table: &Table<'_>, operations: &[&Arc<Operation>]) -> DriftPolicies {
     let policy = |table: &Table<'_>, name: &str| {
         let text = table.text(name)?;

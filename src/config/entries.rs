@@ -1,4 +1,5 @@
-//! Connection entries: one file a hub, one file a source. Moving a source to another hub is a change of one line.
+//! Connection entries: one file for each hub, one file for each source. To move a source to another hub, change one
+//! line.
 
 mod credentials;
 
@@ -21,10 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// The sources that can be reached, by id.
+/// The sources with a connection entry, by id.
 pub type Sources = HashMap<String, Arc<SourceEntry>>;
 
-/// A way to a source.
+/// The target of an upstream.
 pub struct UpstreamTarget {
     /// The hub's id; `None`: direct.
     pub hub: Option<String>,
@@ -32,7 +33,7 @@ pub struct UpstreamTarget {
     pub addresses: Vec<String>,
     /// The path of health checks; without it, they are TLS handshakes.
     pub health_path: Option<String>,
-    /// Pings towards it, where it speaks gRPC.
+    /// Pings towards it, if it speaks gRPC.
     pub keepalive: Keepalive,
     /// TLS towards it.
     pub tls: rustls::ClientConfig,
@@ -40,12 +41,12 @@ pub struct UpstreamTarget {
     credentials: Arc<Credentials>,
 }
 
-/// What a second hub is for, while a source moves from one to the other.
+/// The purpose of a second hub, while a source moves from one to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondMode {
     /// Calls go there while the first one fails.
     Failover,
-    /// So many calls of a hundred go there.
+    /// This percentage of the calls goes there.
     Share(u32),
     /// Reads go to both; callers get the first one's response, and differences are counted by field.
     Shadow,
@@ -55,17 +56,17 @@ pub enum SecondMode {
 pub struct SourceEntry {
     /// The source's id.
     pub source: String,
-    /// Which version of its contract it speaks ("v1").
+    /// The version of its contract that it implements ("v1").
     pub contract: String,
-    /// The way to it.
+    /// The primary target.
     pub first: UpstreamTarget,
-    /// Another one.
+    /// The secondary target.
     pub second: Option<(SecondMode, UpstreamTarget)>,
-    /// Bounds of its operations together, but for those that have their own.
+    /// Limits of its operations together, except those with separate limits.
     pub guard: GuardSettings,
-    /// Operations (`GetHousehold`) with bounds of their own.
+    /// Operations (`GetHousehold`) with separate limits.
     pub own_guards: BTreeMap<String, GuardSettings>,
-    /// What becomes of responses that have drifted.
+    /// The policies for responses with drift.
     pub drift: DriftPolicies,
     /// Whether the trace of an exchange goes to the source (W3C `traceparent`).
     pub trace_context: bool,
@@ -75,8 +76,8 @@ pub struct SourceEntry {
 }
 
 impl SourceEntry {
-    /// A connection to an address of one of its ways, with its own pool; token or session are shared with all others of the
-    /// hub. `open` counts the connections to gRPC sources.
+    /// Makes a connection to an address of one of its targets, with a separate pool; token or session are shared with
+    /// all other sources of the hub. `open` counts the connections to gRPC sources.
     pub fn connect(&self, reach: &UpstreamTarget, address: &str, open: &Arc<AtomicUsize>) -> SourceConnection {
         let hub = HttpEndpoint::new(address, reach.tls.clone(), self.max_response);
         SourceConnection {
@@ -169,7 +170,7 @@ fn https(text: &str) -> Result<String, String> {
     }
 }
 
-/// One address in quotes, or a list of them: calls go where the fewest are in flight.
+/// One address in quotes, or a list of them: each call goes to the one with the fewest calls in flight.
 fn read_addresses(table: &Table<'_>, example: &str) -> Option<Vec<String>> {
     let given = table.text_or_texts("address", example)?;
     let known = given.iter().map(|text| https(text)).collect::<Result<Vec<_>, _>>();
@@ -193,7 +194,7 @@ fn read_health_path(table: &Table<'_>) -> Option<String> {
     plain.then_some(path)
 }
 
-/// How often a gRPC source or hub is pinged: at least 10 s apart (gRFC A8), at most two hours.
+/// Interval of pings to a gRPC source or hub: at least 10 s (gRFC A8), at most two hours.
 fn read_keepalive(table: &Table<'_>) -> Keepalive {
     let usual = Keepalive::default();
     table.section("keepalive", |table| Keepalive {
@@ -215,7 +216,7 @@ fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
             }
         };
         let own = own.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-        // hyper-rustls sets ALPN by the versions that a driver speaks.
+        // hyper-rustls sets ALPN by the versions that a driver supports.
         tls::client_config(&ca?, own, &[]).map_err(|fault| table.fault("ca", fault)).ok()
     })
 }
@@ -345,7 +346,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
     })
 }
 
-/// The second hub of a source that moves.
+/// Reads the second hub of a source that moves.
 fn read_second(
     table: &Table<'_>,
     hubs: &HashMap<String, HubEntry>,
@@ -427,8 +428,8 @@ fn read_xroad(table: &Table<'_>) -> Option<XRoadIds> {
     Some(XRoadIds { client: client?, service: service?, user, request_hash })
 }
 
-/// The source's guard, and those of operations that have their own (`[guard.GetHousehold]`), which begin with what the
-/// source's says.
+/// Reads the source's guard, and those of operations with separate limits (`[guard.GetHousehold]`), which default to
+/// the source's.
 fn read_guards(table: &Table<'_>, operations: &[&Arc<Operation>]) -> (GuardSettings, BTreeMap<String, GuardSettings>) {
     let guard = read_guard(table, GuardSettings::default());
     let own = |operation: &&Arc<Operation>| {

@@ -1,6 +1,6 @@
-//! The gateway's configuration: typed, checked completely at load, with all faults reported together. Unknown keys are refused, secrets
-//! come from files or the environment. Defaults stand where they are read; `docs/configuration.md` is printed from a configuration that
-//! spells them out.
+//! The gateway's configuration: typed, checked completely at load, with all faults reported together. Unknown keys are
+//! refused, secrets come from files or the environment. Defaults are defined where they are read;
+//! `docs/configuration.md` is printed from a configuration with all of them.
 
 pub mod drift;
 pub mod entries;
@@ -25,11 +25,11 @@ pub use telemetry::TelemetrySettings;
 /// Everything that `serve` needs, checked.
 #[derive(Clone)]
 pub struct Config {
-    /// The file that it came from.
+    /// Its file.
     pub file: PathBuf,
     /// This gateway's name in the exchange log.
     pub node: String,
-    /// Where registry, log and keys are.
+    /// The folder of registry, log and keys.
     pub data: PathBuf,
     /// Addresses and bounds of the listeners.
     pub listen: Listen,
@@ -39,7 +39,7 @@ pub struct Config {
     pub tokens: Tokens,
     /// Reads and writes private keys.
     pub vault: Vault,
-    /// The module that holds the signing keys, where there is one.
+    /// The module that holds the signing keys, if there is one.
     pub hsm: Option<HsmSettings>,
     /// The exchange log.
     pub log: LogSettings,
@@ -76,11 +76,11 @@ pub struct Listen {
     pub max_streams: u32,
     /// Connections at once from one address.
     pub max_connections_per_peer: usize,
-    /// Handshakes of one address a second, on and on; all its connections may be opened at once beside.
+    /// Sustained handshakes of one address a second; it may open all its connections at once in addition.
     pub handshakes_per_peer_s: u32,
-    /// Handshakes a second of all addresses from which no certificate was seen yet.
+    /// Handshakes a second of all addresses without an accepted certificate so far.
     pub handshakes_s: u32,
-    /// Age at which a connection gets GOAWAY (give or take a tenth).
+    /// Age at which a connection gets GOAWAY (varied by up to a tenth).
     pub max_connection_age: Duration,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
@@ -103,49 +103,49 @@ impl Listen {
 pub struct LogSettings {
     /// The log's name in every checkpoint, as a schema-less URL.
     pub origin: String,
-    /// Which cosignatures make a checkpoint count.
+    /// The cosignatures that a checkpoint needs.
     pub policy: Policy,
-    /// The policy's file as it stands.
+    /// The unchanged text of the policy's file.
     pub policy_text: Option<String>,
     /// CA of the witnesses' certificates; that of the clients by default.
     pub witness_ca: Option<PathBuf>,
     /// Whether this gateway keeps the search index.
     pub index: bool,
-    /// Warned of when the data folder's disk is full in fewer days.
+    /// Warns if the data folder's disk will be full in fewer days.
     pub disk_warn_days: u32,
-    /// What is archived and pruned; without it, nothing ever is.
+    /// The retention policy; without it, nothing is ever pruned.
     pub retention: Option<Retention>,
 }
 
 /// How long entries stay in the log's own folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// Where they go then.
+    /// The folder of the archive.
     pub archive: PathBuf,
     /// Days.
     pub days: u32,
-    /// How often the log is looked through for older ones.
+    /// How often the log is searched for older ones.
     pub every: Duration,
 }
 
-/// Who issues tokens, for whom.
+/// Issuer, audience and lifetimes of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
     /// `iss`.
     pub issuer: String,
     /// `aud`.
     pub audience: String,
-    /// Clock skew that is forgiven, in seconds.
+    /// Tolerated clock skew, in seconds.
     pub leeway_s: u32,
-    /// Life of tokens that clients fetch at `/oauth2/token`.
+    /// Lifetime of tokens that clients fetch at `/oauth2/token`.
     pub lifetime: Duration,
-    /// Longest life of a token that an administrator issues.
+    /// Longest lifetime of a token that an administrator issues.
     pub max_lifetime: Duration,
-    /// How long JWKS may be cached; a new key signs that much later.
+    /// How long JWKS may be cached; a new key signs only after this time.
     pub jwks_max_age: Duration,
     /// Days that an issued token stays on record after its end.
     pub keep_ended_days: u32,
-    /// Tokens that ended which are kept at most: beyond, the oldest go before their days are over.
+    /// Maximum number of ended tokens on record: beyond it, the oldest are removed before their days are over.
     pub max_ended: u64,
     /// How often one client may fetch a token, as a token bucket.
     pub fetches: RateLimit,
@@ -153,12 +153,12 @@ pub struct Tokens {
     pub questions: RateLimit,
 }
 
-/// A token bucket: so many a second for ever, and so many at once.
+/// A token bucket: a sustained rate and a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     /// A second, sustained.
     pub each_second: u32,
-    /// At once.
+    /// The burst.
     pub burst: u32,
 }
 
@@ -180,7 +180,7 @@ impl From<ContractFault> for ConfigFault {
 }
 
 impl Config {
-    /// How the issuer signs tokens.
+    /// Returns the settings of the issuer.
     pub fn issuer_settings(&self) -> IssuerSettings {
         IssuerSettings {
             keys: self.data.join("keys").join("signing"),
@@ -201,7 +201,7 @@ impl Config {
         Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))
     }
 
-    /// Reads the contracts alone: what administration needs, whatever is wrong with a source's entry.
+    /// Reads only the contracts: administration needs nothing else, whatever is wrong with a source's entry.
     ///
     /// # Errors
     /// All faults together, with file, line and reason.
@@ -325,7 +325,7 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         max_message,
         max_connections: table.number("max_connections", 20_000, 1..=1_000_000) as usize,
         max_connections_per_peer: table.number("max_connections_per_peer", 1_000, 1..=1_000_000) as usize,
-        // A full handshake is some 0.4 ms of CPU: a peer takes 8 % of a core, all strangers 40 %.
+        // A full handshake is about 0.4 ms of CPU: a peer takes 8 % of a core, all unknown peers 40 %.
         handshakes_per_peer_s: table.number("handshakes_per_peer_s", 200, 1..=1_000_000) as u32,
         handshakes_s: table.number("handshakes_s", 1_000, 1..=1_000_000) as u32,
         max_connection_age: Duration::from_secs(table.number("max_connection_age_s", 3_600, 1..=86_400)),
@@ -353,8 +353,8 @@ fn loopback(table: &Table<'_>, key: &str) -> Option<Option<SocketAddr>> {
     }
 }
 
-/// The names by which clients call the gateway, where the configuration does not say: they fetch its metadata at the host of
-/// `tokens.issuer` (RFC 8414, section 3).
+/// The default for the names that clients use for the gateway: they fetch its metadata at the host of `tokens.issuer`
+/// (RFC 8414, section 3).
 fn called_by(listen: Option<&Listen>, tokens: Option<&Tokens>) -> Vec<String> {
     let https = listen.is_some_and(|listen| listen.https.is_some());
     let issuer = tokens.filter(|_| https).and_then(|tokens| tokens.issuer.parse::<http::Uri>().ok());
@@ -378,7 +378,7 @@ fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
         names,
         allow_tls12,
     };
-    // Revocation lists are read by what uses them, `serve` and `config check`: an administrator must be able to suspend a
+    // `serve` and `config check` read the revocation lists themselves: an administrator must be able to suspend a
     // client while a list is at fault.
     let unchecked = TlsFiles { revocation: Revocation::Unchecked, ..files.clone() };
     match crate::identity::tls::server_config(&unchecked) {
@@ -397,7 +397,7 @@ fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
     }
 }
 
-/// How revocation is checked. That it is not must be said in words.
+/// How revocation is checked. Switching it off needs an explicit setting.
 fn read_revocation(table: &Table<'_>, data: Option<&Path>) -> Option<Revocation> {
     let files = table.path_or_paths("crl", "pki/ca.crl");
     let urls = if table.has("crl_url") { table.text_or_texts("crl_url", "http://host/ca.crl")? } else { Vec::new() };
@@ -441,7 +441,7 @@ fn published(table: &Table<'_>, text: &str) -> Option<http::Uri> {
     }
 }
 
-/// Fewest characters of the secret that private keys are sealed with: 128 bits in hexadecimal.
+/// Minimum length of the secret that seals private keys: 128 bits in hexadecimal.
 const MIN_SECRET: usize = 32;
 
 pub(crate) fn read_vault(table: &Table<'_>) -> Option<Vault> {

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Why the file cannot be used.
+/// The reason that the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// It cannot be read, or its folder not be made.
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
-    /// It is no such file.
+    /// It is not such a file.
     #[error("{0}: is no record of drift: {1}")]
     Malformed(PathBuf, String),
     /// It cannot be written.
@@ -37,23 +37,23 @@ pub struct PathDrift {
     /// The contract's field, where it concerns one.
     #[serde(default)]
     pub field: String,
-    /// The type that the contract describes, where that is of use.
+    /// The type that the contract describes, if relevant.
     #[serde(default)]
     pub described: String,
-    /// The type when it was seen first.
+    /// The type when it was first seen.
     #[serde(default)]
     pub found: String,
-    /// When it was seen first, Unix time in seconds.
+    /// When it was first seen, Unix time in seconds.
     pub first_s: i64,
-    /// When it was seen last.
+    /// When it was last seen.
     pub last_s: i64,
-    /// In how many answers.
+    /// Number of responses.
     #[serde(rename = "answers")]
     pub responses: u64,
 }
 
 impl PathDrift {
-    /// What metrics call it: the contract's field, or the path at the source.
+    /// Returns its label in metrics: the contract's field, or the path at the source.
     pub fn field_or_path(&self) -> &str {
         if self.field.is_empty() { &self.path } else { &self.field }
     }
@@ -66,12 +66,12 @@ pub struct OperationInfo {
     pub source: String,
     /// The version of its contract.
     pub contract: String,
-    /// The protocol, as people call it.
+    /// The protocol, as shown to people.
     pub protocol: String,
 }
 
 impl OperationInfo {
-    /// What there is to say of an operation.
+    /// Returns the data of an operation.
     pub fn of(operation: &Operation) -> Self {
         OperationInfo {
             source: operation.source.id.clone(),
@@ -89,13 +89,13 @@ pub struct OperationDrift {
     pub about: OperationInfo,
     /// By kind and path.
     pub paths: Vec<PathDrift>,
-    /// Answers with paths that are not kept, because there are too many.
+    /// Responses with paths that are not kept, because there are too many.
     #[serde(default)]
     pub beyond: u64,
 }
 
 impl OperationDrift {
-    /// Nothing yet; without `about`, what the file says of the operation stays.
+    /// Makes an empty one; without `about`, the file's data of the operation stays.
     pub fn new(about: Option<OperationInfo>) -> Self {
         OperationDrift { about: about.unwrap_or_default(), ..OperationDrift::default() }
     }
@@ -124,7 +124,7 @@ impl OperationDrift {
     }
 }
 
-/// The whole file.
+/// The complete file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SavedDrift {
     /// By the operations' full names.
@@ -135,10 +135,10 @@ fn path(data: &Path) -> PathBuf {
     data.join("state").join("drift.json")
 }
 
-/// Reads a data folder's file; nothing where there is none.
+/// Reads a data folder's file; empty if there is none.
 ///
 /// # Errors
-/// Where it cannot be read, is another file, or was not written with this key.
+/// It cannot be read, is another file, or was not written with this key.
 pub fn load(data: &Path, key: Option<&AdminEventKey>) -> Result<SavedDrift, StateError> {
     let path = path(data);
     let size = match std::fs::metadata(&path) {
@@ -153,10 +153,10 @@ pub fn load(data: &Path, key: Option<&AdminEventKey>) -> Result<SavedDrift, Stat
     state_file::decode(&path, key, &text).map_err(|error| StateError::Malformed(path, error.to_string()))
 }
 
-/// Adds what was counted to the file. What was not seen for long is left out from then on.
+/// Adds the counts to the file. Paths that were not seen for long are removed.
 ///
 /// # Errors
-/// Where it cannot be written. A file that cannot be read is begun anew.
+/// It cannot be written. A file that cannot be read is started again.
 pub(super) fn add(
     data: &Path,
     key: Option<&AdminEventKey>,

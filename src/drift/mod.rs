@@ -1,8 +1,9 @@
-//! Drift of the sources' answers from their contracts over time: which path of which operation, since when, how often. Never a value.
+//! Drift of the sources' responses from their contracts over time: which path of which operation, since when, how
+//! often. Never a value.
 //!
-//! A [`DriftTable`] counts in memory while calls are served; [`DriftTable::keep`] adds what was counted to a small file in the data
-//! folder ([`file`]), from which the command line and the administration read. Both are bounded: at most [`MAX_PATHS`] paths of an
-//! operation and [`MAX_ALL`] in all; answers with others are counted together.
+//! A [`DriftTable`] counts in memory while calls are served; [`DriftTable::keep`] adds the counts to a small file in
+//! the data folder ([`file`]), which the command line and the administration read. Both are bounded: at most
+//! [`MAX_PATHS`] paths of an operation and [`MAX_ALL`] in all; responses with further paths are counted together.
 
 pub mod file;
 
@@ -16,35 +17,35 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Maximum paths of one operation: a source that sends ever new names makes nothing grow.
+/// Maximum number of paths of one operation: a source that keeps sending new names makes nothing grow.
 pub const MAX_PATHS: usize = 50;
-/// Most paths in all, some 600 kB.
+/// Maximum number of paths in all, some 600 kB.
 pub const MAX_ALL: usize = 2_000;
-/// A path that was not seen for so long is forgotten, in seconds: 90 days.
+/// A path that was not seen for this long is dropped, in seconds: 90 days.
 pub const FORGOTTEN_AFTER_S: i64 = 90 * 86_400;
-/// How long drift is reported in `/readyz` after it was seen last, in seconds.
+/// How long `/readyz` reports drift after it was last seen, in seconds.
 const FRESH_S: i64 = 86_400;
-/// Counts are written at most so often, in seconds; a new path at once.
+/// Minimum interval between writes of counts, in seconds; a new path is written at once.
 const WRITE_EVERY_S: i64 = 5;
 
 /// The identity of a drift: operation, kind, path.
 type Key = (String, DriftKind, String);
 
-/// What is counted of one path.
+/// The counts of one path.
 #[derive(Debug)]
 struct Slot {
-    /// Answers that are not in the file yet.
+    /// Responses that are not in the file yet.
     unsaved: u64,
     last_s: i64,
     /// Whether its policy reports it.
     reported: bool,
-    /// What the file says of it when it is written first.
+    /// Its first record in the file.
     first: PathDrift,
     source: String,
     counter: Counter,
 }
 
-/// Answers whose paths are not kept.
+/// Responses with paths that are not kept.
 #[derive(Debug)]
 struct Beyond {
     unsaved: u64,
@@ -55,14 +56,14 @@ struct Beyond {
 struct Counts {
     slots: BTreeMap<Key, Slot>,
     beyond: HashMap<String, Beyond>,
-    /// Of the operations in it, for the file.
+    /// The operations in it, for the file.
     operations: HashMap<String, OperationInfo>,
     is_new: bool,
     is_changed: bool,
     written_s: i64,
 }
 
-/// What has drifted, as it is counted.
+/// Counts drift.
 #[derive(Debug)]
 pub struct DriftTable {
     /// The key that authenticates its file.
@@ -72,8 +73,8 @@ pub struct DriftTable {
 }
 
 impl DriftTable {
-    /// A table that knows what a data folder's file has: what is known is not told of again. A file that cannot be read is said to be,
-    /// and begun anew.
+    /// Makes a table from a data folder's file: known drift is not logged again. If the file cannot be read, this is
+    /// logged and counting starts again.
     pub fn new(data: &Path, key: Option<AdminEventKey>, metrics: DriftMetrics) -> Self {
         let mut counts = Counts::default();
         let state = file::load(data, key.as_ref()).unwrap_or_else(|error| {
@@ -96,7 +97,7 @@ impl DriftTable {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what one response has drifted by. A new path is logged, unless the policy is to pass.
+    /// Counts the drift of one response. A new path is logged, unless the policy is to pass.
     pub fn note(&self, operation: &Operation, policy: DriftPolicy, found: &[Drift], now_s: i64) {
         if found.is_empty() {
             return;
@@ -105,7 +106,7 @@ impl DriftTable {
         let mut beyond = false;
         for drift in found {
             let key = (operation.full_name.clone(), drift.kind, drift.source_path(operation));
-            // What is forgotten is new again.
+            // A dropped path is new again.
             let known = counts.slots.get_mut(&key).filter(|slot| slot.last_s + FORGOTTEN_AFTER_S > now_s);
             if let Some(slot) = known {
                 slot.unsaved += 1;
@@ -173,18 +174,18 @@ impl DriftTable {
         counts.is_new = true;
     }
 
-    /// The sources whose responses have drifted within the last day, where their policy has it told of.
+    /// Returns the sources with drift within the last day, if their policy reports it.
     pub fn fresh(&self, now_s: i64) -> BTreeSet<String> {
         let counts = self.counts();
         let fresh = counts.slots.values().filter(|slot| slot.reported && slot.last_s + FRESH_S > now_s);
         fresh.map(|slot| slot.source.clone()).collect()
     }
 
-    /// Adds what was counted since the last time to the file, where it is time to, or at the end. What a gateway that is being taken
-    /// over writes meanwhile is added to, not written over.
+    /// Adds the counts since the last time to the file, when it is due, or at the end. It adds to what a gateway that
+    /// is being taken over writes meanwhile, and does not overwrite it.
     ///
     /// # Errors
-    /// Where the file cannot be written: what was counted is kept for the next time.
+    /// The file cannot be written: the counts are kept for the next time.
     pub fn keep(&self, data: &Path, now_s: i64, ends: bool) -> Result<(), StateError> {
         let mut counts = self.counts();
         let due = counts.is_new || ends || now_s - counts.written_s >= WRITE_EVERY_S;
@@ -202,7 +203,7 @@ impl DriftTable {
         added
     }
 
-    /// What is not in the file yet. What is forgotten there is forgotten here.
+    /// Takes what is not in the file yet. Paths that the file drops are dropped here.
     fn take(&self, counts: &mut Counts, now_s: i64) -> Vec<(String, OperationDrift)> {
         let mut taken: BTreeMap<String, OperationDrift> = BTreeMap::new();
         for ((operation, _, _), slot) in &mut counts.slots {

@@ -1,11 +1,12 @@
-//! HTTP/2 as a client: a pool of connections to one address, made when they are needed. Workers reach gRPC sources by it, and the
-//! command line reaches a gateway. A call that meets a GOAWAY before it was sent goes by a new connection, where hyper's client
-//! lets it fail.
+//! HTTP/2 as a client: a pool of connections to one address, opened when they are needed. Workers use it towards gRPC
+//! sources, and the command line towards a gateway. A call that meets a GOAWAY before it was sent uses a new
+//! connection; hyper's client would fail it.
 //!
-//! Calls share a connection as long as the peer takes more streams on it (SETTINGS_MAX_CONCURRENT_STREAMS); then another one is made,
-//! up to a bound (as in gRFC A105 and in Envoy's pools); then they wait for a stream, which is our own doing and not the peer's:
-//! [`StreamWait`]. The window of a connection is as large as those of all its streams together, so that a stream which nobody reads
-//! takes no window from others (grpc-go comes to the same by opening the connection's window whether or not a stream is read).
+//! Calls share a connection as long as the peer accepts more streams on it (SETTINGS_MAX_CONCURRENT_STREAMS); then
+//! another one is opened, up to a limit (as in gRFC A105 and in Envoy's pools); then they wait for a stream, which is
+//! the gateway's limit and not the peer's fault: [`StreamWait`]. The window of a connection is as large as those of all
+//! its streams together, so that a stream without a reader takes no window from others (grpc-go has the same effect: it
+//! opens the connection's window whether or not a stream is read).
 
 use super::connection::{ConnectionState as Connection, LiveConnection, OpenStream, Owner, connect};
 pub use super::connection::{Keepalive, Limits};
@@ -22,16 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Longest time for a connection with its handshakes.
+/// Longest time to open a connection, handshakes included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long no further connection is tried after one has failed, while others are open.
+/// How long no further connection is tried after a failed one, while others are open.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
 const NO_ADDRESS: &str = "its address and path make no URI";
-/// Longest interval between pings, however often a peer asked for calm.
+/// Longest interval between pings, however often a peer sends ENHANCE_YOUR_CALM.
 const MAX_KEEPALIVE: Duration = Duration::from_secs(7_200);
 
-/// The head of a gRPC request; `grpc-timeout` in milliseconds, of which it takes eight digits (gRPC over HTTP/2, "Timeout").
-/// What is left of a deadline never comes again, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
+/// The headers of a gRPC request; `grpc-timeout` in milliseconds, at most eight digits (gRPC over HTTP/2, "Timeout"). A
+/// remaining deadline never repeats, so it stays out of HPACK's dynamic table (RFC 7541, section 6.2.3).
 pub fn grpc_head(timeout: Option<Duration>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -44,7 +45,8 @@ pub fn grpc_head(timeout: Option<Duration>) -> HeaderMap {
     headers
 }
 
-/// Whether a call waits for a stream, because all connections have as many as their peer takes, and how long it has waited for one.
+/// Whether a call waits for a stream, because all connections have as many as their peer accepts, and how long it has
+/// waited.
 #[derive(Debug, Default)]
 pub struct StreamWait {
     waits: AtomicBool,
@@ -52,12 +54,12 @@ pub struct StreamWait {
 }
 
 impl StreamWait {
-    /// Whether it waits now.
+    /// Returns whether it waits now.
     pub fn is_waiting(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// How long it has waited, but for the wait that goes on.
+    /// Returns how long it has waited, without the present wait.
     pub fn waited(&self) -> Duration {
         Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
     }
@@ -68,7 +70,8 @@ impl StreamWait {
     }
 }
 
-/// A wait that ends when this is dropped: with the stream, or with an error. Where the call is given up, it is waiting still.
+/// A wait that ends when this is dropped: with the stream, or with an error. If the call is abandoned, it is still
+/// waiting.
 struct StreamWaiting<'w> {
     wait: &'w StreamWait,
     since: Instant,
@@ -94,7 +97,7 @@ struct Pool {
     connector: HttpsConnector<HttpConnector>,
     limits: Limits,
     keepalive: Keepalive,
-    /// How often the peer is pinged, in milliseconds.
+    /// Interval of pings, in milliseconds.
     ping_ms: AtomicU64,
     state: Mutex<ConnectionPoolState>,
     /// Notified when a stream may have come free.
@@ -108,24 +111,24 @@ type Connecting = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 struct ConnectionPoolState {
     live: Vec<LiveConnection>,
     connecting: Option<Connecting>,
-    /// When another connection may be tried beside those that are there.
+    /// When another connection may be tried beside the open ones.
     grow_after: Option<Instant>,
 }
 
-/// What a call finds that looks for a stream.
+/// The result of a search for a stream.
 enum StreamSearch {
     Stream(LiveConnection, OpenStream),
-    /// A connection is being made; `only`: there is no other.
+    /// A connection is being opened; `only`: there is no other.
     Connecting(Connecting, bool),
-    /// There are as many streams as there can be, until this moment at least.
+    /// The maximum number of streams is in use, until this time at least.
     Full(Option<Instant>),
 }
 
-/// A call that was begun. Dropping both halves resets its stream.
+/// A started call. Dropping both halves resets its stream.
 pub struct StartedCall {
     /// Takes the request's messages.
     pub request: Outgoing,
-    /// Gives the response.
+    /// Returns the response.
     pub response: PendingResponse,
     /// Its connection.
     pub connection: CallConnection,
@@ -158,14 +161,14 @@ impl StartedCall {
     }
 }
 
-/// A response that is awaited.
+/// A response that has not arrived yet.
 pub struct PendingResponse {
     response: ResponseFuture,
     under_way: OpenStream,
 }
 
 impl PendingResponse {
-    /// Waits for the head of the response, and returns it with its body.
+    /// Waits for the headers of the response, and returns them with its body.
     ///
     /// # Errors
     /// [`Http2Error::Unprocessed`] if the peer has certainly not processed the call, which may then be sent again;
@@ -200,11 +203,11 @@ impl Http2 {
         Http2 { pool: Arc::new(Pool { address, connector, limits, keepalive, ping_ms, state, freed, open }) }
     }
 
-    /// Starts a call with this head. A connection that turns out to be closed is dropped, and the call goes by another one: nothing has
-    /// been sent then, and `head` is called again.
+    /// Starts a call with these headers. If a connection turns out to be closed, it is dropped and the call uses
+    /// another one: nothing has been sent then, and `head` is called again.
     ///
     /// # Errors
-    /// [`Http2Error::NoConnection`] if no connection can be had; what `head` returns.
+    /// [`Http2Error::NoConnection`] if no connection can be opened; the error of `head`.
     pub async fn begin<E: From<Http2Error>>(
         &self,
         path: &PathAndQuery,
@@ -213,7 +216,7 @@ impl Http2 {
         self.begin_with(path, head, None).await
     }
 
-    /// As [`Http2::begin`], and tells through `wait` whether the call waits for a stream.
+    /// As [`Http2::begin`], and reports through `wait` whether the call waits for a stream.
     ///
     /// # Errors
     /// As for [`Http2::begin`].
@@ -223,7 +226,7 @@ impl Http2 {
         head: impl Fn() -> Result<HeaderMap, E>,
         wait: Option<&StreamWait>,
     ) -> Result<StartedCall, E> {
-        // Each of those that are there may be closed, and what is made then is new.
+        // Each existing one may be closed; a connection that is opened then is new.
         let mut left = self.pool.limits.connections;
         loop {
             let (live, under_way) = self.pool.stream(wait).await?;
@@ -260,12 +263,12 @@ impl Pool {
         self.address.clone().ok_or_else(|| Http2Error::NoConnection(NO_ADDRESS.into()))
     }
 
-    /// A stream on one of the connections. Where there is none, all who want one wait for the same connection; where all are full,
-    /// for a stream.
+    /// Returns a stream on one of the connections. If there is no connection, all callers wait for the same one; if all
+    /// are full, for a stream.
     async fn stream(self: &Arc<Self>, wait: Option<&StreamWait>) -> Result<(LiveConnection, OpenStream), Http2Error> {
         let mut waiting: Option<StreamWaiting> = None;
         loop {
-            // Made before the look, so that what comes free between the two is not missed.
+            // Created before the search, so that a stream that becomes free between the two is not missed.
             let freed = std::pin::pin!(self.freed.notified());
             match self.find() {
                 StreamSearch::Stream(live, under_way) => {
@@ -275,7 +278,7 @@ impl Pool {
                     return Ok((live, under_way));
                 }
                 StreamSearch::Connecting(connecting, true) => {
-                    // From here on it is the peer's time.
+                    // From here on the peer's time counts.
                     if let Some(waiting) = waiting.take() {
                         waiting.end();
                     }
@@ -299,7 +302,7 @@ impl Pool {
         }
     }
 
-    /// Looks for a stream on the connection that has the fewest.
+    /// Searches for a stream on the connection with the fewest.
     fn find(self: &Arc<Self>) -> StreamSearch {
         let mut state = self.state();
         state.live.retain(|live| !live.is_retired());
@@ -320,7 +323,7 @@ impl Pool {
         StreamSearch::Connecting(connecting, only)
     }
 
-    /// Connects in a task of its own: who began it may go away, others wait for it.
+    /// Connects in a separate task: the caller that began it may leave, others wait for it.
     fn connect_apart(self: Arc<Self>) -> Connecting {
         let task = tokio::spawn(async move {
             let connecting = async {
@@ -371,7 +374,7 @@ impl Owner for Pool {
         Duration::from_millis(self.ping_ms.load(Ordering::Relaxed))
     }
 
-    /// The peer took pings amiss: half as many from now on.
+    /// The peer rejects the pings: half as many from now on.
     fn calm(&self) {
         let next = (self.ping_every() * 2).min(MAX_KEEPALIVE);
         self.ping_ms.store(u64::try_from(next.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! One HTTP/2 connection of a [`super::client`]: how it is made, how many streams it has, how it is found to be dead, and when it is
-//! retired.
+//! One HTTP/2 connection of a [`super::client`]: how it is opened, how many streams it has, how a dead peer is
+//! detected, and when it is retired.
 
 use super::Http2Error;
 use super::innermost;
@@ -24,11 +24,12 @@ use tower::ServiceExt;
 const MAX_HEADERS: u32 = 64 << 10;
 /// Largest window of a connection (RFC 9113, section 6.9.1), in bytes.
 const MAX_WINDOW: u64 = (1 << 31) - 1;
-/// The time in which the resets of a connection are counted. Servers that count them look at as long a time (Netty: 200 in 30 s).
+/// The period over which the resets of a connection are counted. Servers that count them use the same period (Netty:
+/// 200 in 30 s).
 const RESETS_WITHIN: Duration = Duration::from_secs(30);
 
-/// How it is found out that a peer is gone (gRPC's keepalive guide, gRFC A8). Servers take pings amiss: gRPC's own close a connection
-/// that brings more than one in five minutes without data, so that is how often one is sent unless something else is configured.
+/// Detection of a dead peer (gRPC's keepalive guide, gRFC A8). Servers object to frequent pings: gRPC's own close a
+/// connection with more than one in five minutes without data, so this is the interval unless another is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// The interval of pings. It doubles after each GOAWAY with `too_many_pings`.
@@ -40,7 +41,8 @@ pub struct Keepalive {
 }
 
 impl Default for Keepalive {
-    /// Somewhat more than five minutes, so that no two pings arrive within them; 20 s for a response; only with calls under way.
+    /// Slightly more than five minutes, so that no two pings arrive within them; 20 s for a response; only with calls
+    /// in flight.
     fn default() -> Self {
         Keepalive { time: Duration::from_secs(330), timeout: Duration::from_secs(20), without_calls: false }
     }
@@ -49,13 +51,13 @@ impl Default for Keepalive {
 /// Bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at most.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Streams of a connection at most; fewer where the peer takes fewer.
+    /// Maximum number of streams of a connection; fewer if the peer accepts fewer.
     pub streams: usize,
     /// Window of a stream, in bytes: a message of usual size without a pause. A connection's is `streams` times as large.
     pub window: u32,
-    /// Resets within 30 s after which a connection begins no more calls.
+    /// Resets within 30 s after which a connection begins no new calls.
     pub resets: u32,
 }
 
@@ -66,19 +68,19 @@ impl Limits {
 
 /// The pool that a connection belongs to, as the connection sees it.
 pub(super) trait Owner: Send + Sync + 'static {
-    /// Bounds of its connections.
+    /// Limits of its connections.
     fn limits(&self) -> Limits;
     /// Makes the transport.
     fn connector(&self) -> HttpsConnector<HttpConnector>;
-    /// How it is found out that the peer is gone.
+    /// How a dead peer is detected.
     fn keepalive(&self) -> Keepalive;
     /// Notified when a stream may have come free.
     fn freed(&self) -> Arc<Notify>;
-    /// Counts the connections that are open.
+    /// Counts the open connections.
     fn open(&self) -> Arc<AtomicUsize>;
-    /// How often the peer is pinged now.
+    /// Present interval of pings.
     fn ping_every(&self) -> Duration;
-    /// The peer took pings amiss: half as many from now on.
+    /// The peer rejects the pings: half as many from now on.
     fn calm(&self);
     /// Begins no more calls on a connection.
     fn forget(&self, which: &Arc<ConnectionState>);
@@ -91,11 +93,11 @@ pub(super) struct LiveConnection {
     pub(super) shared: Arc<ConnectionState>,
 }
 
-/// What the pool, the calls and the connection's own task know of one connection.
+/// The state of one connection that the pool, the calls and the connection's own task share.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     under_way: AtomicUsize,
-    /// Streams that the peer takes at once (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// Streams that the peer accepts at once (SETTINGS_MAX_CONCURRENT_STREAMS).
     peer_takes: AtomicUsize,
     /// The peer ended the connection with ENHANCE_YOUR_CALM.
     calm: AtomicBool,
@@ -105,7 +107,7 @@ pub(super) struct ConnectionState {
     max_resets: u32,
     /// Notified when a stream comes free.
     freed: Arc<Notify>,
-    /// Connections that are open, this one among them.
+    /// Number of open connections, including this one.
     open: Arc<AtomicUsize>,
 }
 
@@ -139,8 +141,8 @@ impl ConnectionState {
         self.calm.load(Ordering::Relaxed)
     }
 
-    /// One more reset. With too many in a short time the connection begins no more calls, before the peer ends it together with
-    /// those of others.
+    /// Counts one more reset. With too many in a short time the connection begins no new calls, before the peer closes
+    /// it together with other calls.
     fn reset(&self) {
         let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -184,7 +186,7 @@ impl Drop for OpenStream {
 }
 
 impl LiveConnection {
-    /// Whether another call may begin: where the peer takes one more stream, and so do we.
+    /// Returns whether another call may begin: the peer and the pool accept one more stream.
     pub(super) fn has_room(&self, streams: usize) -> bool {
         self.shared.under_way() < self.shared.peer_takes.load(Ordering::Relaxed).min(streams)
     }
@@ -193,7 +195,7 @@ impl LiveConnection {
         self.shared.retired.load(Ordering::Relaxed)
     }
 
-    /// Begins a call that is counted already.
+    /// Begins a call that is already counted.
     pub(super) async fn begin(
         self,
         request: Request<()>,
@@ -213,8 +215,8 @@ impl LiveConnection {
     }
 }
 
-/// Connects. A peer that ends the connection in good order before it has taken a call (it renews its connections, or ends) gets
-/// another one, once.
+/// Connects. If a peer closes the connection in good order before it has accepted a call (it renews its connections, or
+/// ends), another one is opened, once.
 pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<LiveConnection, Arc<str>> {
     match connect_once(pool, address.clone()).await? {
         Some(live) => Ok(live),
@@ -222,8 +224,8 @@ pub(super) async fn connect<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Liv
     }
 }
 
-/// Connects; `None` if the peer ended the connection in good order. It is there when the peer's SETTINGS are, which say how many
-/// streams it takes.
+/// Connects; `None` if the peer closed the connection in good order. The connection is open when the peer's SETTINGS
+/// have arrived, which state the number of streams that it accepts.
 async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<LiveConnection>, Arc<str>> {
     let connector = pool.connector();
     let stream = connector.oneshot(address).await.map_err(|error| Arc::<str>::from(innermost(&*error)))?;
@@ -257,7 +259,7 @@ async fn connect_once<P: Owner>(pool: &Arc<P>, address: Uri) -> Result<Option<Li
     Ok(Some(LiveConnection { send, shared }))
 }
 
-/// Keeps a connection going until it ends or the peer is found to be gone.
+/// Drives a connection until it ends or the peer is found to be dead.
 async fn run<T, P>(
     mut connection: h2::client::Connection<T, Bytes>,
     pings: Option<PingPong>,
@@ -270,7 +272,8 @@ async fn run<T, P>(
     let driven = poll_fn(|context| {
         let polled = connection.poll_unpin(context);
         match &polled {
-            // Known before those who wait for their responses are told that the connection ended: they are polled after this.
+            // Set before the calls that wait for their responses learn that the connection ended: they are polled after
+            // this.
             Poll::Ready(Err(error)) if is_calm(error) => shared.calm.store(true, Ordering::Relaxed),
             Poll::Ready(_) => {}
             Poll::Pending => {
@@ -283,7 +286,7 @@ async fn run<T, P>(
         polled
     });
     let silent = std::pin::pin!(ping_timeout(pings, pool.clone(), || shared.under_way() == 0));
-    // Whoever still waits on it is told when it is dropped.
+    // Dropping it notifies everything that still waits on it.
     let ended = select(driven, silent).await;
     let Some(pool) = pool.upgrade() else { return };
     if let Either::Left((Err(error), _)) = &ended
@@ -295,17 +298,17 @@ async fn run<T, P>(
     pool.forget(&shared);
 }
 
-/// Whether a peer ended the connection because too much was asked of it.
+/// Returns whether a peer closed the connection because of too many requests.
 fn is_calm(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
-/// Ends when the peer does not answer a ping in time.
+/// Ends when the peer does not respond to a ping in time.
 async fn ping_timeout<P: Owner>(pings: Option<PingPong>, pool: Weak<P>, idle: impl Fn() -> bool) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         let Some((every, keepalive)) = pool.upgrade().map(|pool| (pool.ping_every(), pool.keepalive())) else {
-            // Nobody begins a call any more; those under way end by their deadlines.
+            // No new call begins; those in flight end by their deadlines.
             return std::future::pending().await;
         };
         tokio::time::sleep(every).await;

@@ -1,6 +1,6 @@
-//! HTTP/2 (RFC 9113) on h2 itself, for both sides of an exchange: a [`server`] for callers, a [`client`] for gRPC sources and for the
-//! command line. There is no layer between them and h2: a call is read and answered in one task, where hyper has a second future, channels
-//! and a clock of its own for each.
+//! HTTP/2 (RFC 9113) on h2 itself, for both sides of an exchange: a [`server`] for callers, a [`client`] for gRPC
+//! sources and for the command line. There is no layer between them and h2: one task reads a call and responds to it;
+//! hyper has a second future, channels and a clock for each call.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -18,20 +18,20 @@ pub mod client;
 mod connection;
 pub mod server;
 
-/// Why a call got no response, or its response did not reach the caller.
+/// The reason that a call got no response, or that its response did not reach the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Http2Error {
-    /// There is no connection, and why.
+    /// There is no connection, with the reason.
     #[error("{0}")]
     NoConnection(Arc<str>),
-    /// The peer has certainly not looked at the call: it refused the stream, or its GOAWAY left it out (RFC 9113, sections 6.8 and
-    /// 8.7). It may be sent again.
+    /// The peer has certainly not processed the call: it refused the stream, or its GOAWAY excluded it (RFC 9113,
+    /// sections 6.8 and 8.7). It may be sent again.
     #[error("the peer did not process the call")]
     Unprocessed,
     /// The peer reset the call because it is overloaded (ENHANCE_YOUR_CALM); it may have processed it.
     #[error("the peer asks for calm")]
     EnhanceYourCalm,
-    /// The connection or the call's stream broke, and why.
+    /// The connection or the call's stream broke, with the reason.
     #[error("{0}")]
     Broken(String),
 }
@@ -39,7 +39,8 @@ pub enum Http2Error {
 impl From<h2::Error> for Http2Error {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
-            // h2 gives this error only to streams above the GOAWAY's last one; others go on, and break with the connection.
+            // h2 gives this error only to streams above the GOAWAY's last one; others continue, and break with the
+            // connection.
             _ if error.is_go_away() && error.is_remote() => Http2Error::Unprocessed,
             Some(Reason::REFUSED_STREAM) if error.is_remote() => Http2Error::Unprocessed,
             Some(Reason::ENHANCE_YOUR_CALM) if error.is_remote() => Http2Error::EnhanceYourCalm,
@@ -52,13 +53,13 @@ fn ended() -> Http2Error {
     Http2Error::Broken("the stream has ended".into())
 }
 
-/// What a peer sends in one stream: data, then trailers. What is read makes place for more.
+/// The data and trailers that a peer sends in one stream. Reading opens the window for more.
 #[derive(Debug)]
 pub struct Incoming {
     body: RecvStream,
-    /// Its data has ended, so trailers come, if anything.
+    /// Its data has ended, so only trailers may follow.
     ended: bool,
-    /// Counted as long as it is read, where it is the response to a call of ours.
+    /// Counted while it is read, if it is the response to one of our calls.
     under_way: Option<connection::OpenStream>,
 }
 
@@ -108,21 +109,21 @@ impl Body for Incoming {
     }
 }
 
-/// What goes to a peer in one stream. Dropped before its end, it resets the stream.
+/// The data that a peer gets in one stream. Dropped before its end, it resets the stream.
 pub struct Outgoing {
     stream: SendStream<Bytes>,
-    /// With a peer that takes nothing; `None` if something else ends the call.
+    /// The timeout for a peer that reads nothing; `None` if something else ends the call.
     patience: Option<Arc<SendTimeout>>,
 }
 
 /// How long a peer may keep its flow-control window closed before the stream is reset.
 #[derive(Debug)]
 pub struct SendTimeout {
-    /// For so long.
+    /// The usual timeout.
     pub default: Duration,
-    /// When this end is to end, for so long at most: a peer that has stopped must not keep it.
+    /// The timeout while this end drains: a stalled peer must not delay it.
     pub draining: Duration,
-    /// Whether it is to end.
+    /// Whether this end drains.
     pub ending: CancellationToken,
 }
 
@@ -140,7 +141,7 @@ impl SendTimeout {
 }
 
 impl Outgoing {
-    /// Sends what is all there. Where the stream has ended already, whoever waits for its response is told why.
+    /// Sends complete data. If the stream has ended already, the reader of its response gets the reason.
     pub fn send_all(&mut self, data: impl IntoIterator<Item = Bytes>) {
         let mut data = data.into_iter();
         let mut part = data.next().unwrap_or_default();
@@ -161,8 +162,8 @@ impl Outgoing {
     /// timeout.
     pub async fn send_message(&mut self, data: Bytes, trailers: HeaderMap) -> Result<(), Http2Error> {
         self.stream.reserve_capacity(data.len());
-        // Nearly every response fits the peer's window. One that does not is not left to the connection, which would keep it for as
-        // long as the peer likes.
+        // Nearly every response fits the peer's window. A larger one is not left to the connection, which would hold it
+        // for as long as the peer likes.
         if self.stream.capacity() >= data.len() {
             self.stream.send_data(data, false)?;
         } else {
@@ -179,7 +180,7 @@ impl Outgoing {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len());
             let ready = self.capacity().await?.min(data.len());
-            // What was given may be taken away again by a smaller window.
+            // A smaller window may revoke capacity that was given.
             if ready > 0 {
                 self.stream.send_data(data.split_to(ready), false)?;
             }
@@ -187,8 +188,8 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Waits until the peer takes something; one that takes nothing for too long gets no more (RFC 9113, section 10.5: a window
-    /// that is never opened makes the sender keep what it has).
+    /// Waits until the peer reads something; a peer that reads nothing for too long gets no more (RFC 9113, section
+    /// 10.5: a window that is never opened makes the sender hold its data).
     async fn capacity(&mut self) -> Result<usize, Http2Error> {
         let patience = self.patience.clone();
         let lost = async {
@@ -244,8 +245,8 @@ impl Outgoing {
     }
 }
 
-/// Ends when a peer does not answer a ping. It is asked each `every`, unless it may be left `in_peace`, and may think
-/// about it for `patience`.
+/// Ends when a peer does not respond to a ping. It is pinged each `every`, unless it may be left `in_peace`, and has
+/// `patience` for the response.
 async fn ping_timeout(
     pings: Option<PingPong>,
     (every, patience): (Duration, Duration),
@@ -258,14 +259,14 @@ async fn ping_timeout(
             continue;
         }
         match tokio::time::timeout(patience, pings.ping(Ping::opaque())).await {
-            // The response is not to leave it in peace for another turn.
+            // The response itself must not count as activity in the next turn.
             Ok(Ok(_)) => drop(in_peace()),
             Ok(Err(_)) | Err(_) => return,
         }
     }
 }
 
-/// The cause behind all others: the outer ones only say that something failed.
+/// Returns the innermost cause: the outer ones only state that something failed.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {

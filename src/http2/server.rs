@@ -12,19 +12,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Window of one call's request: a message of usual size without a pause.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// Window of a connection: what one slow caller can make a gateway hold.
+/// Window of a connection: the most that one slow caller can make a gateway hold.
 const CONNECTION_WINDOW: u32 = 1 << 22;
-/// Longest list of headers that a call may bring ([`header_bytes`]): a token of 8 kB and as much again.
+/// Longest list of headers of a call ([`header_bytes`]): a token of 8 kB and as much again.
 pub const MAX_HEADERS: usize = 16 << 10;
-/// Longest list of headers that h2 hands over. What is longer it answers by itself, with HTTP 431, which gRPC does not know;
-/// between the two, a call is refused as gRPC does. At most `max_streams` of them are there at once, for a moment each.
+/// Longest list of headers that h2 passes on. h2 itself responds to a longer one with HTTP 431, which gRPC does not
+/// know; between the two limits, a call is refused as gRPC does. At most `max_streams` of them exist at once, for a
+/// short time each.
 const MAX_HEADERS_READ: u32 = 128 << 10;
-/// Calls that are given up before they were looked at and that a connection may have at least. All calls of a connection may
-/// be given up at once; more than it may have are an attack (CVE-2023-44487), and end it.
+/// Minimum number of calls of a connection that may be reset before they are read. All calls of a connection may be
+/// reset at once; more resets are an attack (CVE-2023-44487), and end the connection.
 const MAX_PENDING_RESETS: u32 = 32;
-/// How long the last frames of a connection that is closed may take.
+/// How long the last frames of a closed connection may take.
 const CLOSING: Duration = Duration::from_millis(500);
-/// How often a caller that says nothing is asked whether it is still there, and how long it may think about it.
+/// Interval of pings to a silent caller, and the time for its response.
 const PING: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
 /// A connection.
@@ -34,11 +35,11 @@ pub struct ServerConnection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
-    /// Opens a connection with its settings, and waits for the caller's preface. At most `max_streams` calls run at once; a caller that
-    /// keeps its window closed for longer than `patience` allows does not get the rest.
+    /// Opens a connection with its settings, and waits for the caller's preface. At most `max_streams` calls run at
+    /// once; a caller that keeps its window closed for longer than `patience` allows does not get the rest.
     ///
     /// # Errors
-    /// The peer speaks no HTTP/2, or the connection breaks.
+    /// The peer does not speak HTTP/2, or the connection breaks.
     pub async fn open(stream: S, max_streams: u32, patience: Arc<SendTimeout>) -> Result<(Self, Pings), h2::Error> {
         let mut h2 = server::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -55,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConnection<S> {
     /// Starts each call that arrives, and moves the connection's data, until the connection ends. May be dropped and called again.
     ///
     /// # Errors
-    /// The connection breaks, or the peer breaks the protocol.
+    /// The connection breaks, or the peer violates the protocol.
     pub async fn calls(&mut self, mut begin: impl FnMut(Request<Incoming>, Reply)) -> Result<(), h2::Error> {
         while let Some(accepted) = self.h2.accept().await {
             let (request, reply) = accepted?;
@@ -89,7 +90,8 @@ pub fn header_bytes<T>(request: &Request<T>) -> usize {
 pub struct Pings(Option<PingPong>);
 
 impl Pings {
-    /// Ends when the caller does not answer a ping; `heard` tells whether it has said anything since it was asked last.
+    /// Ends when the caller does not respond to a ping; `heard` returns whether it has sent anything since its last
+    /// call.
     pub async fn timeout(self, heard: impl FnMut() -> bool) {
         ping_timeout(self.0, PING, heard).await;
     }
@@ -102,12 +104,12 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Ends when the caller gives its call up, or the connection is gone.
+    /// Ends when the caller abandons its call, or the connection breaks.
     pub async fn given_up(&mut self) {
         let _ = poll_fn(|context| self.reply.poll_reset(context)).await;
     }
 
-    /// Sends a response that is nothing but its head.
+    /// Sends a response that consists of headers only.
     ///
     /// # Errors
     /// [`Http2Error::Broken`] if the stream has ended.
@@ -116,7 +118,7 @@ impl Reply {
         Ok(())
     }
 
-    /// Sends the head of a response; the rest goes through what this returns.
+    /// Sends the headers of a response; the rest goes through the returned value.
     ///
     /// # Errors
     /// [`Http2Error::Broken`] if the stream has ended.
@@ -150,7 +152,7 @@ mod tests {
             () = &mut silent => panic!("it answers"),
             () = sleep(Duration::from_secs(3_600)) => {}
         }
-        // It is still there, but does nothing any more.
+        // It is still connected, but does nothing any more.
         let began = Instant::now();
         silent.await;
         assert!((PING.1..=PING.0 + PING.1).contains(&began.elapsed()), "{:?}", began.elapsed());

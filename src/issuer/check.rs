@@ -1,4 +1,4 @@
-//! What is looked at before a token is issued by hand, so that none is issued that would not work.
+//! Checks before a token is issued by hand, so that none is issued that would not work.
 
 use super::{IssueError, IssueRequest, Issuer};
 use crate::identity::tls::{self, TlsFiles};
@@ -8,9 +8,9 @@ use crate::registry::{Client, GrantFilter, GrantState, Page, TokenRecord, now};
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
 
-/// Grants that an explanation names.
+/// Number of grants that an explanation names.
 const NAMED: usize = 3;
-/// Grants that are looked at for one.
+/// Number of grants that are examined for one.
 const LOOKED_AT: usize = 1_000;
 
 /// A token that is requested by hand.
@@ -18,16 +18,16 @@ const LOOKED_AT: usize = 1_000;
 pub struct HandIssue {
     /// Scopes to carry; none: all that are granted.
     pub scopes: Vec<String>,
-    /// The client's certificate, and those above it where there are some between it and its CA.
+    /// The client's certificate, and any between it and its CA.
     pub chain: Vec<CertificateDer<'static>>,
-    /// How long it lives.
+    /// Its lifetime.
     pub lifetime: Duration,
-    /// How long from now it begins to be valid.
+    /// Time from now until it is valid.
     pub starts_in: Duration,
 }
 
 impl Issuer<'_> {
-    /// Issues a token by hand, where a call with it would work now: see [`IssueError`].
+    /// Issues a token by hand, if a call with it would work now: see [`IssueError`].
     ///
     /// # Errors
     /// See [`IssueError`]; nothing is issued then.
@@ -57,7 +57,7 @@ impl Issuer<'_> {
         Ok((token, record))
     }
 
-    /// Refuses a certificate that names somebody else, too: calls with it are nobody's.
+    /// Refuses a certificate that also names somebody else: calls with it have no identity.
     fn must_name_nobody_else(&self, client: &str, chain: &[CertificateDer<'_>]) -> Result<(), IssueError> {
         let names = Certificate::of(chain).map(|certificate| certificate.names.clone()).unwrap_or_default();
         let own = format!("client:{client}");
@@ -71,7 +71,8 @@ impl Issuer<'_> {
         )))
     }
 
-    /// Why no grant of a client's is in force for a scope, or for any: which grant waits, begins, or is over, and when.
+    /// Explains why no grant of a client is in force for a scope, or for any: which grant is pending, begins later, or
+    /// has ended, and when.
     pub fn why_not(&self, client: &str, scope: Option<&str>) -> String {
         let now = now();
         let page = Page { after: "", max: LOOKED_AT, filter: GrantFilter::default() };
@@ -99,8 +100,8 @@ fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// Whether calls on a connection with this certificate would be the client's: by its names, its issuer, its time, and the
-/// revocation lists, as far as the gateway's files tell.
+/// Checks whether calls on a connection with this certificate would be the client's: by its names, its issuer, its
+/// validity, and the revocation lists in the gateway's files.
 fn check_certificate(client: &Client, chain: &[CertificateDer<'static>], tls: &TlsFiles) -> Result<(), IssueError> {
     let refuse = |why: String| Err(IssueError::Certificate(why));
     let Some(certificate) = Certificate::of(chain) else { return refuse("there is none".into()) };

@@ -1,5 +1,5 @@
-//! Signing keys in a hardware security module, by PKCS#11 (OASIS, v2.40 and later). A key is made in the module and never
-//! leaves it; it is found by its label, the key's id.
+//! Signing keys in a hardware security module, by PKCS#11 (OASIS, v2.40 and later). A key is generated in the module
+//! and never leaves it; it is found by its label, the key's id.
 
 use super::HsmSettings;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The object identifier of P-256 (RFC 5480), in DER.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-/// What stands before the point in a public key of P-256 (RFC 5480, section 2).
+/// The bytes before the point in a public key of P-256 (RFC 5480, section 2).
 const SPKI_HEAD: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -44,13 +44,13 @@ fn session(settings: &HsmSettings) -> Result<Session, String> {
     let slot = slots.into_iter().find(labelled).ok_or_else(|| format!("there is no token {:?}", settings.token))?;
     let session = module.open_rw_session(slot).map_err(|error| error.to_string())?;
     match session.login(UserType::User, Some(&AuthPin::new(settings.pin.reveal().into()))) {
-        // A login is the whole process's.
+        // A login applies to the whole process.
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Makes a key pair of P-256 in the module, under a label; gives its public key (SPKI, DER).
+/// Generates a key pair of P-256 in the module, under a label; returns its public key (SPKI, DER).
 pub(super) fn generate(settings: &HsmSettings, label: &str) -> Result<Vec<u8>, String> {
     let session = session(settings)?;
     let label = Attribute::Label(label.as_bytes().to_vec());
@@ -92,7 +92,7 @@ impl HsmKey {
         Ok(HsmKey { session: Mutex::new(session), key })
     }
 
-    /// Signs as ES256 wants it (RFC 7518, section 3.4): r and s, 32 bytes each.
+    /// Signs in the form of ES256 (RFC 7518, section 3.4): r and s, 32 bytes each.
     pub(super) fn sign(&self, input: &[u8]) -> Result<Vec<u8>, String> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let signed = session.sign(&Mechanism::Ecdsa, self.key, digest(&SHA256, input).as_ref());

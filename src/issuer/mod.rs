@@ -1,4 +1,4 @@
-//! The issuer: signing keys, and access tokens after RFC 9068 bound to a certificate after RFC 8705.
+//! The issuer: signing keys, and access tokens by RFC 9068, bound to a certificate by RFC 8705.
 
 mod check;
 #[cfg(feature = "pkcs11")]
@@ -25,11 +25,11 @@ pub const MAX_TOKEN: usize = 8_192;
 // A call has room for the longest token and as much beside it.
 const _: () = assert!(2 * MAX_TOKEN <= crate::http2::server::MAX_HEADERS);
 
-/// Between the rotation of a key and its first signature, beside the time that JWKS may be cached: the gateway has
-/// published it meanwhile.
+/// Time between the rotation of a key and its first signature, in addition to the time that JWKS may be cached: the
+/// gateway publishes it meanwhile.
 const PUBLISHED_WITHIN_S: i64 = 2;
 
-/// Why no token or key was made.
+/// The reason that no token or key was made.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// The registry.
@@ -38,9 +38,9 @@ pub enum IssueError {
     /// The key file.
     #[error("the signing key {path}: {reason}")]
     Key {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// No key yet.
@@ -49,19 +49,19 @@ pub enum IssueError {
     /// A scope that no grant allows.
     #[error("client {client:?} has no grant in force for the scope {scope:?}: {why}")]
     NotGranted {
-        /// Whose token.
+        /// The client of the token.
         client: String,
-        /// Which scope.
+        /// The scope.
         scope: String,
-        /// Which grants wait, begin later, or are over.
+        /// Grants that are pending, begin later, or have ended.
         why: String,
     },
     /// No scope at all.
     #[error("client {client:?} has no grant in force: {why}")]
     NoScopeInForce {
-        /// Whose token.
+        /// The client of the token.
         client: String,
-        /// Which grants wait, begin later, or are over.
+        /// Grants that are pending, begin later, or have ended.
         why: String,
     },
     /// A suspended client.
@@ -70,7 +70,7 @@ pub enum IssueError {
     /// A retired client.
     #[error("client {0:?} is retired")]
     Retired(String),
-    /// A certificate on whose connections the token would not be taken.
+    /// A certificate that would make the token useless.
     #[error("the certificate: {0}")]
     Certificate(String),
     /// A token that no call could carry.
@@ -78,10 +78,10 @@ pub enum IssueError {
     TooLarge {
         /// Scopes.
         scopes: usize,
-        /// Its size; at least so much, where it was not made.
+        /// Its size; a lower bound if it was not made.
         bytes: usize,
     },
-    /// Too long a life.
+    /// The lifetime is too long.
     #[error("a token lives at most {} minutes by this gateway's policy, and begins within {} hours", .0.as_secs() / 60, MAX_LIFETIME.as_secs() / 3600)]
     TooLong(Duration),
 }
@@ -123,7 +123,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Whether this audience is meant.
+    /// Returns whether it includes this audience.
     pub fn has(&self, audience: &str) -> bool {
         match self {
             Audience::One(one) => one == audience,
@@ -140,20 +140,20 @@ pub struct Confirmation {
     pub x5t_s256: String,
 }
 
-/// What a token is to be.
+/// The properties of a requested token.
 #[derive(Debug, Clone)]
 pub struct IssueRequest {
     /// Scopes to carry; none: all that are granted.
     pub scopes: Vec<String>,
     /// The certificate to which it is bound.
     pub certificate: Thumbprint,
-    /// How long it lives, at most as the policy says (`tokens.max_lifetime_s`).
+    /// Its lifetime, at most the policy's (`tokens.max_lifetime_s`).
     pub lifetime: Duration,
-    /// How long from now it begins to be valid, at most [`MAX_LIFETIME`].
+    /// Time from now until it is valid, at most [`MAX_LIFETIME`].
     pub starts_in: Duration,
 }
 
-/// Where signing keys are held in a hardware security module.
+/// The hardware security module of the signing keys.
 #[derive(Clone)]
 pub struct HsmSettings {
     /// The PKCS#11 module, a shared library.
@@ -171,13 +171,13 @@ pub struct IssuerSettings {
     pub keys: PathBuf,
     /// Opens them.
     pub vault: Vault,
-    /// The hardware security module, where new keys are made in one.
+    /// The hardware security module, if new keys are made in one.
     pub hsm: Option<HsmSettings>,
     /// `iss` of the tokens.
     pub issuer: String,
     /// `aud` of the tokens.
     pub audience: String,
-    /// Longest life of a token, by policy; at most [`MAX_LIFETIME`].
+    /// Longest lifetime of a token, by policy; at most [`MAX_LIFETIME`].
     pub longest: Duration,
     /// How long JWKS may be cached.
     pub jwks_max_age: Duration,
@@ -198,7 +198,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Whether it signs within some tens of microseconds, and without waiting for a module.
+    /// Returns whether it signs within some tens of microseconds, without waiting for a module.
     pub fn is_local(&self) -> bool {
         matches!(self.key, PrivateKey::File(_))
     }
@@ -230,8 +230,9 @@ impl<'s> Issuer<'s> {
         self.settings.keys.join(format!("{kid}.pem"))
     }
 
-    /// Makes a new signing key. It is published at once and signs when nobody can have cached JWKS without it any more, or `at_once`; where
-    /// no other key signs, at once too. Tokens of the older ones are trusted until the last of them has expired.
+    /// Makes a new signing key. It is published at once and signs when no cached JWKS without it can be in use any
+    /// more, or `at_once`; if no other key signs, at once too. Tokens of older keys are trusted until the last of them
+    /// has expired.
     ///
     /// # Errors
     /// [`IssueError::Registry`] if the store cannot be written; [`IssueError::Key`] if the key cannot be made.
@@ -250,7 +251,7 @@ impl<'s> Issuer<'s> {
         let published = self.settings.jwks_max_age.as_secs() as i64 + PUBLISHED_WITHIN_S;
         let signs_from = if at_once { now } else { now + published };
         let key = SigningKey { kid, algorithm: name.into(), public_pem, created: now, signs_from, trusted_until: 0 };
-        // The others sign until then; a token may begin a lifetime later and live for one more.
+        // The other keys sign until then; a token may begin a lifetime later and live for one more.
         self.store.add_key(&key, signs_from + 2 * MAX_LIFETIME.as_secs() as i64)?;
         Ok(key)
     }
@@ -284,14 +285,14 @@ impl<'s> Issuer<'s> {
         Ok(crate::pem::encode("PUBLIC KEY", &hsm::generate(hsm, kid).map_err(fail)?))
     }
 
-    /// The configuration refuses a module where this is so.
+    /// The configuration refuses a module in this case.
     #[cfg(not(feature = "pkcs11"))]
     fn make_in_hsm(&self, hsm: &HsmSettings, _: &str, _: KeyAlgorithm) -> Result<String, IssueError> {
         Err(IssueError::Key { path: hsm.module.clone(), reason: "built without PKCS#11".into() })
     }
 
-    /// Returns the record of a token to be issued: each of its scopes must be allowed by a grant in force; where none is named, it has all
-    /// that are.
+    /// Returns the record of a token to be issued: a grant in force must allow each of its scopes; without named
+    /// scopes, it gets all granted ones.
     ///
     /// # Errors
     /// [`IssueError::NotGranted`], [`IssueError::NoScopeInForce`], [`IssueError::Suspended`] or [`IssueError::Retired`].
@@ -303,13 +304,13 @@ impl<'s> Issuer<'s> {
         if lifetime > self.settings.longest || starts_in > MAX_LIFETIME {
             return Err(IssueError::TooLong(self.settings.longest));
         }
-        // After "revoke all of this client", what is issued in the same second begins with the next.
+        // After "revoke all of this client", a token issued in the same second begins with the next.
         let issued = now().max(client.client.tokens_from);
         let in_force = client.grants.iter().filter(|grant| grant.in_force(issued));
         let mut granted: Vec<&String> = in_force.flat_map(|grant| grant.scopes.iter()).collect();
         granted.sort();
         granted.dedup();
-        // A set: one that is named twice is in the token once.
+        // A set: a scope that is named twice is in the token once.
         let mut named = HashSet::new();
         let scopes: Vec<String> = scopes.into_iter().filter(|scope| named.insert(scope.clone())).collect();
         if let Some(scope) = scopes.iter().find(|scope| granted.binary_search(scope).is_err()) {
@@ -321,7 +322,7 @@ impl<'s> Issuer<'s> {
             });
         }
         let scopes: Vec<String> = if scopes.is_empty() { granted.into_iter().cloned().collect() } else { scopes };
-        // Base64 makes four bytes of three: no need to sign what cannot fit.
+        // Base64 makes four bytes of three: a token that cannot fit need not be signed.
         let bytes = scopes.iter().map(|scope| scope.len() + 1).sum::<usize>() * 4 / 3;
         if bytes > MAX_TOKEN {
             return Err(IssueError::TooLarge { scopes: scopes.len(), bytes });
@@ -351,7 +352,7 @@ impl<'s> Issuer<'s> {
         Ok((token, record))
     }
 
-    /// Signs with the key that signs now.
+    /// Signs with the present signing key.
     fn sign_now(&self, record: &TokenRecord) -> Result<String, IssueError> {
         let keys = self.store.keys()?;
         let key = signing_key(&keys, now()).ok_or(IssueError::NoKey)?;
@@ -384,7 +385,7 @@ impl<'s> Issuer<'s> {
         })
     }
 
-    /// Signs what was prepared.
+    /// Signs a prepared record.
     ///
     /// # Errors
     /// [`IssueError::TooLarge`] if no call could carry the token.

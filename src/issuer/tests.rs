@@ -1,4 +1,4 @@
-//! What a token is to say, by what its client is granted.
+//! The content of tokens, by the grants of their clients.
 
 use super::*;
 use crate::registry::sqlite::SqliteStore;
@@ -12,7 +12,7 @@ struct Office {
 }
 
 impl Office {
-    /// A client with a grant in force, one that is over, and one to come.
+    /// A client with a grant in force, one that has ended, and one that begins later.
     fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("registry.sqlite")).unwrap();
@@ -95,7 +95,7 @@ fn a_token_carries_scopes_of_grants_in_force_each_once_and_lives_as_long_as_the_
             other => panic!("{request:?}: {other:?}"),
         }
     }
-    // What was issued before is revoked with all of this client's; what comes now begins with the next second.
+    // Earlier tokens are revoked with all of this client's; new ones begin with the next second.
     let mut view = view;
     view.client.tokens_from = now() + 2;
     let record = issuer.prepare(&view, request(&[])).unwrap();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub(super) fn jwk(key: &SigningKey) -> Option<Value> {
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(key.public_pem.as_bytes()).ok()?;
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    // The key itself ends its SPKI: 32 bytes of Ed25519 (RFC 8410), or an uncompressed point of P-256 (RFC 5480).
+    // The key is the end of its SPKI: 32 bytes of Ed25519 (RFC 8410), or an uncompressed point of P-256 (RFC 5480).
     let bytes = spki.as_ref();
     if key.algorithm == "EdDSA" {
         let x = bytes.last_chunk::<32>()?;

@@ -1,6 +1,6 @@
-//! What holds for every request of the HTTPS port, whatever answers it: one layer for each, outermost first. Bodies are bounded where they
-//! are read ([`super::request`]), since the bound depends on who asks. Responses are not compressed: tokens stand beside what a client has
-//! sent (BREACH), and tiles are hashes.
+//! Layers around every request of the HTTPS port, for every route: one layer for each purpose, outermost first. Bodies
+//! are bounded where they are read ([`super::request`]), since the bound depends on the client. Responses are not
+//! compressed: tokens are beside what a client has sent (BREACH), and tiles are hashes.
 
 use axum::Router;
 use axum::body::Body;
@@ -13,15 +13,16 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 
-/// Longest time for a response: beyond every wait inside (a body 10 s, the registry's pools some seconds). Then 503.
+/// Longest time for a response: longer than every wait inside (a body 10 s, the registry's pools some seconds). Then
+/// 503.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Puts the layers around the routes.
 pub(super) fn layered(router: Router) -> Router {
     let layers = ServiceBuilder::new()
-        // `x-request-id`: the caller's own, or a new UUID; it comes back with the response.
+        // `x-request-id`: the caller's own, or a new UUID; the response repeats it.
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        // At DEBUG only, failures included: whoever asks must not fill the operator's log.
+        // At DEBUG only, failures included: a client must not be able to fill the operator's log.
         .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetResponseHeaderLayer::if_not_present(
@@ -32,7 +33,7 @@ pub(super) fn layered(router: Router) -> Router {
     router.layer(layers)
 }
 
-/// The span of a request: its method alone. Paths, queries and headers are the caller's words.
+/// The span of a request: only its method. Paths, queries and headers are the caller's words.
 fn span(request: &Request<Body>) -> Span {
     tracing::debug_span!("https", method = %request.method())
 }
@@ -63,7 +64,7 @@ mod tests {
             let text = |name: &str| response.headers().get(name).unwrap().to_str().unwrap().to_owned();
             assert_eq!((response.status(), text("x-content-type-options").as_str()), (status, "nosniff"), "{path}");
             assert!(uuid::Uuid::parse_str(&text("x-request-id")).is_ok(), "{path}");
-            // Each its own, but for one that the caller has given.
+            // Each has its own, unless the caller has set one.
             assert_ne!(ask(path, None).await.headers()["x-request-id"], text("x-request-id"));
             assert_eq!(ask(path, Some("trace-7")).await.headers()["x-request-id"], "trace-7");
         }

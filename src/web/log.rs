@@ -18,9 +18,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use std::path::Path;
 
-/// What auditors may read at once: as many requests as a connection carries, of files of some kilobytes (16 MB at most).
+/// Limits of auditors' concurrent reads: as many requests as a connection carries, of files of some kilobytes (16 MB at
+/// most).
 pub(super) const READS: WorkLimits = limits(4, 256, 64, 2_000, 4_000);
-/// Who may read them.
+/// The roles that may read them.
 const READ: RoleRule = RoleRule { method: "log", event: "log.read", roles: &[Role::Auditor] };
 /// Tiles and bundles never change.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
@@ -69,8 +70,9 @@ fn busy() -> WebResponse {
 }
 
 impl LogFile {
-    /// Its bytes. What is not under the checkpoint is not served, and a partial tile is cut out of what the log has now: it is there
-    /// for as long as its reader needs, and no other file is ever given out in its place.
+    /// Returns its bytes. Entries that are not under the checkpoint are not served, and a partial tile is cut out of
+    /// what the log has now: it is available for as long as its reader needs, and no other file is ever returned in its
+    /// place.
     fn read(self, root: &Path) -> Option<Vec<u8>> {
         let plain = |name: &str| std::fs::read(root.join(name)).ok();
         match self {

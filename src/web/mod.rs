@@ -1,5 +1,6 @@
-//! The HTTPS port: OAuth2, the public keys, and the exchange log for auditors. A client certificate is requested, not required: a client
-//! without one gets the public documents and nothing else. It has a thread of its own, so that it never waits for calls, nor they for it.
+//! The HTTPS port: OAuth2, the public keys, and the exchange log for auditors. A client certificate is requested, not
+//! required: a client without one gets only the public documents. The port has a separate thread, so that it never
+//! waits for calls, and calls never wait for it.
 
 mod jwk;
 mod layers;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 /// A response of this port.
 type WebResponse = Response<Full<Bytes>>;
 
-/// What the HTTPS port needs of the gateway.
+/// The parts of the gateway that the HTTPS port needs.
 pub struct Web {
     config: Config,
     store: Arc<dyn Store>,
@@ -98,7 +99,8 @@ impl Web {
         })
     }
 
-    /// What answers where, `pages` beside it. A path with another method is 405 with `Allow`, and HEAD is GET without its body.
+    /// The routes, with `pages` beside them. A path with another method is 405 with `Allow`, and HEAD is GET without
+    /// its body.
     fn router(self: Arc<Self>, pages: Router) -> Router {
         type Routes = MethodRouter<Arc<Web>>;
         type Port = State<Arc<Web>>;

@@ -26,19 +26,19 @@ use std::time::{Duration, Instant};
 /// The challenge of a 401: the certificate of the connection identifies the client. There is no registered scheme for that.
 pub(super) const CERTIFICATE_CHALLENGE: &str = "ClientCertificate realm=\"ndxp-gateway\"";
 
-/// How long a revocation waits until this port has followed the registry.
+/// How long a revocation waits until this port has loaded the registry's change.
 const FOLLOWED_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
-/// Scope of clients that may introspect tokens of others; no contract's.
+/// Scope of clients that may introspect tokens of others; it belongs to no contract.
 pub const INTROSPECT: &str = "gateway:introspect";
 /// How long the metadata may be cached.
 const CACHE: &str = "public, max-age=300";
 
-/// The key that tokens are signed with, loaded once. Cheap to clone.
+/// The loaded signing key of tokens. Cheap to clone.
 #[derive(Default, Clone)]
 pub(super) struct CurrentSigner(Arc<ArcSwapOption<Signer>>);
 
 impl CurrentSigner {
-    /// The signer of this key, where it is loaded.
+    /// Returns the signer of this key, if it is loaded.
     fn kept(&self, wanted: &SigningKey) -> Option<Arc<Signer>> {
         self.0.load_full().filter(|kept| kept.kid == wanted.kid)
     }
@@ -53,10 +53,10 @@ impl CurrentSigner {
     }
 }
 
-/// Blocking work in flight: signing keys that are loaded or are in a module, and revocations.
+/// Blocking work in flight: loading signing keys, keys in a module, and revocations.
 const WORK: WorkLimits = WorkLimits { running: 4, all: 256, each: 16, rate: None };
 
-/// What bounds the endpoints.
+/// The limits of the endpoints.
 pub(super) struct OAuthLimits {
     fetches: Rates,
     questions: Rates,
@@ -75,7 +75,7 @@ impl OAuthLimits {
     }
 }
 
-/// Why no token was issued, in OAuth2's words.
+/// Converts the reason that no token was issued to OAuth2's errors.
 fn not_issued(error: IssueError) -> OAuthError {
     match error {
         IssueError::NotGranted { .. } | IssueError::NoScopeInForce { .. } | IssueError::TooLarge { .. } => {
@@ -101,9 +101,9 @@ fn busy(refusal: Refusal) -> OAuthError {
 struct OAuthError {
     error: &'static str,
     description: String,
-    /// What the log has, where it is another than the error's own.
+    /// The reason in the log, if it differs from the error's own.
     reason: Option<Reason>,
-    /// Set where the client exceeds its rate: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
+    /// Set if the client exceeds its rate: HTTP 429 (RFC 6585, section 4) with `Retry-After`.
     wait: Option<Duration>,
 }
 
@@ -111,7 +111,7 @@ fn refuse(error: &'static str, description: impl Into<String>) -> OAuthError {
     OAuthError { error, description: description.into(), reason: None, wait: None }
 }
 
-/// Clients that exceed their rate, and until when.
+/// Refuses a client that exceeds its rate, with the time to wait.
 fn too_often(wait: Duration) -> OAuthError {
     OAuthError {
         wait: Some(wait),
@@ -121,7 +121,7 @@ fn too_often(wait: Duration) -> OAuthError {
 }
 
 impl OAuthError {
-    /// The same in the table of statuses, which knows every refusal of the gateway.
+    /// Returns the reason in the table of statuses, which has every refusal of the gateway.
     fn reason(&self) -> Reason {
         self.reason.unwrap_or(match self.error {
             "invalid_client" => Reason::ClientUnknown,
@@ -134,7 +134,8 @@ impl OAuthError {
     }
 }
 
-/// A description in its character set: printable ASCII without quotation marks and backslashes (RFC 6749, section 5.2).
+/// Returns a description in the permitted character set: printable ASCII without quotation marks and backslashes (RFC
+/// 6749, section 5.2).
 fn in_charset(description: &str) -> String {
     let fit = |c| match c {
         '"' | '`' => '\'',
@@ -145,8 +146,9 @@ fn in_charset(description: &str) -> String {
     description.chars().map(fit).collect()
 }
 
-/// The response to a request, or its error. Who shows a password gets the challenge that belongs to it; everybody else the one that
-/// HTTP wants of a 401 (RFC 9110, section 11.6.1), which says how to authenticate here: by the certificate of the connection.
+/// Returns the response to a request, or its error. A client that sends a password gets the matching challenge; every
+/// other client gets the challenge that HTTP requires with a 401 (RFC 9110, section 11.6.1), which states how to
+/// authenticate here: by the certificate of the connection.
 fn finished(request: &WebRequest, result: Result<Value, OAuthError>) -> WebResponse {
     let OAuthError { error, description, wait, .. } = match result {
         Ok(body) => return json(StatusCode::OK, &body, "no-store"),
@@ -162,7 +164,7 @@ fn finished(request: &WebRequest, result: Result<Value, OAuthError>) -> WebRespo
     let mut answer =
         json(status, &json!({ "error": error, "error_description": in_charset(&description) }), "no-store");
     if let Some(wait) = wait {
-        // Whole seconds, so never too few.
+        // Whole seconds, rounded up.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
     }
@@ -180,8 +182,8 @@ fn scheme(value: &HeaderValue) -> String {
     text.split(' ').next().unwrap_or("").to_ascii_lowercase()
 }
 
-/// The client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is not looked at, since the certificate proves who
-/// asks. `None` if the header is no Basic credentials.
+/// Returns the client id of an `Authorization` header (RFC 6749, section 2.3.1); the password is ignored, since the
+/// certificate authenticates the client. `None` if the header has no Basic credentials.
 fn basic_id(value: &HeaderValue) -> Option<String> {
     let (_, encoded) = value.to_str().ok().filter(|_| scheme(value) == "basic")?.split_once(' ')?;
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
@@ -190,7 +192,8 @@ fn basic_id(value: &HeaderValue) -> Option<String> {
     form_urlencoded::parse(id.as_bytes()).next().map(|(id, _)| id.into_owned())
 }
 
-/// Parameters of a form; one that stands twice is an error, and one without a value is none (RFC 6749, section 3.2).
+/// Reads the parameters of a form; a repeated one is an error, and one without a value counts as missing (RFC 6749,
+/// section 3.2).
 fn form(request: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
     let mut kinds = request.headers.get_all(header::CONTENT_TYPE).iter();
     let kind: Option<Mime> = kinds.next().and_then(|value| value.to_str().ok()?.parse().ok());
@@ -238,7 +241,7 @@ impl Web {
 
     pub(super) async fn token(&self, request: &WebRequest) -> WebResponse {
         let result = self.try_token(request).await;
-        // Who shows no certificate of the CA is anybody at all, and gets no entry.
+        // A client without a certificate of the CA is unknown, and gets no entry.
         let (Err(refused), Some(peer)) = (&result, &request.peer) else { return finished(request, result) };
         let known = peer.identify(&self.registry.load()).ok();
         let by = match &known {
@@ -255,14 +258,14 @@ impl Web {
             reason: refused.reason().as_str().to_owned(),
             ..Entry::begin(Kind::Admin, &self.config.node)
         };
-        // A refusal discloses nothing: entries about them are bounded, and the next one counts those left out.
+        // A refusal discloses nothing: its entries are rate-limited, and the next one counts the omitted ones.
         if self.refusals.note(access_refusals::RefusalKind::Token, by, entry).await.is_err() {
             return finished(request, Err(refuse("temporarily_unavailable", "nothing leaves unlogged")));
         }
         finished(request, result)
     }
 
-    /// Takes one from a client's bucket; all who are not registered share one.
+    /// Takes one request from a client's bucket; all unregistered clients share one.
     fn in_time(&self, rates: &Rates, endpoint: &'static str, client: &str) -> Result<(), OAuthError> {
         rates.take(client, Instant::now()).map_err(|wait| {
             self.limits.metrics.limited(endpoint);
@@ -270,7 +273,7 @@ impl Web {
         })
     }
 
-    /// A client within its rate.
+    /// Returns a client within its rate.
     fn client_in_time(
         &self,
         rates: &Rates,
@@ -310,7 +313,7 @@ impl Web {
         Ok(json!({ "access_token": token, "token_type": "Bearer", "expires_in": lifetime, "scope": scope }))
     }
 
-    /// What the token is to say. Why nothing is granted is looked up off this thread.
+    /// Prepares the token's record. The explanation why nothing is granted is looked up off this thread.
     async fn prepare(&self, client: &Arc<ClientView>, request: IssueRequest) -> Result<TokenRecord, OAuthError> {
         let now = now();
         let granted = |scope: &String| client.granted(scope).any(|grant| grant.in_force(now));
@@ -334,7 +337,7 @@ impl Web {
         self.limits.work.run(&owner, work).await.map_err(busy)?.map_err(not_issued)
     }
 
-    /// Signs what was prepared. A key that is not loaded yet, or is in a module, is used off this thread.
+    /// Signs a prepared record. A key that is not loaded yet, or is in a module, is used off this thread.
     async fn sign(&self, record: TokenRecord) -> Result<(String, TokenRecord), OAuthError> {
         let wanted = self.registry.load().signing(now()).cloned().ok_or_else(|| not_issued(IssueError::NoKey))?;
         if let Some(signer) = self.signer.kept(&wanted).filter(|signer| signer.is_local()) {
@@ -347,7 +350,7 @@ impl Web {
             let issuer = Issuer::new(store.as_ref(), config.issuer_settings());
             let signer = signers.load(&issuer, &wanted)?;
             let token = issuer.sign(&signer, &record).inspect_err(|_| {
-                // A module's session may be gone: the next request looks for the key again.
+                // A module's session may be lost: the next request loads the key again.
                 signers.0.store(None);
             })?;
             Ok((token, record))
@@ -355,7 +358,8 @@ impl Web {
         self.limits.work.run(&owner, work).await.map_err(busy)?.map_err(not_issued)
     }
 
-    /// The entry of a token that a client fetched: all that it says is in it, as in that of one that an administrator issued.
+    /// Returns the entry of a token that a client fetched: it has all its claims, like that of a token that an
+    /// administrator issued.
     fn entry(&self, peer: &crate::identity::Peer, client: &ClientView, record: &TokenRecord) -> Entry {
         let (token, object) = (record.id.as_str(), format!("token:{}", record.id));
         let after = serde_json::to_value(record).map(|record| canonical_json(&record)).unwrap_or_default();
@@ -374,7 +378,7 @@ impl Web {
         }
     }
 
-    /// The token that a request is about, where it is one of ours.
+    /// Returns the token of a request, if this gateway issued it.
     fn about(&self, form: &HashMap<String, String>) -> Result<Option<VerifiedToken>, OAuthError> {
         let token = form.get("token").ok_or_else(|| refuse("invalid_request", "token is missing"))?;
         Ok(self.tokens.verify(token, &self.registry.load(), now()).ok())
@@ -391,7 +395,8 @@ impl Web {
                 .grants
                 .iter()
                 .any(|grant| grant.in_force(now()) && grant.scopes.iter().any(|scope| scope == INTROSPECT));
-            // Another's token discloses nothing to a client that may not introspect it (RFC 7662, section 2.2).
+            // Another client's token discloses nothing to a client without the right to introspect it (RFC 7662,
+            // section 2.2).
             let mine = token.client == caller.client.id;
             let scopes = match mine || others {
                 true => self.tokens.scopes_in_force(&token, &registry, now()),
@@ -409,7 +414,7 @@ impl Web {
     async fn try_revoke(&self, request: &WebRequest) -> Result<Value, OAuthError> {
         let form = form(request)?;
         let caller = self.client_in_time(&self.limits.questions, "revoke", request, &form)?;
-        // An unknown token is as good as revoked (RFC 7009, section 2.2); whether it is unknown, the newest state says.
+        // An unknown token counts as revoked (RFC 7009, section 2.2); the newest state decides whether it is unknown.
         let token = match self.about(&form)? {
             Some(token) => Some(token),
             None => {
@@ -418,7 +423,8 @@ impl Web {
             }
         };
         if let Some(token) = token {
-            // Another's is not the caller's to revoke, and goes on: that is told (section 2.1).
+            // A client may not revoke another client's token; the token stays valid, and the response says so (section
+            // 2.1).
             if token.client != caller.client.id {
                 return Err(refuse("unauthorized_client", "the token was issued to another client"));
             }
@@ -437,7 +443,8 @@ impl Web {
         Ok(json!({}))
     }
 
-    /// Waits until this port knows the registry as it was when it was asked: a key of a moment ago, say.
+    /// Waits until this port has loaded the registry's state at the time of the request: a key of a moment ago, for
+    /// example.
     async fn must_follow(&self, client: &str) -> Result<(), OAuthError> {
         let store = self.store.named(crate::registry::Actor::System, "");
         let revision = self.limits.work.run(client, move || store.and_then(|store| store.revision()));
@@ -475,7 +482,7 @@ impl Web {
     pub(super) fn jwks(&self) -> WebResponse {
         let keys: Vec<Value> = self.registry.load().public_keys(now()).filter_map(jwk::jwk).collect();
         let mut answer = json(StatusCode::OK, &json!({ "keys": keys }), CACHE);
-        // A new key signs when nobody can have a copy without it any more (`Issuer::rotate_key`).
+        // A new key signs only when no cached copy without it can be in use any more (`Issuer::rotate_key`).
         let seconds = self.config.tokens.jwks_max_age.as_secs();
         if let Ok(cache) = HeaderValue::from_str(&format!("public, max-age={seconds}")) {
             answer.headers_mut().insert(header::CACHE_CONTROL, cache);

@@ -1,4 +1,4 @@
-//! The connections of the HTTPS port: TLS, the protocol that ALPN has agreed on, and an end in order.
+//! The connections of the HTTPS port: TLS, the protocol that ALPN has negotiated, and an orderly end.
 
 use super::Web;
 use crate::accept::accept;
@@ -29,22 +29,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// Longest handshake, and longest wait for a connection's first request, for a request's head, and for its body.
+/// Longest handshake, and longest wait for a connection's first request, for a request's headers, and for its body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may go without another request.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long the last answers of a connection may take whose certificate's time is over.
+/// How long the last responses of a connection may take after its certificate has expired.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
-/// Most requests at once on one connection of HTTP/2.
+/// Maximum number of concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
 
-/// Longest head of a request, and what is read ahead of a connection of HTTP/1.1, in bytes.
+/// Longest headers of a request, and read buffer of an HTTP/1.1 connection, in bytes.
 const MAX_HEAD: usize = 32 << 10;
-/// What is read ahead of one request and of one connection of HTTP/2, and what waits to be sent, in bytes. Anybody may open
+/// Read buffers of one request and of one HTTP/2 connection, and the send buffer, in bytes. Anybody may open
 /// connections here: a thousand of one address hold 256 MB at most.
 const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
 
-/// Ends when a connection after so many requests has none in flight.
+/// Ends when a connection after this number of requests has none in flight.
 async fn unused(requests: &AtomicU64) {
     let (mut before, mut wait) = (0, REQUEST_TIMEOUT);
     loop {
@@ -107,7 +107,7 @@ impl Web {
                     Ok((stream, until)) => {
                         web.metrics.handshakes.inc();
                         let stream = ServerStream::new(stream);
-                        // Anybody comes through here without one.
+                        // A client without a certificate is accepted here, too.
                         if stream.session().peer_certificates().is_some() {
                             web.handshakes.came_through(address.ip());
                         }
@@ -129,7 +129,7 @@ impl Web {
 }
 
 impl Web {
-    /// A connection that ended before its first byte of TLS.
+    /// Handles a connection that ended before its first byte of TLS.
     fn arrival_failed(&self, stream: TcpStream, address: SocketAddr, why: &ArrivalError) {
         match why.cause() {
             None => self.refusals.probe(),
@@ -141,7 +141,7 @@ impl Web {
         }
     }
 
-    /// A connection that is one too many.
+    /// Rejects a connection beyond the limit.
     fn reject(&self, stream: TcpStream, address: SocketAddr) {
         reject_connection(stream);
         self.refused(address, Reason::GatewayOverloaded, Cause::TooMany);
@@ -152,8 +152,8 @@ impl Web {
     }
 }
 
-/// The requests of a connection, until it ends; `gate` as it was when the connection was let in, until then at most. Gives why
-/// its certificate is good no more, where that ended it.
+/// Serves the requests of a connection, until it ends; `gate` is the TLS state at its acceptance, which also limits its
+/// time. Returns why its certificate is no longer valid, if that ended it.
 async fn connection(
     router: Router,
     stream: ServerStream<TcpStream>,
@@ -173,7 +173,7 @@ async fn connection(
         }
         router.clone().oneshot(request.map(Body::new))
     });
-    // What was agreed on is spoken, and nothing else; without ALPN that is HTTP/1.1.
+    // Only the negotiated protocol is spoken; without ALPN that is HTTP/1.1.
     let http2 = stream.session().alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
@@ -200,7 +200,7 @@ async fn connection(
             () = &mut unused => {
                 if requests.load(Ordering::Relaxed) > 0 {
                     connection.as_mut().graceful_shutdown();
-                    // One that takes no response does not go by itself.
+                    // A client that reads no response does not close the connection by itself.
                     let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
                 }
                 return None;
@@ -217,7 +217,7 @@ async fn connection(
             }
             (why, in_time) = &mut over => {
                 if in_time {
-                    // No request of this certificate is taken any more; its last answers may leave.
+                    // No further request of this certificate is accepted; its last responses may be sent.
                     connection.as_mut().graceful_shutdown();
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
                 }

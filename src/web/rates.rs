@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Buckets that are kept; beyond, those that are full again go. There are as many as clients asked within some seconds.
+/// Number of buckets; beyond it, full ones are dropped. There are as many as clients that made requests within some
+/// seconds.
 const MAX_KEPT: usize = 100_000;
 
 /// The buckets of all clients.
@@ -25,7 +26,7 @@ impl Rates {
         Rates { rate, buckets: Mutex::default() }
     }
 
-    /// Takes one from a client's bucket; where it is empty, how long until there is one again.
+    /// Takes one request from a client's bucket; if it is empty, returns the time to wait.
     pub(super) fn take(&self, client: &str, now: Instant) -> Result<(), Duration> {
         let (each_second, burst) = (f64::from(self.rate.each_second), f64::from(self.rate.burst.max(1)));
         let fill = |bucket: &RequestBucket| {

@@ -1,4 +1,4 @@
-//! Records issued tokens: many in one transaction, each before it is handed out.
+//! Records issued tokens: many in one transaction, each before it is returned to its client.
 
 use crate::registry::{RegistryError, Store, TokenRecord};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Recorder {
                     tracing::error!(%error, tokens = records.len(), "issued tokens could not be recorded");
                 }
                 for replies in replies {
-                    // A receiver that is gone got no token.
+                    // A dropped receiver got no token.
                     let _ = replies.send(result.is_ok());
                 }
             }

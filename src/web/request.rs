@@ -13,10 +13,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Largest request body: a token and some words.
+/// Largest request body: a token and a few parameters.
 const MAX_BODY: usize = 32 << 10;
-/// Of a larger one, so much is read and thrown away: a connection that is closed while its client still writes may be
-/// reset before the client has read why (RFC 9112, section 9.6).
+/// Bytes of a larger one that are read and discarded: a connection that is closed while its client still writes may be
+/// reset before the client has read the reason (RFC 9112, section 9.6).
 const MAX_THROWN_AWAY: usize = 1 << 20;
 
 /// A request.
@@ -24,17 +24,17 @@ pub(super) struct WebRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The client, where it has shown a certificate.
+    /// The client, if it has shown a certificate.
     pub peer: Option<Arc<Peer>>,
 }
 
-/// Bodies that are read at once, of those who have shown a certificate and of all others: 32 kB each.
+/// Maximum number of bodies that are read at once, of clients with a certificate and of all others: 32 kB each.
 const MAX_AT_ONCE: (usize, usize) = (4_096, 1_024);
 
-/// Of these, by one certificate: as many as a connection has streams.
+/// Maximum number of these by one certificate: as many as a connection has streams.
 const MAX_OF_ONE: usize = 64;
 
-/// How many bodies may be read at once.
+/// Limits of bodies that are read at once.
 pub(super) struct Bodies {
     known: Semaphore,
     unknown: Semaphore,
@@ -61,7 +61,8 @@ impl Bodies {
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more body, of who shows this certificate: 429 where they have too many under way, 503 where all together have.
+    /// Begins one more body, of a client with this certificate: 429 if it has too many in flight, 503 if all together
+    /// have.
     fn begin(&self, of: Option<Thumbprint>) -> Result<BodyPermit<'_>, StatusCode> {
         let all = if of.is_some() { &self.known } else { &self.unknown };
         let permit = all.try_acquire().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
@@ -91,8 +92,8 @@ impl Drop for BodyPermit<'_> {
 }
 
 impl FromRequest<Arc<Web>> for WebRequest {
-    /// 413 where the body is too large or breaks off, 408 where it does not come in time, 429 where too many of the same
-    /// certificate are read, 503 where too many in all are.
+    /// 413 if the body is too large or breaks off, 408 if it does not arrive in time, 429 if too many of the same
+    /// certificate are read, 503 if too many in all are.
     type Rejection = StatusCode;
 
     async fn from_request(request: Request, web: &Arc<Web>) -> Result<Self, StatusCode> {
@@ -104,7 +105,7 @@ impl FromRequest<Arc<Web>> for WebRequest {
             Ok(None) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
             Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
         };
-        // A certificate whose time is over is none, also while its connection is being closed.
+        // An expired certificate counts as none, also while its connection is being closed.
         let peer = head.extensions.remove::<Arc<Peer>>().filter(|peer| peer.check_time(now()).is_ok());
         Ok(WebRequest { path: head.uri.path().to_owned(), headers: head.headers, body, peer })
     }
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(bodies.begin(None).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
         assert!(bodies.begin(Some(one)).is_ok(), "who shows a certificate has room of their own");
         drop(unknown);
-        // All places of those who show one: 64 certificates that take all that each may.
+        // All permits of clients with a certificate: 64 certificates that each use their maximum.
         let by = |number: usize| Some(Thumbprint::of(&(number / MAX_OF_ONE).to_be_bytes()));
         let known: Vec<_> = (0..MAX_AT_ONCE.0).map(|number| bodies.begin(by(number)).unwrap()).collect();
         assert_eq!(bodies.begin(Some(other)).err(), Some(StatusCode::SERVICE_UNAVAILABLE));

@@ -1,12 +1,12 @@
-//! The alarm that a witness has seen another history of the log than this machine has. It is stored on the disk, and stays in readiness,
-//! metrics and every `audit` command until a person acknowledges it with a reason.
+//! The alarm that a witness has seen another history of the log than this machine has. It is stored on the disk, and
+//! stays in readiness, metrics and every `audit` command until a person acknowledges it with a reason.
 
 use crate::exchange_log::{LogError, remove_file, write_atomically};
 use crate::hex::sha256;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What a witness has seen.
+/// An observation of a witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForkAlarm {
     /// The witness, by its name in the policy.
@@ -15,8 +15,8 @@ pub struct ForkAlarm {
     pub time: i64,
     /// The witness's statement.
     pub detail: String,
-    /// The checkpoint that proves it: signed by the log's key, and not of the tree that is here. Without it, the witness's
-    /// word stands alone.
+    /// The checkpoint that proves it: signed by the log's key, and not of the tree that is here. Without it, there is
+    /// only the witness's claim.
     pub evidence: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for ForkAlarm {
 }
 
 impl ForkAlarm {
-    /// What it is acknowledged by: another alarm has another id.
+    /// Returns the id for its acknowledgement: another alarm has another id.
     pub fn id(&self) -> String {
         format!("fork-{}-{}", self.witness, self.time)
     }
@@ -44,7 +44,8 @@ fn file(data: &Path) -> PathBuf {
     data.join("state/fork-alarm.json")
 }
 
-/// Returns the alarm that is not acknowledged yet; `None` if there is none. One that cannot be read still is an alarm.
+/// Returns the alarm that is not acknowledged yet; `None` if there is none. An alarm that cannot be read is still an
+/// alarm.
 pub fn read(data: &Path) -> Option<ForkAlarm> {
     let path = file(data);
     let size = match std::fs::metadata(&path) {
@@ -62,8 +63,8 @@ pub fn read(data: &Path) -> Option<ForkAlarm> {
     Some(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_else(unreadable))
 }
 
-/// The SHA-256 of the alarm's file, in hexadecimal, as the event [`FORK_EVENT`](crate::exchange_log::file_acts::FORK_ACT) names it;
-/// `None` if there is no file.
+/// Returns the SHA-256 of the alarm's file, in hexadecimal, as the event
+/// [`FORK_EVENT`](crate::exchange_log::file_events::FORK_EVENT) names it; `None` if there is no file.
 ///
 /// # Errors
 /// It cannot be read, or is larger than any that was written.
@@ -76,8 +77,8 @@ pub fn digest_of_file(data: &Path) -> Result<Option<String>, LogError> {
     }
 }
 
-/// Raises an alarm. One that stands already stays as it is, unless only the new one has evidence. Gives the object of the event
-/// that tells of it in the log; `None` if nothing changed.
+/// Raises an alarm. An existing one stays unchanged, unless only the new one has evidence. Returns the object of the
+/// event that records it in the log; `None` if nothing changed.
 ///
 /// # Errors
 /// It cannot be written.
@@ -94,7 +95,7 @@ pub fn raise(data: &Path, alarm: &ForkAlarm) -> Result<Option<String>, LogError>
     Ok(Some(format!("alarm:{} sha256:{}", alarm.id(), sha256(&text))))
 }
 
-/// Takes an alarm away, which a person has acknowledged.
+/// Removes an alarm that a person has acknowledged.
 ///
 /// # Errors
 /// Its file cannot be removed.

@@ -1,7 +1,8 @@
-//! Asks the witnesses of the log's policy for their cosignatures, and publishes the checkpoints that have enough of them.
+//! Requests cosignatures from the witnesses of the log's policy, and publishes the checkpoints that have enough of
+//! them.
 //!
-//! A checkpoint of the log is in `log/checkpoint` as soon as it is signed, since recovery needs it; where the policy wants
-//! witnesses, `log/cosigned` is the one that counts: auditors and receipts get that one.
+//! A checkpoint of the log is in `log/checkpoint` as soon as it is signed, since recovery needs it; if the policy
+//! requires witnesses, `log/cosigned` is the one that counts: auditors and receipts get that one.
 
 use super::alarm::{self, ForkAlarm};
 use super::request::{AddCheckpoint, checkpoint_path};
@@ -18,20 +19,21 @@ use http::{HeaderMap, Method, StatusCode};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often the log is looked at for a new checkpoint.
+/// How often the client checks for a new checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest wait for a witness.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a failure, doubled with each further one up to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Failures in a row that say "another history" before a witness's word alone raises the alarm: one wrong response does not.
+/// Consecutive failures with "another history" before a witness's claim alone raises the alarm: one wrong response does
+/// not.
 const CLAIMS: u32 = 3;
 
 /// A witness to which checkpoints are submitted.
 struct PolledWitness {
     witness: Witness,
     endpoint: HttpEndpoint,
-    /// The size that it has cosigned last for this process; never what it merely claims.
+    /// The size that it last cosigned for this process; never a mere claim.
     size: u64,
     /// Its line for that size.
     line: String,
@@ -42,17 +44,17 @@ struct PolledWitness {
     next: Instant,
 }
 
-/// Asks the witnesses of a policy.
+/// Submits checkpoints to the witnesses of a policy.
 pub struct WitnessClient {
     data: PathBuf,
     policy: Policy,
     peers: Vec<PolledWitness>,
-    /// Entries and cosignatures of what was published last.
+    /// Entries and cosignatures of the last publication.
     published: (u64, usize),
     alarms: Alarms,
 }
 
-/// What takes note of witnesses that fail, and of alarms.
+/// Records failures of witnesses, and alarms.
 pub struct Alarms {
     /// Metrics of witnesses.
     pub metrics: WitnessMetrics,
@@ -62,7 +64,7 @@ pub struct Alarms {
     pub node: String,
 }
 
-/// Why a witness gave no cosignature.
+/// The reason that a witness gave no cosignature.
 #[derive(Debug, thiserror::Error)]
 enum WitnessClientError {
     #[error("{0}")]
@@ -91,7 +93,7 @@ impl WitnessClientError {
 }
 
 impl WitnessClient {
-    /// For the log below a data folder; witnesses without a URL are skipped.
+    /// Makes it for the log below a data folder; witnesses without a URL are skipped.
     pub fn new(data: &Path, policy: Policy, tls: &rustls::ClientConfig, alarms: Alarms) -> Self {
         let peer = |witness: &Witness| {
             let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
@@ -102,7 +104,7 @@ impl WitnessClient {
         WitnessClient { data: data.to_owned(), policy, peers, published: (0, 0), alarms }
     }
 
-    /// Asks for ever.
+    /// Runs for ever.
     pub async fn run(mut self) {
         let mut reported = false;
         loop {
@@ -118,7 +120,8 @@ impl WitnessClient {
         }
     }
 
-    /// Has the newest checkpoint cosigned by those who have not done so and are due, and publishes it where they are enough.
+    /// Submits the newest checkpoint to the witnesses that have not cosigned it and are due, and publishes it if the
+    /// cosignatures are enough.
     async fn step(&mut self) -> Result<(), LogError> {
         let data = self.data.clone();
         let opened = tokio::task::spawn_blocking(move || LogReader::sealed_only(&data)).await;
@@ -140,7 +143,7 @@ impl WitnessClient {
         settled.into_iter().collect()
     }
 
-    /// Publishes the checkpoint where it has enough cosignatures; once more where some came later.
+    /// Publishes the checkpoint if it has enough cosignatures; once more if further ones came later.
     fn publish(&mut self, reader: &LogReader) -> Result<(), LogError> {
         let sealed = reader.sealed();
         let lines: Vec<_> =
@@ -196,14 +199,15 @@ impl PolledWitness {
         let (witness, time) = (self.witness.name.clone(), crate::registry::now());
         let raised = ForkAlarm { witness, time, detail: error.to_string(), evidence };
         tracing::error!("{raised}");
-        // It stands before the log tells of it: a crash in between leaves an alarm, not none.
+        // It is stored before the log records it: a crash in between leaves an alarm, not none.
         let Some(object) = alarm::raise(data, &raised)? else { return Ok(()) };
         let (actor, event) = ("gateway".to_owned(), FORK_EVENT.to_owned());
         let entry = Entry { actor, event, object, ..Entry::begin(Kind::Admin, &alarms.node) };
         alarms.log.append(&entry).await.map(drop)
     }
 
-    /// The checkpoint that the witness shows to monitors, where it is signed by the log's key and is not of this tree.
+    /// Returns the checkpoint that the witness shows to monitors, if the log's key signed it and it is not of this
+    /// tree.
     async fn evidence(&self, reader: &LogReader) -> Option<String> {
         let path = checkpoint_path(reader.verifier().origin());
         let response = self.endpoint.send(Method::GET, &path, HeaderMap::new(), Bytes::new()).await.ok()?;
@@ -214,8 +218,8 @@ impl PolledWitness {
         (size > 0 && own != Some(root)).then_some(note)
     }
 
-    /// Gets the witness's line for the newest checkpoint. Where it has cosigned another size than was believed, it says so, and
-    /// is asked once more.
+    /// Gets the witness's line for the newest checkpoint. If it has cosigned another size than assumed, it reports
+    /// this, and gets the request once more.
     async fn ask(&mut self, reader: &LogReader) -> Result<(), WitnessClientError> {
         let (mut old, size) = (self.size, reader.sealed());
         for _ in 0..2 {
@@ -245,7 +249,7 @@ impl PolledWitness {
         Err(WitnessClientError::Refused(StatusCode::CONFLICT))
     }
 
-    /// The line of a response that is this witness's cosignature, of this moment.
+    /// Returns the line of a response that is this witness's cosignature with a plausible time.
     fn own_line(&self, reader: &LogReader, lines: &str) -> Result<String, WitnessClientError> {
         let whole = format!("{}{lines}", reader.note());
         let note = Note::parse(&whole).map_err(|_| WitnessClientError::NoCosignature)?;

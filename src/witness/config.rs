@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct WitnessConfig {
     /// Its name in its key and in each cosignature, a schema-less URL.
     pub name: String,
-    /// Where it listens (HTTPS).
+    /// The address of its HTTPS port.
     pub listen: SocketAddr,
     /// The folder of its keys and of what it has signed.
     pub state: PathBuf,

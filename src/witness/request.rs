@@ -14,20 +14,20 @@ const MAX_PROOF: usize = 63;
 pub struct AddCheckpoint {
     /// The size of the last checkpoint that the witness has signed, as far as the log knows.
     pub old: u64,
-    /// That the new tree begins with that one.
+    /// The proof that the new tree begins with that one.
     pub proof: Vec<Hash>,
     /// The new checkpoint, a signed note.
     pub note: String,
 }
 
 impl AddCheckpoint {
-    /// As it is sent.
+    /// Returns its text.
     pub fn to_text(&self) -> String {
         let proof: String = self.proof.iter().map(|hash| format!("{}\n", STANDARD.encode(hash))).collect();
         format!("old {}\n{proof}\n{}", self.old, self.note)
     }
 
-    /// As it is received; `None` if it has another form.
+    /// Parses its text; `None` if it has another form.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, note) = text.split_once("\n\n")?;
         let mut lines = head.split('\n');
@@ -37,7 +37,8 @@ impl AddCheckpoint {
     }
 }
 
-/// Where a witness shows monitors its newest checkpoint of the log with this origin, below its monitoring prefix.
+/// Returns the path at which a witness shows its newest checkpoint of the log with this origin to monitors, below its
+/// monitoring prefix.
 pub fn checkpoint_path(origin: &str) -> String {
     let name = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, origin.as_bytes());
     format!("/{}/checkpoint", hex(name.as_ref()))

@@ -1,4 +1,5 @@
-//! A small witness. What it has signed is on its disk before its signature leaves, so no crash makes it sign two histories.
+//! A small witness. What it signs is on its disk before it returns the signature, so no crash makes it sign two
+//! histories.
 
 use super::config::WitnessConfig;
 use super::request::{AddCheckpoint, checkpoint_path};
@@ -30,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 const MAX_BODY: usize = MAX_NOTE + (4 << 10);
 /// Concurrent connections, in all and from one address: a witness does not authenticate its clients.
 const MAX_CONNECTIONS: (usize, usize) = (256, 32);
-/// Longest handshake, wait for a request's head, and request.
+/// Longest handshake, wait for a request's headers, and request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The file with the witness's public keys, one a line.
 pub const VKEY_FILE: &str = "vkey";
 
-/// Why a witness did not start.
+/// The reason that a witness did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
     /// Its files.
@@ -55,7 +56,7 @@ pub enum WitnessError {
     Bind(std::net::SocketAddr, String),
 }
 
-/// A log, and the last of its checkpoints that was signed here.
+/// A log, and its last checkpoint that was signed here.
 struct KnownLog {
     /// The keys that the log signs with.
     verifiers: Vec<LogVerifier>,
@@ -78,12 +79,12 @@ pub struct WitnessService {
     logs: Vec<KnownLog>,
 }
 
-/// What a witness answers: its status, and a body where there is one.
+/// A witness's response: its status, and an optional body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WitnessResponse {
     /// The cosignatures' lines.
     Cosigned(String),
-    /// Another size was signed last.
+    /// The last signed checkpoint has another size.
     Conflict(u64),
     /// Refused.
     Refused(StatusCode, &'static str),
@@ -100,7 +101,7 @@ fn key_file(state: &Path, algorithm: Algorithm) -> PathBuf {
 }
 
 impl WitnessService {
-    /// Makes the keys that are not there yet.
+    /// Makes the missing keys.
     ///
     /// # Errors
     /// They cannot be made or written.
@@ -117,7 +118,7 @@ impl WitnessService {
     /// Loads keys and state.
     ///
     /// # Errors
-    /// There is no key, or one cannot be read; what was signed before cannot be read.
+    /// There is no key, or one cannot be read; the earlier state cannot be read.
     pub fn open(config: &WitnessConfig) -> Result<Self, WitnessError> {
         make_folder(&config.state)?;
         let mut cosigners = Vec::new();
@@ -149,12 +150,12 @@ impl WitnessService {
         Ok(witness)
     }
 
-    /// Its public keys, as `name+hash+key`; that for new deployments first.
+    /// Returns its public keys, as `name+hash+key`; that for new deployments first.
     pub fn vkeys(&self) -> Vec<String> {
         self.cosigners.iter().map(|cosigner| cosigner.key().to_string()).collect()
     }
 
-    /// Answers `add-checkpoint`, at this time (Unix seconds).
+    /// Handles `add-checkpoint`, at this time (Unix seconds).
     pub fn add_checkpoint(&self, body: &[u8], time: u64) -> WitnessResponse {
         let request = std::str::from_utf8(body).ok().and_then(AddCheckpoint::parse);
         let Some(AddCheckpoint { old, proof, note }) = request else { return NO_FORM };
@@ -173,7 +174,7 @@ impl WitnessService {
         if old > checkpoint.size {
             return WitnessResponse::Refused(StatusCode::BAD_REQUEST, "the old size is larger than the new one");
         }
-        // Held until the new state is on disk: looking and keeping are one.
+        // Held until the new state is on disk: check and update are atomic.
         let mut last = known.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (size, root) = last.as_ref().map_or((0, empty_root()), |last| (last.checkpoint.size, last.checkpoint.root));
         if old != size {
@@ -204,7 +205,7 @@ impl WitnessService {
         self.cosigners.iter().map(|cosigner| cosigner.cosign(note.text, checkpoint, time)).collect()
     }
 
-    /// The newest checkpoint that was cosigned of the log with this path, for monitors.
+    /// Returns the newest cosigned checkpoint of the log with this path, for monitors.
     fn newest(&self, path: &str) -> Option<String> {
         let known = self.logs.iter().find(|known| checkpoint_path(known.verifiers[0].origin()) == path)?;
         let last = known.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +301,7 @@ impl KnownLog {
         }
     }
 
-    /// Reads what was signed before. A state that cannot be read stops the witness: it must not start again by itself.
+    /// Reads the earlier state. A state that cannot be read stops the witness: it must not start again by itself.
     fn load(&self, witness: &WitnessService) -> Result<(), LogError> {
         let text = match std::fs::read_to_string(&self.file) {
             Ok(text) => text,
@@ -312,7 +313,7 @@ impl KnownLog {
         let checkpoint = Checkpoint::parse(note.text).map_err(|error| wrong(&error.to_string()))?;
         let signatures = self.signatures(&note).filter(|_| checkpoint.origin == self.verifiers[0].origin());
         let signatures = signatures.ok_or_else(|| wrong("it is not signed by a key of this log"))?;
-        // A key that came later has not signed what is kept.
+        // A newer key has not signed the stored checkpoint.
         let now = crate::registry::now().unsigned_abs();
         let lines = witness.cosign(&note, &checkpoint, now).ok_or_else(|| wrong("its origin is too long"))?;
         let note = format!("{}\n{}{lines}", note.text, signatures.concat());
@@ -320,13 +321,13 @@ impl KnownLog {
         Ok(())
     }
 
-    /// The lines by the log's keys; `None` if there is none, or one does not verify.
+    /// Returns the lines by the log's keys; `None` if there is none, or one does not verify.
     fn signatures<'n>(&self, note: &Note<'n>) -> Option<Vec<&'n str>> {
         let found: Result<Vec<_>, _> = self.verifiers.iter().map(|key| key.signatures(note)).collect();
         found.ok().map(|lines| lines.concat()).filter(|lines| !lines.is_empty())
     }
 
-    /// Keeps the first checkpoint that proves that the log has signed two trees of one size.
+    /// Stores the first checkpoint that proves that the log has signed two trees of one size.
     fn keep_evidence(&self, note: &Note<'_>, signatures: &[&str]) {
         let origin = self.verifiers[0].origin();
         tracing::error!(origin, file = %self.fork_file.display(), "the log has signed two trees of one size");

@@ -1,4 +1,4 @@
-//! Each kind of credentials at a source of each protocol: taken where a request carries it, refused by name where none does.
+//! Each kind of credentials at a source of each protocol: accepted if a request carries it, refused by name otherwise.
 
 use super::*;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ const BINDINGS: [(&str, &str); 7] = [
     ("grpc", "grpc: {}"),
 ];
 
-/// Kinds with their keys, and whether each of the sources above is called with them.
+/// Kinds with their keys, and whether each of the sources above uses them.
 const KINDS: [(&str, &str, [bool; 7]); 6] = [
     ("none", "", [true; 7]),
     ("api-key", "header = 'apikey'\nkey = { file = 'secret' }", [true, true, true, true, true, true, false]),
@@ -84,7 +84,7 @@ impl Folder {
         std::fs::write(self.path.path().join(file), text).unwrap();
     }
 
-    /// The entry of a source, with what follows; the faults of loading it.
+    /// Loads the entry of a source with these further lines; returns the faults.
     fn load(&self, source: &str, rest: &str) -> Vec<String> {
         let xroad = match source.starts_with("road") {
             true => "[xroad]\nclient = 'VN/GOV/H49/GW'\nservice = 'VN/GOV/SRC/SUB'\n",
@@ -106,7 +106,7 @@ fn u12_a_kind_that_no_request_carries_is_refused_at_load() {
         for ((source, _), carried) in BINDINGS.into_iter().zip(carried) {
             let direct = "address = 'https://localhost:1'\n[tls]\nca = '../ca.pem'";
             let own = folder.load(source, &format!("{direct}\n[credentials]\nkind = '{kind}'\n{keys}"));
-            // The same where they are a hub's, the first or the second.
+            // The same for credentials of a hub, the first or the second.
             for hub in ["first", "second"] {
                 let of_hub = if hub == "first" { (kind, keys) } else { ("none", "") };
                 for (id, (kind, keys)) in [("first", of_hub), ("second", (kind, keys))] {
