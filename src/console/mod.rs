@@ -21,8 +21,9 @@ use crate::access::staff::StaffAuthorizer;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
 use crate::contract::ContractSet;
-use crate::identity::Peer;
+use crate::identity::{Peer, Thumbprint};
 use crate::registry::Snapshot;
+use crate::shares::{ShareMetrics, Shares};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::response::Redirect;
@@ -43,6 +44,7 @@ pub struct Console {
     contracts: Arc<ArcSwap<ContractSet>>,
     node: Arc<str>,
     sessions: Sessions,
+    attempts: Arc<Shares<Thumbprint>>,
 }
 
 impl Console {
@@ -54,8 +56,10 @@ impl Console {
         registry: Arc<ArcSwap<Snapshot>>,
         contracts: Arc<ArcSwap<ContractSet>>,
         node: &str,
+        attempts: ShareMetrics,
     ) -> Self {
-        Console { admin, audit, door, registry, contracts, node: node.into(), sessions: Sessions::default() }
+        let attempts = Shares::new(sign_in::ATTEMPTS, attempts);
+        Console { admin, audit, door, registry, contracts, node: node.into(), sessions: Sessions::default(), attempts }
     }
 
     /// The pages, each with the headers that hold for all.

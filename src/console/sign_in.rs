@@ -9,6 +9,7 @@ use super::{Console, layout};
 use crate::access::staff::RoleRule;
 use crate::identity::Peer;
 use crate::registry::Role;
+use crate::shares::{ShareLimits, ShareRate};
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -23,6 +24,10 @@ const SIGN_IN: RoleRule = RoleRule {
     roles: &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator],
 };
 const SIGN_OUT: &str = "console.sign_out";
+
+/// Attempts at once, of all and of one certificate, and how often one certificate may try: each that succeeds is an entry of the log.
+pub const ATTEMPTS: ShareLimits =
+    ShareLimits { total: 64, per_owner: 4, has_headroom: 0, rate: Some(ShareRate { per_second: 1, burst: 30 }) };
 
 type Shown = Option<Extension<Arc<Peer>>>;
 
@@ -62,6 +67,8 @@ pub async fn begin(
     let Some(Extension(peer)) = peer else {
         return Err(Failure::plain(locale, StatusCode::UNAUTHORIZED, "sign-in-no-certificate"));
     };
+    let often = |_| Failure::plain(locale, StatusCode::TOO_MANY_REQUESTS, "sign-in-too-often");
+    let _attempt = console.attempts.take(&peer.certificate.thumbprint, 1).map_err(often)?;
     let refused = |status| Failure::plain(locale, status, "sign-in-unknown");
     let actor = console.door.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
     let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");

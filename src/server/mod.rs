@@ -206,7 +206,9 @@ impl Gateway {
             );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             let (registry, contracts) = (shared.registry.clone(), contracts.clone());
-            let console = Console::new(admin.clone(), audit.clone(), door, registry, contracts, &config.node);
+            let attempts = shared.metrics.work("console_sign_in");
+            let (admin, audit) = (admin.clone(), audit.clone());
+            let console = Console::new(admin, audit, door, registry, contracts, &config.node, attempts);
             let pages = if config.console { console.router() } else { axum::Router::new() };
             workers.push(spawn_web(web, pages, listener, gate, stop.clone())?);
         }

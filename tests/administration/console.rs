@@ -18,21 +18,21 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A browser: one connection with a certificate or none, and its cookies.
-struct Browser {
+pub(super) struct Browser {
     sender: SendRequest<Full<Bytes>>,
-    cookies: Vec<(String, String)>,
+    pub(super) cookies: Vec<(String, String)>,
 }
 
 /// What came back.
 #[derive(Debug)]
-struct Page {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
 }
 
 impl Page {
-    fn to(&self) -> &str {
+    pub(super) fn to(&self) -> &str {
         self.headers.get(header::LOCATION).map_or("", |place| place.to_str().unwrap())
     }
 
@@ -44,7 +44,7 @@ impl Page {
 }
 
 impl Browser {
-    async fn new(stage: &Stage, id: Option<&str>) -> Self {
+    pub(super) async fn new(stage: &Stage, id: Option<&str>) -> Self {
         let to = stage.gateway.as_ref().unwrap().https.unwrap();
         let own = files(&stage.folder, id.unwrap_or("nobody"));
         let shown = id.map(|_| (own.certificate.as_path(), own.key.as_path()));
@@ -54,7 +54,7 @@ impl Browser {
         Browser { sender, cookies: vec![("ndxp-language".into(), "en".into())] }
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: &str, more: &[(&str, &str)]) -> Page {
+    pub(super) async fn send(&mut self, method: &str, path: &str, body: &str, more: &[(&str, &str)]) -> Page {
         let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if method == "POST" && more.iter().all(|(name, _)| *name != "content-type") {
@@ -76,7 +76,7 @@ impl Browser {
         Page { status: head.status.as_u16(), headers: head.headers, text }
     }
 
-    async fn get(&mut self, path: &str) -> Page {
+    pub(super) async fn get(&mut self, path: &str) -> Page {
         self.send("GET", path, "", &[]).await
     }
 
@@ -88,7 +88,7 @@ impl Browser {
         self.send("POST", to, &form.finish(), &[]).await
     }
 
-    async fn signed_in(stage: &Stage, id: &str) -> Self {
+    pub(super) async fn signed_in(stage: &Stage, id: &str) -> Self {
         let mut browser = Browser::new(stage, Some(id)).await;
         let page = browser.send("POST", "/console/sign-in", "", &[]).await;
         assert_eq!((page.status, page.to()), (303, "/console/"), "{id}: {}", page.text);
@@ -97,7 +97,7 @@ impl Browser {
 }
 
 /// An administrator (lan), an approver (minh), an auditor (kiem), a client (kho), and a stranger with a certificate.
-fn staffed() -> Stage {
+pub(super) fn staffed() -> Stage {
     let stage = Stage::start();
     let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![staff_uri(id)] };
     let roles = |id: &str, role| Staff { roles: vec![role], ..person(id) };

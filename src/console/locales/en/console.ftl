@@ -13,6 +13,7 @@ sign-in-title = Sign in
 sign-in-as = The browser's certificate is that of { $staff }.
 sign-in-unknown = This certificate belongs to no registered member of staff. Choose another one, or ask an administrator to register it.
 sign-in-no-certificate = The browser has shown no client certificate. Install the one that was issued to you, and open this page again.
+sign-in-too-often = Too many sign-ins with this certificate. Wait a minute, and try again.
 sign-in-unavailable = Nobody can sign in now: the log cannot be written, or there are too many sessions. Try again in a few minutes.
 role-administrator = Administrator
 role-approver = Approver

@@ -13,6 +13,7 @@ sign-in-title = Đăng nhập
 sign-in-as = Chứng thư số của trình duyệt là của { $staff }.
 sign-in-unknown = Chứng thư số này không phải của cán bộ nào đã đăng ký. Hãy chọn chứng thư số khác, hoặc đề nghị quản trị viên đăng ký.
 sign-in-no-certificate = Trình duyệt chưa xuất trình chứng thư số. Hãy cài chứng thư số do đơn vị cấp, rồi mở lại trang này.
+sign-in-too-often = Chứng thư số này đăng nhập quá nhiều lần. Hãy chờ một phút rồi thử lại.
 sign-in-unavailable = Hiện không đăng nhập được: nhật ký không ghi được hoặc có quá nhiều phiên. Hãy thử lại sau ít phút.
 role-administrator = Quản trị viên
 role-approver = Người phê duyệt
