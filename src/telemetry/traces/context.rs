@@ -105,7 +105,7 @@ impl ExchangeTrace {
     }
 
     /// The `traceparent` that goes to the source.
-    pub fn to_source(&self) -> String {
+    pub fn to_source(self) -> String {
         traceparent(&self.trace, &self.source, self.sampled)
     }
 }
