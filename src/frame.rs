@@ -179,6 +179,30 @@ where
         }
     }
 
+    /// Returns the whole body as one message: where nothing frames messages, the body is one. Memory for a large one is taken before it
+    /// comes, by its announced length or, where it has none, by the limit.
+    ///
+    /// # Errors
+    /// The body breaks, or exceeds a bound.
+    pub async fn complete_body(&mut self) -> Result<Bytes, FrameError> {
+        while !self.ended {
+            let length = self.buffer.len() + self.chunk.len();
+            let announced = self.body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
+            let size = announced.map_or(self.limit, |rest| length.saturating_add(rest));
+            if length > self.limit || (announced.is_some() && size > self.limit) {
+                return Err(FrameError::TooLarge(self.limit));
+            }
+            let is_large = announced.map_or(length, |_| size) > SMALL;
+            if let Some(room) = self.room.as_ref().filter(|_| is_large && self.held.is_none()) {
+                self.held = Some(room.take(size.min(self.limit))?);
+            }
+            self.fill().await?;
+        }
+        let message =
+            if self.buffer.is_empty() { std::mem::take(&mut self.chunk) } else { self.buffer.split().freeze() };
+        if message.len() > self.limit { Err(FrameError::TooLarge(self.limit)) } else { Ok(message) }
+    }
+
     /// Returns the trailers, once the stream has ended.
     pub fn trailers(&mut self) -> Option<http::HeaderMap> {
         self.trailers.take()

@@ -56,6 +56,8 @@ reasons! {
     ClientSuspended, "CLIENT_SUSPENDED", Unauthenticated, Caller, "This client is suspended: ask the administrator.", "Hệ thống này đang bị tạm dừng: liên hệ quản trị viên.";
     /// The certificate names no registered client or person.
     ClientUnknown, "CLIENT_UNKNOWN", Unauthenticated, Caller, "The client certificate names no registered client.", "Chứng thư số không thuộc hệ thống nào đã đăng ký.";
+    /// Of a call on the HTTPS port, where a certificate is not asked of everybody: it came without one.
+    CertificateRequired, "CERTIFICATE_REQUIRED", Unauthenticated, Caller, "Show a client certificate: every call needs one.", "Cần xuất trình chứng thư số của hệ thống cho mọi lượt gọi.";
     /// The certificate names more than one client or person.
     CertificateAmbiguous, "CERTIFICATE_AMBIGUOUS", Unauthenticated, Caller, "The certificate names more than one registered client or person: use one that names only one.", "Chứng thư số nêu tên nhiều hơn một hệ thống hoặc cá nhân đã đăng ký: dùng chứng thư chỉ nêu một tên.";
     /// The token belongs to another certificate or client.

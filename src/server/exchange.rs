@@ -7,6 +7,7 @@ pub(in crate::server) mod attempt;
 pub(in crate::server) mod authorization;
 pub(in crate::server) mod context;
 pub(in crate::server) mod dispatch;
+pub(in crate::server) mod form;
 pub(in crate::server) mod protocol;
 pub(in crate::server) mod record;
 pub(in crate::server) mod response;
@@ -22,7 +23,6 @@ use crate::drivers::{Call, PageLimiter, SourceRequest, SourceResponse};
 use crate::exchange_log::Kind;
 use crate::frame::FrameReader;
 use crate::guard::Permit;
-use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::registry;
 use crate::status::{Reason, Refusal};
@@ -32,8 +32,8 @@ use authorization::{AdmittedBy, AuthorizationWatch};
 use bytes::Bytes;
 use context::ExchangeContext;
 use dispatch::{PagePermits, dispatch};
-use http::{Request, Response};
-use protocol::InvalidCall;
+use form::{CallForm, CallProtocol, RequestBody};
+use http::{HeaderMap, Request, Response};
 use record::ExchangeRecord;
 use response::ResponseBody;
 use std::sync::Arc;
@@ -58,27 +58,27 @@ pub(super) struct Admitted {
 }
 
 impl Exchange {
-    /// Serves one call, with its deadline or the fault that makes it invalid. In every case an entry is durable before
-    /// this returns a response.
+    /// Serves one call, in whichever form it came. In every case an entry is durable before this returns a response.
     pub async fn serve(
         &self,
         peer: &Arc<Peer>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         arrived: Instant,
-        call: Result<Option<Duration>, InvalidCall>,
+        form: CallForm,
     ) -> Response<ResponseBody> {
         let mut record = ExchangeRecord::arrive(&self.shared, peer, arrived);
+        record.context.form = form;
         let id = record.context.id();
         let (head, body) = request.into_parts();
         record.context.begin_trace(&head.headers);
-        let admitted = self.admit(peer, &head, (arrived, call), &id, &mut record.context);
+        let admitted = self.admit(peer, &head, (arrived, form), &id, &mut record.context);
         record.context.enter(Stage::Request);
         let result = match admitted {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
                 // Boxed: most calls have one response and need no memory for a stream's state.
                 return match Box::pin(self.open_stream(admitted, body, &mut record)).await {
                     Ok(source) => Box::pin(stream::respond(source, record)).await,
-                    Err(refusal) => refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
+                    Err(refusal) => refuse(by_encoding(refusal, &head.headers, form), &mut record).await,
                 };
             }
             Ok(admitted) => self.call(admitted, body, &mut record).await,
@@ -86,7 +86,7 @@ impl Exchange {
         };
         let logged = match result {
             Ok(message) => record.close(None).await.map(|index| (index, message)),
-            Err(refusal) => return refuse(protocol::by_encoding(refusal, &head.headers), &mut record).await,
+            Err(refusal) => return refuse(by_encoding(refusal, &head.headers, form), &mut record).await,
         };
         match logged.and_then(|(index, message)| Ok((index, message, record.context.salts()?))) {
             Ok((index, message, salts)) => {
@@ -104,7 +104,7 @@ impl Exchange {
         &self,
         peer: &Arc<Peer>,
         head: &http::request::Parts,
-        (arrived, call): (Instant, Result<Option<Duration>, InvalidCall>),
+        (arrived, form): (Instant, CallForm),
         id: &str,
         exchange: &mut ExchangeContext,
     ) -> Result<Admitted, Refusal> {
@@ -115,7 +115,7 @@ impl Exchange {
         if let Some(route) = route {
             exchange.operation(route);
         }
-        let timeout = call?;
+        let timeout = form.call()?;
 
         peer.check_time(now)?;
         let client = peer.identify(&registry)?;
@@ -149,7 +149,7 @@ impl Exchange {
     }
 
     /// Serves a call with one response.
-    async fn call(&self, admitted: Admitted, body: Incoming, record: &mut ExchangeRecord) -> Result<Bytes, Refusal> {
+    async fn call(&self, admitted: Admitted, body: RequestBody, record: &mut ExchangeRecord) -> Result<Bytes, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
         let operation = route.operation.clone();
         let (request, tally) = if operation.shape == CallShape::ClientStream {
@@ -207,6 +207,7 @@ impl Exchange {
         exchange.disclosed(&operation, &disclosed)?;
         let shown = |path: &str| operation.response_fields.allows(standing.mask(), path);
         response::put_notes(&mut exchange.response_metadata, &exchange.notes, shown);
+        let kept = exchange.form.codec.encode(&operation, kept)?;
         exchange.response(&kept)?;
         Ok(kept)
     }
@@ -215,7 +216,7 @@ impl Exchange {
     async fn open_stream(
         &self,
         admitted: Admitted,
-        body: Incoming,
+        body: RequestBody,
         record: &mut ExchangeRecord,
     ) -> Result<stream::OpenedStream, Refusal> {
         let Admitted { route, mut standing, context, time } = admitted;
@@ -263,16 +264,17 @@ impl Exchange {
     async fn read_one(
         &self,
         route: &Route,
-        (client, body): (&str, Incoming),
+        (client, body): (&str, RequestBody),
         time: CallTime,
         exchange: &mut ExchangeContext,
     ) -> Result<SourceRequest, Refusal> {
         let operation = &route.operation;
         let mut request =
             FrameReader::new(body, self.shared.max_message).within(self.shared.message_memory.caller(client));
-        let bytes = time.wait(Instant::now()).bound(request.only()).await.map_err(timed_out)??;
-        let message = operation.decode(&bytes)?;
-        exchange.request(operation, &message, &bytes)?;
+        let read = exchange.form.only(&mut request);
+        let sent = time.wait(Instant::now()).bound(read).await.map_err(timed_out)??;
+        let (message, bytes) = exchange.form.codec.decode(operation, &sent)?;
+        exchange.request(operation, &message, &sent)?;
         let violations = validate::check(&operation.request, &message);
         if !violations.is_empty() {
             return Err(Refusal::fields(violations));
@@ -281,6 +283,14 @@ impl Exchange {
             return Err(Reason::PurposeRequired.into());
         }
         Ok(SourceRequest::One { message, bytes })
+    }
+}
+
+/// What a refusal of a compressed message says, where the protocol is gRPC's.
+fn by_encoding(refusal: Refusal, headers: &HeaderMap, form: CallForm) -> Refusal {
+    match form.protocol {
+        CallProtocol::Grpc | CallProtocol::GrpcWeb => protocol::by_encoding(refusal, headers),
+        _ => refusal,
     }
 }
 

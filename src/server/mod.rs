@@ -41,12 +41,13 @@ use control::{background, compare, quota, retention, unfinished_writes};
 use front::files;
 use front::listener::{self, ControlSignals};
 use front::refusals::Refusals;
+use front::web_calls::{self, WebCalls};
 use shared::{Served, Shared};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
@@ -188,29 +189,39 @@ impl Gateway {
         let open = Connections::counted(max, per_peer, shared.metrics.port("grpc").connections);
         let mut workers =
             vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
+        let mut web_workers = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
+            let (to_worker, web_calls) = mpsc::channel(web_calls::QUEUE);
+            web_workers.push(to_worker);
             let (listen, shared, refusals) = (config.listen.clone(), shared.clone(), refusals.clone());
-            workers.push(listener::spawn(number, listener, listen, shared, refusals, open.clone(), control.clone())?);
+            let served_by = (listen, shared, refusals);
+            workers.push(listener::spawn(number, (listener, web_calls), served_by, open.clone(), control.clone())?);
         }
         let https = https_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = https_listener {
-            let (registry, log, refusals) = (shared.registry.clone(), shared.log.clone(), shared.refusals.clone());
+            let (registry, log, refused) = (shared.registry.clone(), shared.log.clone(), shared.refusals.clone());
             let web = Web::new(
                 config.clone(),
                 store.clone(),
                 registry,
                 log,
-                refusals,
+                refused,
                 shared.handshakes.clone(),
                 shared.metrics.oauth(),
             );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
-            let (registry, contracts) = (shared.registry.clone(), contracts.clone());
+            let (registry, contracts, reached) = (shared.registry.clone(), contracts.clone(), contracts.clone());
             let attempts = shared.metrics.work("console_sign_in");
             let (admin, audit) = (admin.clone(), audit.clone());
             let console = Console::new(admin, audit, door, registry, contracts, &config.node, attempts);
             let pages = if config.console { console.router() } else { axum::Router::new() };
-            workers.push(spawn_web(web, pages, listener, gate, stop.clone())?);
+            let calls = WebCalls {
+                workers: web_workers,
+                contracts: reached,
+                refusals: refusals.clone(),
+                next: Default::default(),
+            };
+            workers.push(spawn_web(web, (pages, calls.router()), listener, gate, stop.clone())?);
         }
         workers.extend(spawn_witness_client(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
@@ -358,14 +369,14 @@ fn spawn_witness_client(
 /// Starts the HTTPS port's thread.
 fn spawn_web(
     web: Arc<Web>,
-    pages: axum::Router,
+    (pages, calls): (axum::Router, axum::Router),
     listener: std::net::TcpListener,
     gate: watch::Receiver<Arc<TlsAcceptors>>,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     thread::spawn("web", move || async move {
         match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => web.serve(pages, listener, gate, stop).await,
+            Ok(listener) => web.serve(pages, calls, listener, gate, stop).await,
             Err(error) => tracing::error!(%error, "the HTTPS port cannot be served"),
         }
     })

@@ -33,6 +33,19 @@ pub(super) fn layered(router: Router) -> Router {
     router.layer(layers)
 }
 
+/// The same around calls, which have a deadline each, and whose streams may last for hours.
+pub(super) fn named(router: Router) -> Router {
+    let layers = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ));
+    router.layer(layers)
+}
+
 /// The span of a request: only its method. Paths, queries and headers are the caller's words.
 fn span(request: &Request<Body>) -> Span {
     tracing::debug_span!("https", method = %request.method())

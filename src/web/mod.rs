@@ -7,6 +7,7 @@ mod layers;
 mod log;
 mod oauth;
 mod port;
+pub use port::RemoteAddress;
 mod rates;
 mod recorder;
 mod request;
@@ -99,9 +100,9 @@ impl Web {
         })
     }
 
-    /// The routes, with `pages` beside them. A path with another method is 405 with `Allow`, and HEAD is GET without
-    /// its body.
-    fn router(self: Arc<Self>, pages: Router) -> Router {
+    /// The routes, with `pages` beside them, and `calls`, which have deadlines of their own. A path with another method is 405 with
+    /// `Allow`, and HEAD is GET without its body.
+    fn router(self: Arc<Self>, pages: Router, calls: Router) -> Router {
         type Routes = MethodRouter<Arc<Web>>;
         type Port = State<Arc<Web>>;
         let token: Routes = post(|State(web): Port, request: WebRequest| async move { web.token(&request).await });
@@ -120,6 +121,6 @@ impl Web {
             .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request") })
             .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found") })
             .with_state(self);
-        layers::layered(pages.merge(routes))
+        layers::layered(pages.merge(routes)).merge(layers::named(calls))
     }
 }

@@ -44,7 +44,11 @@ const MAX_HEAD: usize = 32 << 10;
 /// connections here: a thousand of one address hold 256 MB at most.
 const WINDOW: (u32, u32) = (64 << 10, 256 << 10);
 
-/// Ends when a connection after this number of requests has none in flight.
+/// Where a request comes from: the peer's address, or what a proxy says of it.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoteAddress(pub SocketAddr);
+
+/// Ends when a connection after so many requests has none in flight.
 async fn unused(requests: &AtomicU64) {
     let (mut before, mut wait) = (0, REQUEST_TIMEOUT);
     loop {
@@ -62,12 +66,13 @@ impl Web {
     pub async fn serve(
         self: Arc<Self>,
         pages: Router,
+        calls: Router,
         listener: TcpListener,
         gate: watch::Receiver<Arc<TlsAcceptors>>,
         stop: CancellationToken,
     ) {
         let listen = &self.config.listen;
-        let router = self.clone().router(pages);
+        let router = self.clone().router(pages, calls);
         let (max, per_peer) = (listen.max_connections, listen.max_connections_per_peer);
         let open = Connections::counted(max, per_peer, self.metrics.connections.clone());
         let connections = TaskTracker::new();
@@ -168,6 +173,7 @@ async fn connection(
     let count = requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         count.fetch_add(1, Ordering::Relaxed);
+        request.extensions_mut().insert(RemoteAddress(address));
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.clone());
         }

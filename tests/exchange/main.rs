@@ -27,4 +27,5 @@ mod telemetry;
 mod toy_protocol;
 mod traces;
 mod variations;
+mod web_calls;
 mod xroad_examples;

@@ -2,7 +2,10 @@
 //! are refused, a byte order mark is skipped. Bounded in depth; the reader of the body bounds the size.
 
 mod event_reader;
+mod message;
 mod serde_reader;
+
+pub use message::{JsonMessageError, read_message, write_message};
 
 use serde_json::Value;
 

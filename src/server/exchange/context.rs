@@ -1,6 +1,7 @@
 //! The state of one exchange while it runs: caller, operation, rights, and what has passed so far. It logs nothing:
 //! `record.rs` alone builds the log's entries from it.
 
+use super::form::CallForm;
 use crate::access::CallMetadata;
 use crate::access::limits::Remaining;
 use crate::access::refusals::Identity;
@@ -61,6 +62,8 @@ pub struct ExchangeContext {
     pub(super) id: [u8; 16],
     pub(super) peer: Arc<Peer>,
     arrived: Instant,
+    /// How it came.
+    pub form: CallForm,
     pub(super) stages: StageTimes,
     /// Its trace, where the gateway has traces.
     pub(super) trace: Option<ExchangeTrace>,
@@ -100,6 +103,7 @@ impl ExchangeContext {
             id: uuid::Uuid::now_v7().into_bytes(),
             peer: peer.clone(),
             arrived,
+            form: CallForm::default(),
             stages: StageTimes::begin(arrived),
             trace: None,
             client: None,

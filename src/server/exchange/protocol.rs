@@ -1,11 +1,10 @@
 //! Checks whether a request on the gRPC port is a gRPC call at all
 //! (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
-use super::response::ResponseBody;
 use crate::deadline::grpc_timeout;
 use crate::headers::GRPC_ENCODING;
 use crate::status::{Reason, Refusal};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use mime::Mime;
 use std::time::Duration;
 
@@ -20,31 +19,31 @@ pub(in crate::server) enum InvalidCall {
     Messages,
     /// `grpc-timeout` is not one to eight digits and a unit.
     Timeout,
+    /// Of the HTTPS port: a media type of no protocol that is served there.
+    WebMediaType,
+    /// Of the HTTPS port: `content-encoding`, or Connect's, names a compression.
+    WebEncoding,
+    /// `connect-protocol-version` is not 1.
+    ConnectVersion,
+    /// `connect-timeout-ms` is not one to ten digits.
+    ConnectTimeout,
+    /// A stream of messages has no form in plain JSON.
+    RestStream,
 }
 
 impl InvalidCall {
     /// The HTTP status.
-    fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         match self {
             InvalidCall::Method => StatusCode::METHOD_NOT_ALLOWED,
-            InvalidCall::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            InvalidCall::Messages | InvalidCall::Timeout => StatusCode::OK,
+            InvalidCall::MediaType | InvalidCall::WebMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            InvalidCall::Messages
+            | InvalidCall::Timeout
+            | InvalidCall::WebEncoding
+            | InvalidCall::ConnectVersion
+            | InvalidCall::ConnectTimeout
+            | InvalidCall::RestStream => StatusCode::OK,
         }
-    }
-
-    /// Converts a response to HTTP's status if the peer may not know gRPC's; other responses stay the same.
-    pub(in crate::server) fn over_http(self, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
-        if answer.extensions().get() != Some(&Refusal::from(self).reason) {
-            return answer;
-        }
-        *answer.status_mut() = self.status();
-        if self.status() != StatusCode::OK {
-            answer.headers_mut().remove(header::CONTENT_TYPE);
-        }
-        if self == InvalidCall::Method {
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        }
-        answer
     }
 }
 
@@ -61,6 +60,22 @@ impl From<InvalidCall> for Refusal {
                 Reason::RequestMalformed,
                 "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n",
             ),
+            InvalidCall::WebMediaType => protocol(
+                "on this port, send content-type application/json, application/proto, application/connect+json, \
+                 application/connect+proto or application/grpc-web+proto",
+            ),
+            InvalidCall::WebEncoding => {
+                Refusal::with(Reason::EncodingUnsupported, "send content-encoding identity, or none")
+            }
+            InvalidCall::ConnectVersion => {
+                Refusal::with(Reason::RequestMalformed, "connect-protocol-version must be 1, where it is sent")
+            }
+            InvalidCall::RestStream => {
+                protocol("this operation has a stream of messages: call it by Connect, with application/connect+json")
+            }
+            InvalidCall::ConnectTimeout => {
+                Refusal::with(Reason::RequestMalformed, "connect-timeout-ms must be one to ten digits")
+            }
         }
     }
 }

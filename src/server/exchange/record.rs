@@ -184,6 +184,7 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
         xroad_id: notes.xroad.id.clone(),
         xroad_request_id: notes.xroad.request_id.clone(),
         xroad_request_hash: notes.xroad.request_hash.clone(),
+        protocol: context.form.protocol.as_str().into(),
         ..Entry::default()
     }
 }

@@ -1,6 +1,7 @@
 //! Responses on the wire: gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use super::context::Salts;
+use super::protocol::InvalidCall;
 use crate::access::limits::Remaining;
 use crate::contract::notes::Notes;
 use crate::frame::frame;
@@ -13,7 +14,7 @@ use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyStream;
 use std::convert::Infallible;
@@ -141,6 +142,21 @@ pub fn refused(refusal: &Refusal, exchange_id: &str) -> Response<ResponseBody> {
     if refusal.reason == Reason::EncodingUnsupported {
         // The accepted encoding (gRPC's compression specification).
         answer.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+    }
+    answer
+}
+
+/// The response with HTTP's status, where the peer may not know gRPC's. A response for another reason stays.
+pub(in crate::server) fn over_http(fault: InvalidCall, mut answer: Response<ResponseBody>) -> Response<ResponseBody> {
+    if answer.extensions().get() != Some(&Refusal::from(fault).reason) {
+        return answer;
+    }
+    *answer.status_mut() = fault.status();
+    if fault.status() != StatusCode::OK {
+        answer.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    if fault == InvalidCall::Method {
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     answer
 }

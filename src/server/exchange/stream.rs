@@ -3,6 +3,7 @@
 
 use super::authorization::AuthorizationWatch;
 use super::context::{MAX_SUBJECTS, RequestStreamCounts};
+use super::form::{Codec, RequestBody};
 use super::record::{ExchangeRecord, append};
 use super::response::{self, ResponseBody};
 use crate::contract::drift::DriftPolicy;
@@ -14,7 +15,6 @@ use crate::exchange_log::pseudonym::{Commitment, PeriodKeys, PersonKind};
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::{FrameError, FrameReader, frame};
 use crate::guard::StreamPermit;
-use crate::http2::Incoming;
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
@@ -121,6 +121,7 @@ impl ResponseStream {
         let tree = &self.opened.operation.response_fields;
         let kept = fields::keep(tree, self.opened.standing.mask(), &message, &mut self.disclosed)
             .map_err(|garbled| Refusal::with(Reason::SourceProtocolError, garbled.to_string()))?;
+        let kept = self.record.context.form.codec.encode(&self.opened.operation, kept)?;
         self.record.context.response_part(&kept)?;
         if self.parts.is_due(Instant::now()) {
             self.record.context.disclosed(&self.opened.operation, &self.disclosed)?;
@@ -188,7 +189,8 @@ pub(in crate::server) fn take_counts(tally: &StreamCounts) -> RequestStreamCount
 }
 
 struct RequestStream {
-    reader: FrameReader<Incoming>,
+    reader: FrameReader<RequestBody>,
+    codec: Codec,
     operation: Arc<Operation>,
     shared: Arc<Shared>,
     keys: Arc<PeriodKeys>,
@@ -203,7 +205,7 @@ pub(in crate::server) fn incoming(
     shared: &Arc<Shared>,
     operation: &Arc<Operation>,
     record: &mut ExchangeRecord,
-    (client, body): (&str, Incoming),
+    (client, body): (&str, RequestBody),
 ) -> Result<(BoxStream<'static, Result<Bytes, SourceError>>, StreamCounts), Refusal> {
     let keys = record.context.keys()?;
     let commitment = Some(Commitment::new(&record.context.salts()?.request));
@@ -211,6 +213,7 @@ pub(in crate::server) fn incoming(
         Arc::new(Mutex::new(RequestStreamCounts { commitment, ..RequestStreamCounts::default() }));
     let requests = RequestStream {
         reader: FrameReader::new(body, shared.max_message).within(shared.message_memory.caller(client)),
+        codec: record.context.form.codec,
         operation: operation.clone(),
         shared: shared.clone(),
         keys,
@@ -233,9 +236,9 @@ impl RequestStream {
         self.awaits(true);
         let next = self.reader.next().await;
         self.awaits(false);
-        let Some(bytes) = next? else { return Ok(None) };
+        let Some(sent) = next? else { return Ok(None) };
         let broken = |_| SourceError::from(FrameError::Broken);
-        let message = self.operation.decode(&bytes).map_err(broken)?;
+        let (message, bytes) = self.codec.decode(&self.operation, &sent).map_err(broken)?;
         let mut violations = validate::check(&self.operation.request, &message);
         let full = {
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,9 +249,9 @@ impl RequestStream {
                 let named = validate::subjects(&self.operation.subject, &message);
                 tally.subjects.extend(named.iter().map(|id| self.keys.pseudonym(PersonKind::Subject, id)));
                 tally.messages += 1;
-                tally.bytes += bytes.len() as u64;
+                tally.bytes += sent.len() as u64;
                 if let Some(commitment) = &mut tally.commitment {
-                    commitment.message(&bytes);
+                    commitment.message(&sent);
                 }
             }
             tally.subjects.len() >= MAX_SUBJECTS
@@ -262,7 +265,7 @@ impl RequestStream {
         Ok(Some(bytes))
     }
 
-    async fn log_part(&self) -> Result<(), SourceError> {
+    async fn log_part(&mut self) -> Result<(), SourceError> {
         let subjects = std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).subjects);
         for some in subjects.chunks(MAX_SUBJECTS) {
             let part =

@@ -3,6 +3,7 @@
 
 use super::backlog::{Backlog, WatchedStream};
 use super::refusals::{Refusals, RefusedBeforeCall};
+use super::web_calls::{WebCall, handed_over};
 use crate::config::Listen;
 use crate::exchange_log::open_thread_queues;
 use crate::guard::Admission;
@@ -19,6 +20,7 @@ use crate::registry::now;
 use crate::server::StartError;
 use crate::server::control::own_services::OwnServices;
 use crate::server::exchange::Exchange;
+use crate::server::exchange::form::{CallForm, RequestBody};
 use crate::server::exchange::protocol;
 use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::own_calls::OwnService;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -50,10 +52,8 @@ pub(in crate::server) struct ControlSignals {
 /// Starts a worker's thread.
 pub(in crate::server) fn spawn(
     number: usize,
-    listener: std::net::TcpListener,
-    listen: Listen,
-    shared: Arc<Shared>,
-    refusals: Arc<Refusals>,
+    (listener, web_calls): (std::net::TcpListener, mpsc::Receiver<WebCall>),
+    (listen, shared, refusals): (Listen, Arc<Shared>, Arc<Refusals>),
     open: Arc<Connections>,
     control: ControlSignals,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -66,7 +66,7 @@ pub(in crate::server) fn spawn(
         let patience = Arc::new(SendTimeout { default, draining: HURRIED, ending });
         let handshakes = exchange.shared.metrics.port("grpc").handshakes;
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience, handshakes };
-        Arc::new(worker).run(listener).await;
+        Arc::new(worker).run(listener, web_calls).await;
     })
 }
 
@@ -88,7 +88,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const HURRIED: Duration = Duration::from_secs(3);
 
 impl Worker {
-    async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
+    async fn run(self: Arc<Self>, listener: std::net::TcpListener, mut web_calls: mpsc::Receiver<WebCall>) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "a worker cannot use its listener"),
@@ -105,6 +105,7 @@ impl Worker {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
+                Some(call) = web_calls.recv() => self.begin_web(call),
                 changed = served.changed() => if changed.is_ok() { self.follow(&mut served) } else { break },
                 () = self.exchange.shared.stop.cancelled() => break,
             }
@@ -150,12 +151,15 @@ impl Worker {
     async fn serve(
         &self,
         peer: &Arc<Peer>,
-        request: Request<Incoming>,
-        arrived: Instant,
-        stood: Duration,
+        request: Request<RequestBody>,
+        (arrived, stood): (Instant, Duration),
+        form: CallForm,
     ) -> Response<ResponseBody> {
-        let call = protocol::check(request.method(), request.headers());
-        let own = OwnService::of(request.uri().path());
+        // The HTTPS port has exchanges alone.
+        let own = match request.body() {
+            RequestBody::Http2(_) => OwnService::of(request.uri().path()),
+            RequestBody::Web(_) => None,
+        };
         let delay = Instant::now().saturating_duration_since(arrived);
         let admitted = match own {
             Some(_) => self.admission.admit_own(delay).map(|()| None),
@@ -174,19 +178,40 @@ impl Worker {
                 let id = self.refusals.unhandled(peer, &refusal).await;
                 response::refused(&refusal, &id)
             }
-            (Ok(_), Some(service)) => match call {
-                Ok(_) => self.serve_own(peer, request, service).await,
-                Err(unfit) => response::refused(&unfit.into(), ""),
+            (Ok(_), Some(service)) => match (form.call(), request.into_parts()) {
+                (Ok(_), (head, RequestBody::Http2(body))) => {
+                    self.serve_own(peer, Request::from_parts(head, body), service).await
+                }
+                (Ok(_), (_, RequestBody::Web(_))) => response::refused(&Reason::OperationUnknown.into(), ""),
+                (Err(unfit), _) => response::refused(&unfit.into(), ""),
             },
-            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, call).await,
+            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, form).await,
         };
         if is_held_back(&answer, own) {
-            self.admission.hold(call.ok().flatten()).await;
+            self.admission.hold(form.timeout).await;
         }
-        match call {
-            Ok(_) => answer,
-            Err(unfit) => unfit.over_http(answer),
+        match form.fault {
+            None => answer,
+            Some(fault) => response::over_http(fault, answer),
         }
+    }
+
+    /// Begins a call of the HTTPS port, in a task of its own that ends when its response is there or wanted no more.
+    fn begin_web(self: &Arc<Self>, call: WebCall) {
+        let worker = self.clone();
+        self.connections.spawn(async move {
+            let WebCall { peer, request, arrived, form, mut reply } = call;
+            let response = tokio::select! {
+                biased;
+                response = worker.serve(&peer, request, (arrived, Duration::ZERO), form) => response,
+                () = reply.closed() => return,
+            };
+            let (response, work) = handed_over(response);
+            // A caller that is gone wants none.
+            if reply.send(response).is_ok() {
+                work.await;
+            }
+        });
     }
 
     /// Serves a call of one of the gateway's own services.
@@ -339,9 +364,11 @@ impl CallerConnection {
         let stood = self.backlog.age(arrived);
         // Boxed at once: otherwise it would be copied several times on its way into a task.
         tokio::spawn(Box::pin(async move {
+            let form = CallForm::grpc(protocol::check(request.method(), request.headers()));
+            let request = request.map(RequestBody::Http2);
             let answer = tokio::select! {
                 biased;
-                answer = caller.worker.serve(&caller.peer, request, arrived, stood) => answer,
+                answer = caller.worker.serve(&caller.peer, request, (arrived, stood), form) => answer,
                 () = reply.given_up() => return,
             };
             if let Err(error) = response::send(answer, reply).await {

@@ -6,3 +6,4 @@ pub(in crate::server) mod listener;
 pub(in crate::server) mod refusals;
 pub(in crate::server) mod sockets;
 pub(in crate::server) mod takeover;
+pub(in crate::server) mod web_calls;

@@ -1,0 +1,80 @@
+//! Plain JSON as peers of X-Road and NDXP know it: `POST /v1/SOURCE/OPERATION`, and errors as problem details (RFC 9457).
+
+use super::connect::is_identity;
+use super::error::{ErrorBody, http_status};
+use super::{WebCalls, metadata, with_head};
+use crate::contract::CallShape;
+use crate::frame::HEADER;
+use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
+use crate::server::exchange::protocol::InvalidCall;
+use crate::server::exchange::response::{self, ResponseBody};
+use crate::status::Reason;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use std::sync::Arc;
+
+/// One call.
+pub(super) async fn operation(
+    State(calls): State<Arc<WebCalls>>,
+    Path((source, operation)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let contracts = calls.contracts.load_full();
+    let found =
+        contracts.operations().iter().find(|one| one.source.id == source && name(&one.path) == operation).cloned();
+    let path = found.as_ref().and_then(|found| found.path.parse::<Uri>().ok()).unwrap_or_else(|| request.uri().clone());
+    let is_stream = found.is_some_and(|found| found.shape != CallShape::Unary);
+    let fault = fault(request.method(), request.headers(), is_stream);
+    let form = CallForm { timeout: None, protocol: CallProtocol::Rest, codec: Codec::Json, fault };
+    let response = calls.serve(request, path, form).await;
+    respond(response.unwrap_or_else(|refusal| response::refused(&refusal, "")))
+}
+
+/// The method's own name in `/package.Service/Method`.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// What a request lacks to be a call.
+fn fault(method: &Method, headers: &HeaderMap, is_stream: bool) -> Option<InvalidCall> {
+    if method != Method::POST {
+        return Some(InvalidCall::Method);
+    }
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = kinds.next().and_then(|kind| kind.to_str().ok()?.parse::<mime::Mime>().ok());
+    let is_utf8 = |kind: &mime::Mime| kind.get_param(mime::CHARSET).is_none_or(|charset| charset == mime::UTF_8);
+    if kinds.next().is_some() || !kind.is_some_and(|kind| kind.essence_str() == "application/json" && is_utf8(&kind)) {
+        return Some(InvalidCall::WebMediaType);
+    }
+    if !is_identity(headers, "content-encoding") {
+        return Some(InvalidCall::WebEncoding);
+    }
+    is_stream.then_some(InvalidCall::RestStream)
+}
+
+fn respond(response: http::Response<ResponseBody>) -> Response {
+    let (head, body) = response.into_parts();
+    let mut sent = metadata(&head.headers);
+    match body {
+        ResponseBody::One(frame, _) => {
+            with_head(StatusCode::OK, "application/json", sent, Body::from(frame.slice(HEADER.min(frame.len())..)))
+        }
+        _ => {
+            let error = ErrorBody::of(&head.headers);
+            let status = match head.extensions.get() {
+                // What is not there is 404 to a client of HTTP.
+                Some(Reason::OperationUnknown) => StatusCode::NOT_FOUND,
+                _ if head.status == StatusCode::OK => http_status(error.code()),
+                _ => head.status,
+            };
+            error.put_retry_after(&mut sent);
+            if status == StatusCode::UNAUTHORIZED {
+                sent.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            let problem = error.to_problem(status).to_string();
+            with_head(status, "application/problem+json", sent, Body::from(problem))
+        }
+    }
+}
