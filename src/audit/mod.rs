@@ -16,6 +16,7 @@ pub mod retention;
 pub mod scan;
 pub mod search;
 pub mod service;
+pub mod sheet;
 pub mod statistics;
 
 use crate::exchange_log::LogError;

@@ -9,9 +9,11 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tiles::bundle_path;
 use crate::exchange_log::tree::TILE;
 use crate::exchange_log::{Entry, Kind, LogError};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
 
+/// Purposes that are counted apart, and those of a result: dossier numbers are as many as there are dossiers.
+const MAX_PURPOSES: (usize, usize) = (100_000, 1_000);
 /// Entries that are read at once.
 const PAGE: usize = 1_000;
 
@@ -31,6 +33,10 @@ pub struct PeriodStatistics {
     pub counts: Option<Vec<Hour>>,
     /// Entries that were pruned before they were counted.
     pub not_counted: u64,
+    /// Exchanges by purpose, the most frequent first, at most 1,000; of entries alone, since the index does not count them.
+    pub purposes: Vec<(String, u64)>,
+    /// Exchanges with another purpose.
+    pub other_purposes: u64,
 }
 
 /// Returns exchanges by the hour, or by the day of Ho Chi Minh City (identified by its first hour), in the order of
@@ -45,7 +51,7 @@ pub fn statistics(
     days: bool,
     most: usize,
 ) -> Result<PeriodStatistics, AuditError> {
-    let mut sums = StatisticsTotals { days, all: BTreeMap::new() };
+    let mut sums = StatisticsTotals::new(days);
     let (newer_than, not_counted) = match index.filter(|_| counts(query)) {
         Some(index) => {
             let from = query.from_us.map_or(i64::MIN, |from| from.div_euclid(HOUR_US));
@@ -79,7 +85,7 @@ pub fn from_log(
     most: usize,
     mut progress: impl FnMut(u64, u64) -> bool,
 ) -> Result<Option<PeriodStatistics>, AuditError> {
-    let mut sums = StatisticsTotals { days, all: BTreeMap::new() };
+    let mut sums = StatisticsTotals::new(days);
     let (low, high) = search::bounds(reader, query)?;
     let (high, sealed) = (high.min(reader.size()), reader.sealed());
     let wrong = |index: u64| LogError::corrupt(&reader.paths().tiles, 0, format!("entry {index} is no entry"));
@@ -131,14 +137,31 @@ type StatisticsKey = (i64, String, String, String, String, String);
 struct StatisticsTotals {
     days: bool,
     all: BTreeMap<StatisticsKey, Hour>,
+    purposes: HashMap<String, u64>,
+    other_purposes: u64,
 }
 
 impl StatisticsTotals {
+    fn new(days: bool) -> Self {
+        StatisticsTotals { days, all: BTreeMap::new(), purposes: HashMap::new(), other_purposes: 0 }
+    }
+
+    fn purpose(&mut self, purpose: &str) {
+        if let Some(count) = self.purposes.get_mut(purpose) {
+            *count += 1;
+        } else if self.purposes.len() < MAX_PURPOSES.0 {
+            self.purposes.insert(purpose.to_owned(), 1);
+        } else {
+            self.other_purposes += 1;
+        }
+    }
+
     /// Counts an entry, if it is an exchange.
     fn entry(&mut self, entry: Entry) {
         if entry.kind() != Kind::Exchange {
             return;
         }
+        self.purpose(&entry.purpose);
         self.add(Hour {
             hour: entry.time_us.div_euclid(HOUR_US),
             outcome: outcome(&entry).to_owned(),
@@ -153,7 +176,16 @@ impl StatisticsTotals {
     }
 
     fn counted(self, most: usize, not_counted: u64) -> PeriodStatistics {
-        PeriodStatistics { counts: (self.all.len() <= most).then(|| self.all.into_values().collect()), not_counted }
+        let mut purposes: Vec<(String, u64)> = self.purposes.into_iter().collect();
+        purposes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let rest: u64 = purposes.iter().skip(MAX_PURPOSES.1).map(|(_, count)| count).sum();
+        purposes.truncate(MAX_PURPOSES.1);
+        PeriodStatistics {
+            counts: (self.all.len() <= most).then(|| self.all.into_values().collect()),
+            not_counted,
+            purposes,
+            other_purposes: self.other_purposes + rest,
+        }
     }
 
     fn add(&mut self, one: Hour) {

@@ -156,12 +156,13 @@ fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     ])
 }
 
-fn milliseconds(us: u64) -> String {
+/// A duration in milliseconds, with three decimals.
+pub(super) fn milliseconds(us: u64) -> String {
     format!("{}.{:03} ms", us / 1_000, us % 1_000)
 }
 
 /// Up to where a page is complete.
-fn complete(locale: Locale, complete: Option<&Complete>) -> Markup {
+pub(super) fn complete(locale: Locale, complete: Option<&Complete>) -> Markup {
     html! {
         @if let Some(complete) = complete {
             section.complete {

@@ -11,7 +11,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
                       base-uri 'none'; require-trusted-types-for 'script'";
 
-const STYLE: &str = include_str!("style.css");
+/// The style sheet's text, which a report in one file carries with it.
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Puts the headers around the pages.
 pub fn layered(pages: Router) -> Router {

@@ -6,13 +6,17 @@ use crate::registry::Role;
 use maud::{DOCTYPE, Markup, html};
 
 /// The menu: path, text, and whose it is (everybody's where no role is named).
-const MENU: [(&str, &str, &[Role]); 6] = [
+const MENU: [(&str, &str, &[Role]); 10] = [
     ("/console/", "menu-overview", &[]),
     ("/console/approvals", "menu-approvals", &[]),
     ("/console/clients", "menu-clients", &[]),
     ("/console/grants", "menu-grants", &[]),
     ("/console/tokens", "menu-tokens", &[]),
     ("/console/exchanges", "menu-exchanges", &[Role::Auditor]),
+    ("/console/people", "menu-people", &[Role::Auditor]),
+    ("/console/statistics", "menu-statistics", &[Role::Auditor]),
+    ("/console/findings", "menu-findings", &[Role::Auditor]),
+    ("/console/holds", "menu-holds", &[Role::Auditor]),
 ];
 
 /// The text of a role.

@@ -3,6 +3,8 @@
 //! that those services refuse. Every task works without a script.
 
 mod approvals;
+pub(crate) mod auditor;
+pub(crate) mod chart;
 mod clients;
 mod exchanges;
 mod failure;
@@ -14,7 +16,7 @@ mod overview;
 mod session;
 mod sign_in;
 mod table;
-mod text;
+pub(crate) mod text;
 mod tokens;
 
 use crate::access::staff::StaffAuthorizer;
@@ -86,6 +88,11 @@ impl Console {
             .route("/console/exchanges", get(exchanges::search))
             .route("/console/exchanges/{id}", get(exchanges::one))
             .route("/console/exchanges/{id}/receipt", get(exchanges::receipt))
+            .route("/console/people", get(auditor::subject::page).post(auditor::subject::report))
+            .route("/console/findings", get(auditor::findings::page))
+            .route("/console/holds", get(auditor::holds::page).post(auditor::holds::place))
+            .route("/console/holds/{id}/release", post(auditor::holds::release))
+            .route("/console/statistics", get(auditor::statistics::page))
             // Every other path of the console; those of the port have a fallback of their own.
             .route("/console/{*other}", any(failure::not_found))
             .with_state(Arc::new(self));

@@ -86,6 +86,13 @@ impl Locale {
         }
     }
 
+    /// The day of a moment, Unix time in seconds, in Vietnam.
+    pub fn date(self, unix_s: i64) -> String {
+        let format = if self == Locale::Vietnamese { "%d/%m/%Y" } else { "%Y-%m-%d" };
+        let at = jiff::Timestamp::from_second(unix_s);
+        at.map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).strftime(format).to_string())
+    }
+
     /// A whole number, in groups of three.
     pub fn number(self, number: u64) -> String {
         let digits = number.to_string();

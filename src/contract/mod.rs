@@ -19,6 +19,7 @@ pub mod settings;
 pub mod text;
 pub mod validate;
 pub mod warnings;
+pub mod words;
 pub mod xml;
 pub mod xsd;
 

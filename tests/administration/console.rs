@@ -37,7 +37,7 @@ impl Page {
     }
 
     /// The CSRF token of the page's first form.
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         let (_, rest) = self.text.split_once("name=\"csrf\" value=\"").expect("a form with its token");
         rest.split('"').next().unwrap().to_owned()
     }
@@ -72,7 +72,7 @@ impl Browser {
             self.cookies.retain(|(known, _)| known != name);
             self.cookies.push((name.to_owned(), value.to_owned()));
         }
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let text = String::from_utf8_lossy(&body.collect().await.unwrap().to_bytes()).into_owned();
         Page { status: head.status.as_u16(), headers: head.headers, text }
     }
 
@@ -81,7 +81,7 @@ impl Browser {
     }
 
     /// Sends a form of the page at `from`, with that page's token.
-    async fn submit(&mut self, from: &str, to: &str, fields: &[(&str, &str)]) -> Page {
+    pub async fn submit(&mut self, from: &str, to: &str, fields: &[(&str, &str)]) -> Page {
         let token = self.get(from).await.token();
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("csrf", &token).extend_pairs(fields);
@@ -110,7 +110,7 @@ pub(super) fn staffed() -> Stage {
     stage
 }
 
-fn auditor(stage: &Stage) {
+pub fn auditor(stage: &Stage) {
     use ndxp_gateway::registry::{Actor, Digest};
     let acting = |id: &str, mark: u8| {
         let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));

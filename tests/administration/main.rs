@@ -7,6 +7,7 @@ mod support;
 mod administration;
 mod command_line;
 mod console;
+mod console_auditor;
 mod console_sign_in;
 mod registry_columns;
 mod registry_edits;

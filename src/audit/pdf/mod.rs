@@ -3,10 +3,15 @@
 //!
 //! The font is Noto Sans (SIL Open Font License 1.1, `OFL.txt` beside it), reduced to Latin and Vietnamese letters.
 
+mod sheet;
+
 use crate::audit::query::outcome;
+use crate::audit::service::api::Complete;
 use crate::exchange_log::Entry;
+use crate::exchange_log::checkpoint::Checkpoint;
 use crate::exchange_log::reader::Found;
 use crate::status::Reason;
+use crate::time_zone::HO_CHI_MINH;
 use krilla::Document;
 use krilla::color::rgb;
 use krilla::geom::{PathBuilder, Point, Rect};
@@ -16,6 +21,7 @@ use krilla::page::PageSettings;
 use krilla::paint::Fill;
 use krilla::surface::Surface;
 use krilla::text::{Font, TextDirection};
+pub use sheet::citizen_sheet;
 
 const REGULAR: &[u8] = include_bytes!("NotoSans-Regular.ttf");
 const BOLD: &[u8] = include_bytes!("NotoSans-Bold.ttf");
@@ -53,6 +59,59 @@ pub struct TableHeader {
     pub log: String,
     /// The checkpoint up to which the report is complete, as text.
     pub complete: String,
+}
+
+/// A time in Vietnam, of Unix microseconds.
+fn time(us: i64) -> String {
+    let at = jiff::Timestamp::from_microsecond(us);
+    at.map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).strftime("%d/%m/%Y %H:%M:%S").to_string())
+}
+
+/// Up to where a report is complete.
+fn complete_text(complete: &Complete) -> String {
+    let newest = match complete.newest_us {
+        0 => String::new(),
+        at => format!(", bản ghi mới nhất lúc {}", time(at)),
+    };
+    let pruned = match complete.pruned {
+        0 => String::new(),
+        some => format!("; {some} bản ghi cũ đã chuyển vào kho lưu trữ, không có trong báo cáo này"),
+    };
+    let root = crate::hex::hex(&complete.root);
+    format!(
+        "Đầy đủ đến bản ghi thứ {} của nhật ký (gốc {}…{newest}) và {} bản ghi sau đó{pruned}",
+        complete.size,
+        root.get(..16).unwrap_or_default(),
+        complete.unsealed
+    )
+}
+
+impl TableHeader {
+    /// The text above the report of a person: their ids, the number of the request, the period (Unix microseconds), and the log.
+    pub fn new(
+        ids: &[String],
+        case: &str,
+        period: (Option<i64>, Option<i64>),
+        checkpoint: Option<&Checkpoint>,
+        complete: Option<&Complete>,
+    ) -> Self {
+        let period = match period {
+            (None, None) => "toàn bộ nhật ký".to_owned(),
+            (Some(from), None) => format!("từ {}", time(from)),
+            (None, Some(to)) => format!("đến trước {}", time(to)),
+            (Some(from), Some(to)) => format!("từ {} đến trước {}", time(from), time(to)),
+        };
+        TableHeader {
+            id: ids.join(", "),
+            case: case.to_owned(),
+            period,
+            made: time(jiff::Timestamp::now().as_microsecond()),
+            log: checkpoint.map_or_else(String::new, |one| {
+                format!("Nhật ký {}, {} bản ghi, gốc {}", one.origin, one.size, crate::hex::hex(&one.root))
+            }),
+            complete: complete.map_or_else(String::new, complete_text),
+        }
+    }
 }
 
 /// The reason that there is no PDF.

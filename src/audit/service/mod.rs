@@ -333,7 +333,7 @@ impl AuditService for Audit {
             let counted = statistics::statistics(reader, index, &query, days, MAX_COUNTS)?;
             Ok((counted, complete(reader, index.is_none())?))
         });
-        let (statistics::PeriodStatistics { counts, not_counted }, complete) = counted.await?;
+        let (statistics::PeriodStatistics { counts, not_counted, .. }, complete) = counted.await?;
         let counts = counts.ok_or_else(too_many_counts)?;
         let (counts, complete) = (counts.into_iter().map(count_message).collect(), Some(complete));
         Ok(Response::new(api::StatisticsResponse { counts, complete, not_counted }))

@@ -178,7 +178,8 @@ pub(super) fn count(
             Err(status) => Err(status),
             // The reader is gone.
             Ok((None, _)) => return,
-            Ok((Some(statistics::PeriodStatistics { counts, not_counted }), complete)) => {
+            Ok((Some(counted), complete)) => {
+                let statistics::PeriodStatistics { counts, not_counted, purposes, other_purposes } = counted;
                 let counts = counts.ok_or_else(too_many_counts);
                 counts.map(|counts| api::CountExchangesPart {
                     done: complete.size + complete.unsealed,
@@ -186,6 +187,11 @@ pub(super) fn count(
                     counts: counts.into_iter().map(count_message).collect(),
                     complete: Some(complete),
                     not_counted,
+                    purposes: purposes
+                        .into_iter()
+                        .map(|(purpose, exchanges)| api::PurposeCount { purpose, exchanges })
+                        .collect(),
+                    other_purposes,
                 })
             }
         };

@@ -5,6 +5,7 @@ mod complete;
 mod entries;
 mod export;
 mod filter;
+mod page;
 mod receipt;
 mod report;
 mod retention;
@@ -95,6 +96,15 @@ enum AuditCommand {
         /// by client, agency, source, operation, reason and whole hours.
         #[arg(long)]
         by_index: bool,
+        /// Write it as one static page with charts (no script, no other file) for a browser.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// The page's language.
+        #[arg(long, requires = "html", default_value = "vi", value_parser = ["vi", "en"])]
+        language: String,
+        /// A file of that name may go for it.
+        #[arg(long, requires = "html")]
+        force: bool,
     },
     /// List the anomalies that simple rules find in a period of at most 31 days, with their entries.
     #[command(alias = "odd")]
@@ -215,7 +225,10 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                 None => report::subject(&found, output),
             }
         }
-        AuditCommand::Report { filter, days, by_index } => report::period(&open()?, &filter, (days, by_index), output),
+        AuditCommand::Report { filter, days, by_index, html, language, force } => match html {
+            None => report::period(&open()?, &filter, (days, by_index), output),
+            Some(file) => page::write(&open()?, &filter, (days, by_index), (&file, force, &language), output),
+        },
         AuditCommand::Anomalies { from, to } => report::list_anomalies(&open()?, from, to, output),
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {

@@ -58,49 +58,17 @@ pub fn pdf(
 ) -> Result<(), CliError> {
     let CompleteListing { mut found, complete } = listed;
     found.reverse();
-    let day = |at: i64| time(at / 1_000_000);
-    let period = match (request.from, request.to) {
-        (None, None) => "toàn bộ nhật ký".to_owned(),
-        (Some(from), None) => format!("từ {}", day(from)),
-        (None, Some(to)) => format!("đến trước {}", day(to)),
-        (Some(from), Some(to)) => format!("từ {} đến trước {}", day(from), day(to)),
-    };
     let checkpoint = checkpoint(session)?;
     if let (Some(complete), Some(signed)) = (&complete, &checkpoint) {
         complete::check(session, complete, signed)?;
     }
-    let head = TableHeader {
-        id: request.ids.join(", "),
-        case: request.case.clone(),
-        period,
-        made: time(crate::registry::now()),
-        log: checkpoint.map_or_else(String::new, |one| {
-            format!("Nhật ký {}, {} bản ghi, gốc {}", one.origin, one.size, crate::hex::hex(&one.root))
-        }),
-        complete: complete.as_ref().map_or_else(String::new, in_vietnamese),
-    };
+    let period = (request.from, request.to);
+    let head = TableHeader::new(&request.ids, &request.case, period, checkpoint.as_ref(), complete.as_ref());
     let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
     // A person's report is for no one else.
     crate::keyfile::NewFile::write(file, &bytes, force)?;
     let value = json!({ "entries": found.len(), "file": file });
     output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
-}
-
-/// Describes the checkpoint up to which a report is complete.
-fn in_vietnamese(complete: &api::Complete) -> String {
-    let newest = complete::newest(complete);
-    let newest = if newest.is_empty() { String::new() } else { format!(", bản ghi mới nhất lúc {newest}") };
-    let pruned = match complete.pruned {
-        0 => String::new(),
-        some => format!("; {some} bản ghi cũ đã chuyển vào kho lưu trữ, không có trong báo cáo này"),
-    };
-    let root = crate::hex::hex(&complete.root);
-    format!(
-        "Đầy đủ đến bản ghi thứ {} của nhật ký (gốc {}…{newest}) và {} bản ghi sau đó{pruned}",
-        complete.size,
-        root.get(..16).unwrap_or_default(),
-        complete.unsealed
-    )
 }
 
 /// Prints the subject report.
@@ -166,12 +134,12 @@ fn summed(days: bool, counts: Vec<api::Count>) -> ExchangeTotals {
     sums
 }
 
-fn bucket(days: bool) -> i32 {
+pub fn bucket(days: bool) -> i32 {
     if days { api::Bucket::Day.into() } else { api::Bucket::Hour.into() }
 }
 
 /// Counts the entries themselves.
-fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
+pub fn count_exchanges(session: &Session, filter: &Filter, days: bool) -> Result<api::CountExchangesPart, CliError> {
     let progress = bar("counting {bar:40} {pos}/{len} entries, {per_sec}")?;
     let (query, reason) = (Some(filter.request()), filter.why());
     let request = api::CountExchangesRequest { query, bucket: bucket(days), reason };
@@ -187,7 +155,11 @@ fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCoun
         Ok(None)
     });
     progress.finish_and_clear();
-    let last = last?.ok_or_else(|| CliError::Failed("the gateway ended before all was counted".into()))?;
+    last?.ok_or_else(|| CliError::Failed("the gateway ended before all was counted".into()))
+}
+
+fn from_log(session: &Session, filter: &Filter, days: bool) -> Result<PeriodCounts, CliError> {
+    let last = count_exchanges(session, filter, days)?;
     Ok((summed(days, last.counts), last.complete, last.not_counted))
 }
 
@@ -254,7 +226,7 @@ pub fn period(
 
 /// Returns the anomalies in the period of a query, or in its last 31 days; of its client, if it names one. Empty if the
 /// gateway has no index.
-fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
+pub fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, CliError> {
     let to_us = if query.to_us == 0 { jiff::Timestamp::now().as_microsecond() } else { query.to_us };
     let from_us = query.from_us.max(to_us - LONGEST_US);
     if from_us >= to_us {

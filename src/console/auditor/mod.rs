@@ -1,0 +1,65 @@
+//! The auditor's room: figures, people's reports, holds, findings.
+
+pub(crate) mod figures;
+pub(super) mod findings;
+pub(super) mod holds;
+pub(super) mod statistics;
+pub(super) mod subject;
+
+use super::text::Locale;
+use crate::time_zone::HO_CHI_MINH;
+use maud::{Markup, html};
+
+/// A field of a form.
+struct Field<'f> {
+    /// Its name in the form.
+    name: &'static str,
+    /// Its text's key.
+    label: &'static str,
+    /// As HTML names it: `text`, `date`.
+    kind: &'static str,
+    /// What stands in it.
+    value: &'f str,
+    /// The key of what is wrong with it.
+    error: Option<&'static str>,
+}
+
+/// A field with its label, and what is wrong with it beside it.
+fn field(locale: Locale, field: &Field<'_>) -> Markup {
+    let error = format!("{}-error", field.name);
+    html! {
+        label { (locale.text(field.label))
+            input type=(field.kind) name=(field.name) value=(field.value) autocomplete="off"
+                aria-invalid=[field.error.map(|_| "true")] aria-describedby=[field.error.map(|_| &error)];
+            @if let Some(key) = field.error { span.error id=(error) { (locale.text(key)) } }
+        }
+    }
+}
+
+/// The beginning of a day in Vietnam, days later, in microseconds; `Some(0)` where nothing is given.
+fn day_us(text: &str, later: i64) -> Option<i64> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let date: jiff::civil::Date = text.parse().ok()?;
+    let at = HO_CHI_MINH.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
+    at.as_microsecond().checked_add(later.checked_mul(86_400_000_000)?)
+}
+
+/// Today in Vietnam, days earlier, as `date` fields write it.
+fn days_ago(days: i64) -> String {
+    let at = crate::registry::now().saturating_sub(days.saturating_mul(crate::time_zone::DAY_S));
+    jiff::Timestamp::from_second(at).map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).date().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_of_vietnam() {
+        assert_eq!(day_us("2026-11-27", 0), Some(1_795_712_400_000_000));
+        assert_eq!(day_us("2026-11-26", 1), day_us("2026-11-27", 0));
+        assert_eq!((day_us("", 1), day_us("27/11/2026", 0), day_us("2026-02-30", 0)), (Some(0), None, None));
+    }
+}

@@ -1,0 +1,57 @@
+// The auditor's tasks in a browser: figures, and a citizen's report and sheet. See run.sh.
+const { base, SIZES, LOCALES, check, visitor, run } = require("./visitor.cjs");
+
+async function tasks(browser, locale, size, scripts) {
+  const kiem = await visitor(browser, "kiem", locale, size, scripts);
+  const { page } = kiem;
+  await kiem.signIn();
+  await page.locator("nav a[href='/console/statistics']").click();
+  await kiem.look("statistics");
+  check((await page.locator("figure.chart svg").count()) >= 5, "figures without charts");
+  await page.locator("figure.chart summary").first().click();
+  check(await page.locator("figure.chart details[open] td").first().isVisible(), "a chart without its table");
+  await page.check("[name=exact]");
+  await page.locator("form.filter button").click();
+  await kiem.look("statistics-exact");
+  await kiem.open("statistics-empty", "/console/statistics?client=nobody");
+  await kiem.open("statistics-wrong", "/console/statistics?from=2099-01-01", 400);
+  await page.locator("nav a[href='/console/people']").click();
+  await kiem.look("people");
+  await page.fill("[name=ids]", "022055356620\n014055356620");
+  await page.fill("[name=case]", "Nguyễn Văn A");
+  await page.click("button[value=page]");
+  await kiem.look("people-wrong");
+  check(await page.locator("#case-error").isVisible(), "a wrong number is not said beside its field");
+  await page.fill("[name=case]", "12/KN");
+  await page.click("button[value=page]");
+  await kiem.look("people-report");
+  check(!page.url().includes("022055356620"), "an id in an address");
+  for (const kind of ["sheet", "pdf", "json"]) {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click(`button[value=${kind}]`)]);
+    check(/\.(pdf|json)$/.test(download.suggestedFilename()), `${kind}: ${download.suggestedFilename()}`);
+    check((await download.failure()) === null, `${kind} is not downloaded`);
+  }
+  await kiem.open("findings", "/console/findings");
+  await kiem.open("findings-wrong", "/console/findings?from=2026-01-01&to=2026-11-01", 400);
+  await kiem.open("holds-empty", "/console/holds");
+  await page.fill("[name=case]", "VA-7/2026");
+  await page.locator("main form button").last().click();
+  await kiem.look("holds-wrong");
+  await page.fill("[name=client]", "cong-dich-vu-cong-truc-tuyen-mot-cua-lien-thong-tinh-quang-ninh");
+  await page.locator("main form button").last().click();
+  await kiem.look("holds");
+  await page.locator("td summary").first().click();
+  await page.locator("button.danger").first().click();
+  check((await page.locator("td summary").count()) === 0, "a hold is not released");
+  await kiem.end();
+  const lan = await visitor(browser, "lan", locale, size, scripts);
+  await lan.signIn();
+  await lan.open("auditor-refused", "/console/people", 403);
+  await lan.end();
+}
+
+run(async (browser) => {
+  for (const size of SIZES) for (const locale of Object.keys(LOCALES)) await tasks(browser, locale, size, true);
+  await tasks(browser, "vi-VN", SIZES[0], false);
+  await tasks(browser, "en-GB", SIZES[1], false);
+});
