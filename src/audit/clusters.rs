@@ -45,10 +45,10 @@ impl Clusters {
         let connection = Connection::open("")?;
         connection.execute_batch(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; BEGIN;
-             CREATE TABLE request (idx INTEGER NOT NULL, kind INTEGER NOT NULL, day INTEGER NOT NULL, client TEXT NOT NULL,
+             CREATE TABLE requests (idx INTEGER NOT NULL, kind INTEGER NOT NULL, day INTEGER NOT NULL, client TEXT NOT NULL,
                 purpose TEXT NOT NULL, official BLOB, person BLOB NOT NULL) STRICT;",
         )?;
-        let mut put = connection.prepare("INSERT INTO asked VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        let mut put = connection.prepare("INSERT INTO requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
         search::each(reader, index, period, |one| {
             let entry = &one.entry;
             let (place, day) = (i64::try_from(one.index).unwrap_or(i64::MAX), day(entry.time_us));
@@ -59,7 +59,7 @@ impl Clusters {
             Ok(())
         })?;
         drop(put);
-        connection.execute_batch("COMMIT; CREATE INDEX by_person ON asked (person, day, client);")?;
+        connection.execute_batch("COMMIT; CREATE INDEX by_person ON requests (person, day, client);")?;
         Ok(Clusters(connection))
     }
 
@@ -107,10 +107,10 @@ impl Clusters {
         least: usize,
     ) -> Result<Vec<Cluster>, AuditError> {
         let sql = format!(
-            "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM request WHERE {given}
+            "SELECT {name}, {others} AS others, COUNT(DISTINCT idx), {key}, {second} FROM requests WHERE {given}
              GROUP BY {by} HAVING others >= ?1"
         );
-        let behind = format!("SELECT DISTINCT idx FROM asked WHERE {behind} ORDER BY idx DESC LIMIT ?1");
+        let behind = format!("SELECT DISTINCT idx FROM requests WHERE {behind} ORDER BY idx DESC LIMIT ?1");
         let (mut statement, mut behind) = (self.0.prepare(&sql)?, self.0.prepare(&behind)?);
         let exchange = Kind::Exchange as i32;
         let mut rows = statement.query(params![least as i64, exchange])?;
