@@ -29,7 +29,7 @@ pub struct Figures {
 /// Names with their sums, the largest first.
 fn ranked(sums: BTreeMap<String, u64>) -> Vec<Value> {
     let mut all: Vec<Value> = sums.into_iter().collect();
-    all.sort_by(|a, b| b.1.cmp(&a.1));
+    all.sort_by_key(|one| std::cmp::Reverse(one.1));
     all
 }
 
