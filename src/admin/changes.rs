@@ -86,7 +86,7 @@ fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
 
 /// Returns a pending grant in the form of the other changes.
 fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
-    let ends = grant.pending_until();
+    let (requested, ends) = (grant.requested().unwrap_or(0), grant.pending_until());
     let after = serde_json::to_value(&grant).map_err(|error| failed(RegistryError::Store(error.to_string())))?;
     Ok(PendingChange {
         object: format!("grant:{}", grant.id),
@@ -97,7 +97,7 @@ fn of_grant(grant: Grant) -> Result<PendingChange, Status> {
         requested_by: grant.requested_by,
         requester: grant.requester,
         justification: String::new(),
-        requested: 0,
+        requested,
         ends,
     })
 }

@@ -55,7 +55,11 @@ pub struct Admin {
     contracts: Arc<ArcSwap<ContractSet>>,
     door: Option<StaffAuthorizer>,
     work: AdminWork,
+    overview: Option<Overview>,
 }
+
+/// How the running gateway does, worked out where it is called.
+pub type Overview = Arc<dyn Fn() -> api::GetOverviewResponse + Send + Sync>;
 
 /// Reads in flight: a person may page through several listings at once; two of them run, each for as long as a page
 /// takes (about 40 ms); the other threads are for other people.
@@ -93,13 +97,19 @@ impl Admin {
         door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
-        Admin { config, store, contracts, door: Some(door), work }
+        Admin { config, store, contracts, door: Some(door), work, overview: None }
     }
 
     /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
     /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
-        Admin { config, store, contracts, door: None, work: AdminWork::default() }
+        Admin { config, store, contracts, door: None, work: AdminWork::default(), overview: None }
+    }
+
+    /// The same, of a gateway that runs: it says how it does.
+    #[must_use]
+    pub fn with_overview(self, overview: Overview) -> Self {
+        Admin { overview: Some(overview), ..self }
     }
 
     /// Reads for the caller, if one of the rule's roles is theirs.
@@ -440,6 +450,16 @@ impl AdminService for Admin {
             drift::list((&admin.config.data, &admin.config.vault), &admin.contracts.load(), &message)
         };
         self.read(request, &rules::LIST_DRIFT, list).await
+    }
+
+    async fn get_overview(&self, request: Request<api::GetOverviewRequest>) -> AdminResult<api::GetOverviewResponse> {
+        self.read(request, &rules::GET_OVERVIEW, |admin, _, _| {
+            let overview = admin.overview.as_ref();
+            overview
+                .map(|of| of())
+                .ok_or_else(|| Status::failed_precondition("only a running gateway can say: ask it with --remote"))
+        })
+        .await
     }
 
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> AdminResult<api::ListStaffResponse> {

@@ -42,6 +42,7 @@ rules! {
     REMOVE_STAFF: "RemoveStaff", "staff.remove", ADMINISTRATOR;
     CAN_I: "CanI", "client.can", ANY;
     LIST_STAFF: "ListStaff", "staff.list", ANY;
+    GET_OVERVIEW: "GetOverview", "gateway.show", ANY;
     LIST_DRIFT: "ListDrift", "drift.list", ANY;
 }
 

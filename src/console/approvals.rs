@@ -61,7 +61,7 @@ fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
     }
 }
 
-/// Who asks, when and why; of a grant, when and why stand in the log alone.
+/// Who asks, when and why; of a grant, why stands in the log alone.
 fn request_facts(locale: Locale, one: &PendingChange) -> Vec<(&'static str, Markup)> {
     let mut facts = vec![("column-requested-by", html! { (one.requested_by) " " (one.requester_address) })];
     if one.requested > 0 {

@@ -5,7 +5,7 @@ use super::session::SignedIn;
 use super::text::Locale;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use maud::html;
+use maud::{Markup, html};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -48,6 +48,40 @@ impl Failure {
 /// The page that says why there is none.
 pub fn message_of<T>(session: &SignedIn, said: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {
     said.map(tonic::Response::into_inner).map_err(|status| Failure::of(session, &status))
+}
+
+/// What is wrong with the fields of a form, to stand beside each, and the words before it.
+#[derive(Debug, Default)]
+pub struct FieldFaults(Vec<(String, String)>, String);
+
+impl FieldFaults {
+    /// Those that a service names.
+    ///
+    /// # Errors
+    /// The page that says why something was not done, where it is no field's fault.
+    pub fn of(session: &SignedIn, status: &Status) -> Result<Self, Failure> {
+        let details = status.get_error_details();
+        match details.bad_request().filter(|wrong| !wrong.field_violations.is_empty()) {
+            Some(wrong) => {
+                let pair = |one: &tonic_types::FieldViolation| (one.field.clone(), one.description.clone());
+                let words = session.locale.text("field-fault");
+                Ok(FieldFaults(wrong.field_violations.iter().map(pair).collect(), words))
+            }
+            None => Err(Failure::of(session, status)),
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is wrong with this field, or a part of it.
+    pub fn of_field(&self, field: &str) -> Markup {
+        let own =
+            |name: &str| name == field || name.strip_prefix(field).is_some_and(|rest| rest.starts_with(['.', '[']));
+        html! { @for (_, what) in self.0.iter().filter(|(name, _)| own(name)) { p.fault role="alert" { (self.1) " " (what) } } }
+    }
 }
 
 fn http_status(code: Code) -> StatusCode {

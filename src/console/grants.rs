@@ -103,6 +103,9 @@ pub async fn one(
             ("column-requested-by", html! { (grant.requested_by) }),
             ("column-approved-by", html! { (grant.approved_by) }),
         ]))
+        @if session.has(&[Role::Administrator]) && !grant.withdrawn {
+            p.actions { a.button href={ (HERE) "/" (grant.id) "/change" } { (locale.text("grant-change")) } }
+        }
         @if session.has(&[Role::Administrator, Role::Approver]) && !grant.withdrawn {
             details {
                 summary { (locale.text("grant-withdraw")) }
@@ -187,7 +190,8 @@ pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, query:
     layout::page(&session, HERE, &locale.text("grant-add"), &body)
 }
 
-fn class_of(locale: Locale, class: DataClass) -> Markup {
+/// A data class in words and colour.
+pub fn class_of(locale: Locale, class: DataClass) -> Markup {
     let (key, kind) = match class {
         DataClass::Sensitive => ("class-sensitive", "wrong"),
         DataClass::Personal => ("class-personal", "later"),

@@ -1,9 +1,11 @@
-//! What holds for every page: its security headers, its style sheet, and how cookies are read and written.
+//! What holds for every page: its security headers, its style sheet and scripts, and how cookies are read and written.
 
 use super::ROOT;
 use axum::Router;
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use maud::Markup;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -11,6 +13,15 @@ use tower_http::set_header::SetResponseHeaderLayer;
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
                       base-uri 'none'; require-trusted-types-for 'script'";
 
+/// The same for pages with a live part: the console's own two script files, which fetch from here only.
+const LIVE_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; \
+                           form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
+                           require-trusted-types-for 'script'; trusted-types default";
+
+/// htmx 2.0.11, as published; its licence (0BSD) stands beside it.
+const HTMX: &str = include_str!("assets/htmx.min.js");
+/// What lets htmx read answers where Trusted Types are enforced.
+const TRUST: &str = include_str!("assets/trust.js");
 /// The style sheet's text, which a report in one file carries with it.
 pub(super) const STYLE: &str = include_str!("style.css");
 
@@ -35,6 +46,22 @@ pub fn layered(pages: Router) -> Router {
 pub async fn style() -> Response {
     let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "private, max-age=300")];
     (headers, STYLE).into_response()
+}
+
+/// A page with a live part.
+pub fn live(page: Markup) -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, LIVE_POLICY)], page).into_response()
+}
+
+/// A script of the console's own.
+pub async fn script(Path(name): Path<String>) -> Result<Response, StatusCode> {
+    let text = match name.as_str() {
+        "htmx.min.js" => HTMX,
+        "trust.js" => TRUST,
+        _ => return Err(StatusCode::NOT_FOUND),
+    };
+    let kind = "text/javascript; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "private, max-age=300")], text).into_response())
 }
 
 /// A cookie of a request.

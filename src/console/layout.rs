@@ -1,17 +1,24 @@
 //! The frame of every page: menu by role, language, who has signed in.
 
+use super::headers;
 use super::session::SignedIn;
 use super::text::Locale;
 use crate::registry::Role;
+use axum::response::Response;
 use maud::{DOCTYPE, Markup, html};
 
 /// The menu: path, text, and whose it is (everybody's where no role is named).
-const MENU: [(&str, &str, &[Role]); 10] = [
+const MENU: [(&str, &str, &[Role]); 15] = [
     ("/console/", "menu-overview", &[]),
+    ("/console/sources", "menu-sources", &[]),
     ("/console/approvals", "menu-approvals", &[]),
     ("/console/clients", "menu-clients", &[]),
     ("/console/grants", "menu-grants", &[]),
     ("/console/tokens", "menu-tokens", &[]),
+    ("/console/keys", "menu-keys", &[]),
+    ("/console/staff", "menu-staff", &[]),
+    ("/console/contracts", "menu-contracts", &[]),
+    ("/console/catalogue", "menu-catalogue", &[]),
     ("/console/exchanges", "menu-exchanges", &[Role::Auditor]),
     ("/console/people", "menu-people", &[Role::Auditor]),
     ("/console/statistics", "menu-statistics", &[Role::Auditor]),
@@ -31,6 +38,15 @@ pub fn role(locale: Locale, role: Role) -> String {
 
 /// A page of who has signed in; `here` is its entry of the menu.
 pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Markup {
+    signed_in(session, here, title, body, false)
+}
+
+/// A page with a live part: with the two scripts that renew it.
+pub fn live_page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Response {
+    headers::live(signed_in(session, here, title, body, true))
+}
+
+fn signed_in(session: &SignedIn, here: &str, title: &str, body: &Markup, live: bool) -> Markup {
     let locale = session.locale;
     let roles: Vec<String> = session.roles.iter().map(|one| role(locale, *one)).collect();
     let nav = html! {
@@ -53,7 +69,7 @@ pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Marku
             }
         }
     };
-    frame(locale, title, Some(Frame { nav, who, node: &session.node }), body)
+    frame(locale, title, Some(Frame { nav, who, node: &session.node, live }), body)
 }
 
 /// A page of nobody.
@@ -85,7 +101,11 @@ struct Frame<'s> {
     nav: Markup,
     who: Markup,
     node: &'s str,
+    live: bool,
 }
+
+/// What htmx may do: nothing but to put the answers of this gateway into the page.
+const HTMX: &str = r#"{"allowEval":false,"allowScriptTags":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyEnabled":false,"historyCacheSize":0}"#;
 
 fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup) -> Markup {
     html! {
@@ -97,6 +117,11 @@ fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup)
                 meta name="color-scheme" content="light dark";
                 title { (title) " · NDXP" }
                 link rel="stylesheet" href="/console/style.css";
+                @if session.as_ref().is_some_and(|session| session.live) {
+                    meta name="htmx-config" content=(HTMX);
+                    script src="/console/script/trust.js" {}
+                    script src="/console/script/htmx.min.js" defer {}
+                }
             }
             body {
                 a.skip href="#main" { (locale.text("skip")) }

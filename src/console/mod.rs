@@ -1,17 +1,19 @@
 //! The console: what administrators, approvers and auditors do, in a browser, on the HTTPS port. A page calls the same methods as
 //! `ndxp.admin.v1` and `ndxp.audit.v1` have, in the name of who has signed in; it has no rule of its own, and nothing can be done here
-//! that those services refuse. Every task works without a script.
+//! that those services refuse. Every task works without a script; the parts of two pages renew themselves where there is one.
 
 mod approvals;
 pub(crate) mod auditor;
 pub(crate) mod chart;
 mod clients;
+mod developer;
 mod exchanges;
 mod failure;
 mod form;
 mod grants;
 mod headers;
 mod layout;
+mod operator;
 mod overview;
 mod session;
 mod sign_in;
@@ -73,6 +75,21 @@ impl Console {
             .route("/console/sign-out", post(sign_in::end))
             .route("/console/language/{locale}", post(sign_in::language))
             .route("/console/style.css", get(headers::style))
+            .route("/console/script/{name}", get(headers::script))
+            .route("/console/live", get(operator::live::fragment))
+            .route("/console/sources", get(operator::sources::list))
+            .route("/console/sources/{id}", get(operator::sources::one))
+            .route("/console/sources/{id}/live", get(operator::sources::fragment))
+            .route("/console/contracts", get(operator::contracts::page))
+            .route("/console/staff", get(operator::staff::list).post(operator::staff::add))
+            .route("/console/staff/{id}", get(operator::staff::one).post(operator::staff::change_roles))
+            .route("/console/staff/{id}/remove", post(operator::staff::remove))
+            .route("/console/keys", get(operator::keys::list))
+            .route("/console/keys/rotate", post(operator::keys::rotate))
+            .route("/console/keys/{id}/retire", post(operator::keys::retire))
+            .route("/console/catalogue", get(developer::catalogue::list))
+            .route("/console/catalogue/{service}/{method}", get(developer::catalogue::one))
+            .route("/console/may-i", get(developer::may_i::page))
             .route("/console/clients", get(clients::list).post(clients::register))
             .route("/console/clients/register", get(clients::registration))
             .route("/console/clients/{id}", get(clients::one))
@@ -80,6 +97,7 @@ impl Console {
             .route("/console/grants", get(grants::list).post(grants::add))
             .route("/console/grants/add", get(grants::form))
             .route("/console/grants/{id}", get(grants::one))
+            .route("/console/grants/{id}/change", get(operator::grant_change::form).post(operator::grant_change::apply))
             .route("/console/grants/{id}/withdraw", post(grants::withdraw))
             .route("/console/approvals", get(approvals::list))
             .route("/console/approvals/{id}/{verdict}", post(approvals::decide))

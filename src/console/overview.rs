@@ -1,15 +1,19 @@
-//! The first page: what needs a decision, what ends soon, and how the log is.
+//! The first page: what needs a decision, how the gateway does now, what ends soon, and how the log is.
 
 use super::failure::{Failure, message_of};
 use super::session::SignedIn;
 use super::table::{properties, table};
-use super::{Console, layout, request};
+use super::text::Locale;
+use super::{Console, layout, operator, request};
 use crate::admin::api::admin_service_server::AdminService;
-use crate::admin::api::{ListGrantsRequest, ListKeysRequest, ListPendingChangesRequest};
+use crate::admin::api::{
+    GetOverviewResponse, ListGrantsRequest, ListKeysRequest, ListPendingChangesRequest, ListTokensRequest,
+};
 use crate::audit::service::api::GetStatusRequest;
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::registry::{Role, now};
 use axum::extract::State;
+use axum::response::Response;
 use maud::{Markup, html};
 use std::sync::Arc;
 
@@ -19,8 +23,9 @@ const SOON_S: i64 = 30 * 86_400;
 const LOOKED_AT: u32 = 1_000;
 
 /// The page.
-pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
+pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Response, Failure> {
     let locale = session.locale;
+    let overview = operator::live::overview(&console, &session).await?;
     let changes = ListPendingChangesRequest { page_size: 1_000, ..Default::default() };
     let changes = message_of(&session, console.admin.list_pending_changes(request(&session, changes)).await)?;
     let waiting = match changes.next_page_token.is_empty() {
@@ -34,30 +39,39 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
                 span { (locale.text("overview-waiting")) }
             }
         }
-        (ending(&console, &session).await?)
+        div #live hx-get="/console/live" hx-trigger="every 5s" { (operator::live::part(locale, &overview)) }
+        (ending(&console, &session, &overview).await?)
         @if session.has(&[Role::Auditor]) { (log(&console, &session).await?) }
     };
-    Ok(layout::page(&session, "/console/", &locale.text("menu-overview"), &body))
+    Ok(layout::live_page(&session, "/console/", &locale.text("menu-overview"), &body))
 }
 
-/// Grants and signing keys that end within 30 days, the next one first.
-async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
-    let (locale, now) = (session.locale, now());
+/// What ends, and when: Unix time in seconds.
+type Ends = Vec<(i64, Markup)>;
+
+fn is_soon(end: i64) -> bool {
+    let now = now();
+    end > now && end - now <= SOON_S
+}
+
+/// What ends within 30 days, the next one first: certificates and lists of the gateway, grants, signing keys; and how many tokens.
+async fn ending(console: &Console, session: &SignedIn, overview: &GetOverviewResponse) -> Result<Markup, Failure> {
+    let locale = session.locale;
     let message = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
     let grants = message_of(session, console.admin.list_grants(request(session, message)).await)?;
     let keys = message_of(session, console.admin.list_keys(request(session, ListKeysRequest {})).await)?;
-    let soon = |end: i64| end > now && end - now <= SOON_S;
-    let mut all: Vec<(i64, Vec<Markup>)> = Vec::new();
-    for grant in grants.grants.iter().filter(|grant| soon(grant.not_after) && !grant.withdrawn) {
+    let mut all: Ends = files(locale, overview);
+    for grant in grants.grants.iter().filter(|grant| is_soon(grant.not_after) && !grant.withdrawn) {
         let what = html! { (locale.text("grant")) " " a href={ "/console/grants/" (grant.id) } { (grant.client) } };
-        all.push((grant.not_after, vec![what, html! { (locale.timestamp(grant.not_after)) }]));
+        all.push((grant.not_after, what));
     }
-    for key in keys.keys.iter().filter(|key| soon(key.trusted_until)) {
-        let what = html! { (locale.text("signing-key")) " " code { (key.kid) } };
-        all.push((key.trusted_until, vec![what, html! { (locale.timestamp(key.trusted_until)) }]));
+    for key in keys.keys.iter().filter(|key| is_soon(key.trusted_until)) {
+        all.push((key.trusted_until, html! { (locale.text("signing-key")) " " code { (key.kid) } }));
     }
+    all.extend(tokens(console, session).await?);
     all.sort_by_key(|(end, _)| *end);
-    let rows: Vec<Vec<Markup>> = all.into_iter().map(|(_, row)| row).collect();
+    let rows = all.into_iter().map(|(end, what)| vec![what, html! { (locale.timestamp(end)) }]);
+    let rows: Vec<Vec<Markup>> = rows.collect();
     Ok(html! {
         h2 { (locale.text("overview-ending")) }
         @if !grants.next_page_token.is_empty() {
@@ -65,6 +79,33 @@ async fn ending(console: &Console, session: &SignedIn) -> Result<Markup, Failure
         }
         (table(locale, "overview-ending", &["column-what", "column-ends"], &rows))
     })
+}
+
+/// Certificates, CAs and revocation lists; those that have ended, too.
+fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
+    let ended = |end: i64| end <= now();
+    let near = overview.ends.iter().filter(|one| is_soon(one.at) || ended(one.at));
+    let what = |file: &str, what: &str, gone: bool| {
+        html! {
+            code { (file) } " " (what)
+            @if gone { " " span.state.wrong { (locale.text("state-ended")) } }
+        }
+    };
+    near.map(|one| (one.at, what(&one.file, &one.what, ended(one.at)))).collect()
+}
+
+/// Tokens are many and live for hours: one line for all of them, at the end of the last that ends soon.
+async fn tokens(console: &Console, session: &SignedIn) -> Result<Option<(i64, Markup)>, Failure> {
+    let locale = session.locale;
+    let message = ListTokensRequest { in_force: true, page_size: LOOKED_AT, ..Default::default() };
+    let found = message_of(session, console.admin.list_tokens(request(session, message)).await)?;
+    let soon: Vec<i64> = found.tokens.iter().map(|token| token.expires).filter(|end| is_soon(*end)).collect();
+    let more = if found.next_page_token.is_empty() { "" } else { "> " };
+    let count = format!("{more}{}", locale.number(soon.len() as u64));
+    Ok(soon.into_iter().max().map(|last| {
+        let words = locale.with("overview-tokens", "count", count);
+        (last, html! { a href="/console/tokens?state=in-force" { (words) } })
+    }))
 }
 
 /// How far the log, its checkpoint, its cosignatures and its index are, and what alarms stand.

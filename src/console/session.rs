@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, StatusCode};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -81,14 +81,17 @@ impl Sessions {
     }
 
     /// The person and the CSRF token of a session that goes on, on the certificate that it was begun with.
-    fn continued(&self, cookie: &str, certificate: Thumbprint, now: Instant) -> Option<(String, String)> {
+    /// `in_use`: it is somebody's request, not a page's that renews itself; the time without one begins anew.
+    fn continued(&self, cookie: &str, certificate: Thumbprint, now: Instant, in_use: bool) -> Option<(String, String)> {
         let (mut all, key) = (self.all(), key(cookie));
         if all.get(&key)?.is_over(now) {
             all.remove(&key);
             return None;
         }
         let record = all.get_mut(&key).filter(|record| record.certificate == certificate)?;
-        record.last = now;
+        if in_use {
+            record.last = now;
+        }
         Some((record.staff.clone(), record.token.clone()))
     }
 
@@ -143,11 +146,24 @@ impl SignedIn {
     /// # Errors
     /// Where there is no session, or where it is over.
     pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, NotSignedIn> {
+        Self::found(headers, extensions, console, true)
+    }
+
+    fn found(
+        headers: &HeaderMap,
+        extensions: &Extensions,
+        console: &Console,
+        in_use: bool,
+    ) -> Result<Self, NotSignedIn> {
         let locale = Locale::of(headers);
         let signed = || {
             let peer = extensions.get::<Arc<Peer>>()?.clone();
-            let (id, token) =
-                console.sessions.continued(cookie(headers, COOKIE)?, peer.certificate.thumbprint, Instant::now())?;
+            let (id, token) = console.sessions.continued(
+                cookie(headers, COOKIE)?,
+                peer.certificate.thumbprint,
+                Instant::now(),
+                in_use,
+            )?;
             let (staff, roles) = person(&peer, &console.registry.load()).filter(|(staff, _)| *staff == id)?;
             Some(SignedIn { staff, roles, peer, locale, node: console.node.clone(), token })
         };
@@ -173,6 +189,23 @@ impl FromRequestParts<Arc<Console>> for SignedIn {
     }
 }
 
+/// Who looks at a live part of a page, which asks by itself: a session that nobody uses ends although a page is open.
+pub struct Watching(pub SignedIn);
+
+impl FromRequestParts<Arc<Console>> for Watching {
+    type Rejection = Response;
+
+    /// Where the session is over, htmx goes to the page to sign in at.
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
+        let found = SignedIn::found(&parts.headers, &parts.extensions, console, false);
+        let to = [("hx-redirect", format!("{ROOT}/sign-in"))];
+        found.map(Watching).map_err(|_| match parts.headers.contains_key("hx-request") {
+            true => (StatusCode::UNAUTHORIZED, to).into_response(),
+            false => NotSignedIn.into_response(),
+        })
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -189,18 +222,23 @@ mod tests {
         let set = sessions.begin("lan", own, began).unwrap();
         assert!(set.starts_with("__Host-") && set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"), "{set}");
         let cookie = value(&set);
-        assert_eq!(sessions.continued(&cookie, own, began).unwrap().0, "lan");
-        assert_eq!(sessions.continued(&cookie, other, began), None);
-        assert_eq!(sessions.continued("invented", own, began), None);
+        assert_eq!(sessions.continued(&cookie, own, began, true).unwrap().0, "lan");
+        assert_eq!(sessions.continued(&cookie, other, began, true), None);
+        assert_eq!(sessions.continued("invented", own, began, true), None);
         let mut at = began;
         while at + IDLE < began + LONGEST {
             at += IDLE - Duration::from_secs(1);
-            assert!(sessions.continued(&cookie, own, at).is_some());
+            assert!(sessions.continued(&cookie, own, at, true).is_some());
         }
-        assert_eq!(sessions.continued(&cookie, own, began + LONGEST), None, "eight hours are over");
-        assert_eq!(sessions.continued(&cookie, own, began), None, "it is gone");
+        assert_eq!(sessions.continued(&cookie, own, began + LONGEST, true), None, "eight hours are over");
+        assert_eq!(sessions.continued(&cookie, own, began, true), None, "it is gone");
         let unused = value(&sessions.begin("lan", own, began).unwrap());
-        assert_eq!(sessions.continued(&unused, own, began + IDLE), None);
+        assert_eq!(sessions.continued(&unused, own, began + IDLE, true), None);
+        // A page that asks by itself keeps no session.
+        let watched = value(&sessions.begin("lan", own, began).unwrap());
+        let half = began + IDLE / 2;
+        assert!(sessions.continued(&watched, own, half, false).is_some());
+        assert_eq!(sessions.continued(&watched, own, began + IDLE, false), None);
     }
 
     #[test]
@@ -210,8 +248,8 @@ mod tests {
         let first = value(&begin("lan", 0).unwrap());
         let second = value(&begin("lan", 1).unwrap());
         (2..=MAX_SESSIONS.1 as u64).for_each(|after| assert!(begin("lan", after).is_some()));
-        assert_eq!(sessions.continued(&first, own, began), None, "the ninth ends the one unused longest");
-        assert!(sessions.continued(&second, own, began + IDLE / 2).is_some());
+        assert_eq!(sessions.continued(&first, own, began, true), None, "the ninth ends the one unused longest");
+        assert!(sessions.continued(&second, own, began + IDLE / 2, true).is_some());
         let others = (MAX_SESSIONS.0 - MAX_SESSIONS.1) as u64;
         (0..others).for_each(|number| assert!(begin(&format!("p{number}"), 20).is_some()));
         assert_eq!(begin("one-more", 20), None);
@@ -225,6 +263,6 @@ mod tests {
         let set = sessions.begin("lan", own, began).unwrap();
         let headers = HeaderMap::from_iter([(http::header::COOKIE, set.split(';').next().unwrap().parse().unwrap())]);
         assert!(sessions.end(&headers).contains("Max-Age=0"));
-        assert_eq!(sessions.continued(&value(&set), own, began), None);
+        assert_eq!(sessions.continued(&value(&set), own, began, true), None);
     }
 }

@@ -15,7 +15,7 @@ pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]
                 thead { tr { @for heading in &headings { th scope="col" { (heading) } } } }
                 tbody {
                     @for row in rows {
-                        tr { @for (cell, heading) in row.iter().zip(&headings) { td data-label=(heading) { (cell) } } }
+                        tr { @for (cell, heading) in row.iter().zip(&headings) { td data-label=(heading) { div { (cell) } } } }
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! [`Operation`]s with ready-made plans, so that a call needs no look-ups: [`validate`] checks a request, [`map`]
 //! converts it to the source's format and reads the response, [`fields`] keeps the granted fields.
 
+pub mod comments;
 pub mod compile;
 pub mod differences;
 pub mod drift;

@@ -149,9 +149,14 @@ impl Grant {
     /// Returns when a pending grant expires, Unix time in seconds: a week after its request, which its id records, or
     /// at its own end.
     pub fn pending_until(&self) -> i64 {
-        let created = self.id.strip_prefix("g-").and_then(|id| uuid::Uuid::try_parse(id).ok()?.get_timestamp());
-        let created = created.and_then(|time| i64::try_from(time.to_unix().0).ok());
-        created.map_or(self.not_after, |created| self.not_after.min(created.saturating_add(pending::PENDING_S)))
+        let requested = self.requested();
+        requested.map_or(self.not_after, |requested| self.not_after.min(requested.saturating_add(pending::PENDING_S)))
+    }
+
+    /// When it was asked for, Unix time in seconds, as its id tells; `None` where the id is none that the gateway has made.
+    pub fn requested(&self) -> Option<i64> {
+        let made = uuid::Uuid::try_parse(self.id.strip_prefix("g-")?).ok()?.get_timestamp()?;
+        i64::try_from(made.to_unix().0).ok()
     }
 
     /// Returns its state.

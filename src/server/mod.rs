@@ -37,7 +37,7 @@ use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
 use control::own_services::OwnServices;
 use control::reload::{self, Reloader};
-use control::{background, compare, quota, retention, unfinished_writes};
+use control::{background, compare, overview, quota, retention, unfinished_writes};
 use front::files;
 use front::listener::{self, ControlSignals};
 use front::refusals::Refusals;
@@ -173,6 +173,8 @@ impl Gateway {
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
+        let of = shared.clone();
+        let admin = admin.with_overview(Arc::new(move || overview::of(&of)));
         let audit = Audit::new(&config.data, door.clone(), shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;

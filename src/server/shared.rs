@@ -23,9 +23,10 @@ use crate::frame::MessageMemory;
 use crate::guard::{Endpoints, Guard, GuardSettings, HubHealth, OperationGuard, OperationHub};
 use crate::identity::certificates::Certificates;
 use crate::identity::handshake_limits::HandshakeLimits;
+use crate::pki::Ending;
 use crate::registry::{self, AdminEventKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Tracer};
+use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Tracer, Traffic};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -72,6 +73,10 @@ pub struct Shared {
     pub pseudonyms: Pseudonyms,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// The last minutes of these.
+    pub traffic: Traffic,
+    /// Certificates, CAs and revocation lists in force, each with its file and its end.
+    pub ends: ArcSwap<Vec<(PathBuf, Ending)>>,
     /// Drift of the sources' responses from their contracts.
     pub drift: DriftTable,
     /// Days until the disk is full, if they are few.
@@ -124,6 +129,8 @@ impl Shared {
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
             limits: GrantLimits::default(),
+            traffic: Traffic::new(&metrics.exchanges),
+            ends: ArcSwap::default(),
             drift: DriftTable::new(&config.data, admin_event_key, metrics.drift.clone()),
             days_remaining: DaysRemaining::default(),
             refusals: Arc::new(RefusalLog::new(log.clone(), metrics.clone())),
@@ -315,6 +322,14 @@ impl Served {
     }
 
     /// Returns the guard of an operation: its own, or its source's.
+    /// A source's guards by name, each with its bounds: its own, and those that operations of it have of their own.
+    pub fn guards_of(&self, source: &str) -> impl Iterator<Item = (&str, &GuardSettings, &Arc<Guard>)> {
+        let own = move |name: &str| name.split('/').next() == Some(source);
+        let all = self.guards.iter().filter(move |(name, _)| own(name));
+        all.map(|(name, (settings, guard))| (name.as_str(), settings, guard))
+    }
+
+    /// The guard of an operation: its own, or its source's.
     fn guard(&self, operation: &Operation) -> Option<OperationGuard> {
         let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
         let (_, guard) = own.or_else(|| self.guards.get(&operation.source.id))?;

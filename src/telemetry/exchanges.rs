@@ -93,14 +93,19 @@ impl ExchangeMetrics {
             source_seconds: seconds(),
             stages: Family::new_with_constructor(stage_times as fn() -> Histogram),
         };
-        registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", all.ended.clone());
-        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
-        registry.register("exchange_faults", help, all.faults.clone());
-        registry.register("exchange_seconds", "Time from arrival to the durable entry", all.seconds.clone());
-        registry.register("source_seconds", "Time of these at the source", all.source_seconds.clone());
+        all.register_again(registry);
         let help = "Time of exchanges by stage: access, request, guard, source, response, log";
         registry.register("stage_seconds", help, all.stages.clone());
         all
+    }
+
+    /// Puts the same families into a registry: that of all metrics, or one that holds these alone.
+    pub(super) fn register_again(&self, registry: &mut Registry) {
+        registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", self.ended.clone());
+        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
+        registry.register("exchange_faults", help, self.faults.clone());
+        registry.register("exchange_seconds", "Time from arrival to the durable entry", self.seconds.clone());
+        registry.register("source_seconds", "Time of these at the source", self.source_seconds.clone());
     }
 
     /// The handles of one operation; empty names stand for calls of no known operation.

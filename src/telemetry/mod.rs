@@ -11,6 +11,7 @@ mod stages;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod traffic;
 mod witnesses;
 
 use crate::exchange_log::Health;
@@ -43,7 +44,8 @@ pub use ports::PortMetrics;
 pub use sources::SourceGauges;
 pub use stages::{Stage, StageTimes};
 pub use traces::{CallerTrace, ExchangeTrace, TraceMetrics, TraceSettings, Tracer};
-pub use witnesses::WitnessMetrics;
+pub use traffic::{SAMPLE_EVERY, SourceTraffic, Traffic};
+pub use witnesses::{WitnessMetrics, WitnessState};
 
 /// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
 /// (`ndxp_gateway=debug`); without it, `level` counts. Access lines go to standard output, always as JSON: a log that is read slowly
@@ -328,6 +330,12 @@ impl Metrics {
     pub fn disk(&self, free: u64, days: f64) {
         self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.disk_days.set(days);
+    }
+
+    /// Returns how much of that disk is free, in bytes, and the days it lasts, as was told last; `None` before.
+    pub fn disk_now(&self) -> Option<(u64, f64)> {
+        let free = u64::try_from(self.disk_free.get()).unwrap_or(0);
+        (free > 0).then(|| (free, self.disk_days.get()))
     }
 
     /// Tells how the exchange log is.

@@ -5,15 +5,28 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WitnessLabels {
     witness: String,
 }
 
+/// What is known of a witness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WitnessState {
+    /// Whether it cosigned when it was asked last.
+    pub up: bool,
+    /// Entries under the newest checkpoint that it has cosigned for this process.
+    pub entries: u64,
+}
+
 /// What is counted of the log's witnesses.
 #[derive(Debug, Clone, Default)]
 pub struct WitnessMetrics {
+    /// By name: the policy bounds them.
+    states: Arc<Mutex<BTreeMap<String, WitnessState>>>,
     up: Family<WitnessLabels, Gauge>,
     failures: Family<WitnessLabels, Counter>,
     cosigned: Family<WitnessLabels, Gauge>,
@@ -24,11 +37,23 @@ pub struct WitnessMetrics {
 impl WitnessMetrics {
     /// Counts a response of a witness, which has cosigned so many entries so far for this process.
     pub fn responded(&self, witness: &str, cosigned: bool, size: u64) {
+        let state = WitnessState { up: cosigned, entries: size };
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).insert(witness.to_owned(), state);
         let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
         self.cosigned.get_or_create(&of).set(i64::try_from(size).unwrap_or(i64::MAX));
         // From zero on, so that the first one shows as a rise.
         self.failures.get_or_create(&of).inc_by(u64::from(!cosigned));
+    }
+
+    /// Returns what is known of each witness that was asked.
+    pub fn states(&self) -> BTreeMap<String, WitnessState> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).
+    pub fn cosigned_now(&self) -> (u64, i64) {
+        (u64::try_from(self.entries.get()).unwrap_or(0), self.time.get())
     }
 
     /// Sets how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).

@@ -1,6 +1,6 @@
 //! The auditor's pages: figures, and what a citizen is owed.
 
-use crate::console::{Browser, auditor, staffed};
+use crate::browser::{Browser, auditor, staffed};
 use crate::support::{Stage, VERIFY};
 use ndxp_gateway::sandbox::samples::samples;
 

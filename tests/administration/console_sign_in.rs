@@ -1,6 +1,6 @@
 //! Signing in at the console, as somebody tries who means no good: ten thousand times, with a session that was planted, to somewhere else.
 
-use super::console::{Browser, staffed};
+use crate::browser::{Browser, staffed};
 use crate::support::{Stage, ops_text, until};
 use std::time::{Duration, Instant};
 

@@ -5,10 +5,13 @@
 mod support;
 
 mod administration;
+mod browser;
 mod command_line;
 mod console;
 mod console_auditor;
 mod console_sign_in;
+mod console_developer;
+mod console_operator;
 mod registry_columns;
 mod registry_edits;
 mod registry_log;

@@ -20,7 +20,7 @@ as() { printf '%s\n' --remote "https://$grpc" --ca pki/ca.pem --certificate "pki
 first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.load(sys.stdin) if one[sys.argv[1]].startswith(sys.argv[2])))' "$@"; }
 {
   "$bin" keys rotate
-  for person in lan minh kiem stranger; do "$bin" certs issue $person --staff --folder pki; done
+  for person in lan minh kiem van stranger; do "$bin" certs issue $person --staff --folder pki; done
   for system in one-stop-shop portal; do "$bin" certs issue $system --folder pki; done
   "$bin" staff bootstrap --administrator lan --approver minh
   "$bin" client add one-stop-shop --agency H49.12 --contact "02033 825 566"
@@ -30,14 +30,16 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
   "$bin" grant add --client one-stop-shop --scope budgetunit:read --scope catalogue:read --purpose '*' --field '*' --legal-basis "NĐ 278/2025/NĐ-CP"
   "$bin" token issue --client one-stop-shop --certificate pki/one-stop-shop.pem --out shop.jwt
   mapfile -t lan < <(as lan); mapfile -t minh < <(as minh)
-  "$bin" staff add kiem --role auditor "${lan[@]}"
-  "$bin" change approve "$("$bin" --output json change list | first object staff:kiem)" "${minh[@]}"
+  for pair in kiem:auditor van:operator; do
+    "$bin" staff add "${pair%:*}" --role "${pair#*:}" "${lan[@]}"
+    "$bin" change approve "$("$bin" --output json change list | first object "staff:${pair%:*}")" "${minh[@]}"
+  done
   "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to "https://$grpc" --ca pki/ca.pem \
     --certificate pki/one-stop-shop.pem --token-file shop.jwt
 } > setup.log 2>&1 || { cat setup.log; exit 1; }
 export NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules}
 failed=0
-for one in ${SUITES:-console}; do
+for one in ${SUITES:-console operator developer}; do
   echo "== $one"
   node "$suite/$one.cjs" "$https" "$dir/dev/pki" "$out" || failed=1
 done

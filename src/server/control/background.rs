@@ -1,6 +1,6 @@
 //! The registry's threads: one follows its changes, one moves admin events into the exchange log, one removes tokens
-//! that expired long ago. None waits for another, nor for calls, nor for the reload of files: a revocation or
-//! suspension is in force within a second whatever else the control plane does.
+//! that expired long ago, one samples the traffic for the console. None waits for another, nor for calls, nor for the reload of files:
+//! a revocation or suspension is in force within a second whatever else the control plane does.
 
 use super::admin_events::AdminEventLog;
 use super::reload::{LOOK_EVERY, ReloadBackoff, Reloader};
@@ -9,9 +9,10 @@ use crate::registry::{AdminEventKey, RegistryError, Store, now};
 use crate::server::StartError;
 use crate::server::readiness::Component;
 use crate::server::thread;
+use crate::telemetry::SAMPLE_EVERY;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Tokens that are removed in one transaction: a token that is recorded meanwhile waits for some milliseconds at most.
@@ -66,7 +67,14 @@ pub(in crate::server) fn spawn(
             };
         }
     })?;
-    Ok(vec![follower, admin_events, ended])
+    let (of, end) = (reloader.clone(), stop.clone());
+    let traffic = thread::spawn("traffic", move || async move {
+        let mut tick = tokio::time::interval(SAMPLE_EVERY);
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            of.shared.traffic.sample(Instant::now(), now());
+        }
+    })?;
+    Ok(vec![follower, admin_events, ended, traffic])
 }
 
 /// The removal of expired tokens.

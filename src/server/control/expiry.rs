@@ -47,6 +47,7 @@ impl Expiry {
             *known = ending.at.min(*known);
         }
         shared.metrics.ends(first.into_iter().map(|((file, kind), at)| (file.as_path(), kind, at)));
+        shared.ends.store(Arc::new(all.clone()));
         let now = now();
         for (file, ending) in self.due(&all, now, at) {
             let days = (ending.at - now).div_euclid(86_400);

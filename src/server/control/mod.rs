@@ -8,6 +8,7 @@ pub(in crate::server) mod disk;
 pub(in crate::server) mod expiry;
 pub(in crate::server) mod health;
 pub(in crate::server) mod operator_http;
+pub(in crate::server) mod overview;
 pub(in crate::server) mod own_services;
 pub(in crate::server) mod quota;
 pub(in crate::server) mod reflection;

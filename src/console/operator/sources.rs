@@ -1,0 +1,134 @@
+//! Sources: how each does, what protects it, and how its exchanges have failed.
+
+use super::live;
+use crate::admin::api::{EndpointOverview, GuardOverview, RecentError, SourceOverview};
+use crate::console::failure::Failure;
+use crate::console::session::{SignedIn, Watching};
+use crate::console::table::{properties, table};
+use crate::console::text::Locale;
+use crate::console::{Console, layout};
+use crate::status::Reason;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use maud::{Markup, html};
+use std::sync::Arc;
+
+const HERE: &str = "/console/sources";
+
+/// The list.
+pub async fn list(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
+    let overview = live::overview(&console, &session).await?;
+    let body = live::sources(session.locale, &overview.sources);
+    Ok(layout::page(&session, HERE, &session.locale.text("menu-sources"), &body))
+}
+
+async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<SourceOverview, Failure> {
+    let overview = live::overview(console, session).await?;
+    let mut sources = overview.sources.into_iter().filter(|source| !id.is_empty() && source.id == id);
+    sources.next().ok_or_else(|| Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found"))
+}
+
+/// One source.
+pub async fn one(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let locale = session.locale;
+    let source = found(&console, &session, &id).await?;
+    let body = html! {
+        p.actions {
+            a.button href={ "/console/catalogue?source=" (source.id) } { (locale.text("source-operations")) }
+            a.button.quiet href={ "/console/contracts?source=" (source.id) } { (locale.text("source-drift")) }
+        }
+        div #live hx-get={ (HERE) "/" (source.id) "/live" } hx-trigger="every 5s" { (part(locale, &source)) }
+    };
+    Ok(layout::live_page(&session, HERE, &live::name(locale, &source), &body))
+}
+
+/// The part of its page that renews itself.
+pub async fn fragment(
+    State(console): State<Arc<Console>>,
+    Watching(session): Watching,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    Ok(part(session.locale, &found(&console, &session, &id).await?))
+}
+
+fn part(locale: Locale, source: &SourceOverview) -> Markup {
+    let number = |number: u64| html! { (locale.number(number)) };
+    let times = |p50, p99| html! { (live::millis(locale, p50)) " / " (live::millis(locale, p99)) };
+    html! {
+        (properties(locale, &[
+            ("column-id", html! { code { (source.id) } }),
+            ("source-owner", html! { (source.owner) }),
+            ("source-contract", html! { (source.contract) }),
+            ("column-breaker", live::breaker(locale, live::worst(source))),
+            ("source-calls", number(source.calls)),
+            ("source-times", times(source.p50_us, source.p99_us)),
+            ("source-own-times", times(source.source_p50_us, source.source_p99_us)),
+            ("source-faults-source", number(source.source_faults)),
+            ("source-faults-hub", number(source.hub_faults)),
+            ("source-faults-gateway", number(source.gateway_faults)),
+            ("source-faults-caller", number(source.caller_faults)),
+        ]))
+        h2 { (locale.text("source-errors")) }
+        (errors(locale, &source.errors))
+        h2 { (locale.text("source-endpoints")) }
+        (endpoints(locale, &source.endpoints))
+        h2 { (locale.text("source-limits")) }
+        (guards(locale, &source.guards))
+    }
+}
+
+fn errors(locale: Locale, all: &[RecentError]) -> Markup {
+    let row = |error: &RecentError| {
+        let known = Reason::ALL.iter().find(|reason| reason.as_str() == error.reason);
+        let words = known.map_or("", |reason| match locale {
+            Locale::Vietnamese => reason.vietnamese(),
+            Locale::English => reason.english(),
+        });
+        vec![
+            html! { code { (error.reason) } },
+            html! { (live::fault(locale, &error.fault)) },
+            html! { (locale.timestamp(error.last_seen)) },
+            html! { (words) },
+        ]
+    };
+    let headings = ["column-reason", "column-fault", "column-last-seen", "column-meaning"];
+    table(locale, "source-errors", &headings, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+fn endpoints(locale: Locale, all: &[EndpointOverview]) -> Markup {
+    let row = |one: &EndpointOverview| {
+        let (key, kind) = if one.up { ("endpoint-up", "good") } else { ("endpoint-left-alone", "wrong") };
+        let hub = if one.hub.is_empty() { locale.text("hub-none") } else { one.hub.clone() };
+        vec![html! { code { (one.address) } }, html! { (hub) }, html! { span.state.(kind) { (locale.text(key)) } }]
+    };
+    let headings = ["column-address", "column-hub", "column-state"];
+    table(locale, "source-endpoints", &headings, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+fn guards(locale: Locale, all: &[GuardOverview]) -> Markup {
+    let of = |now: u32, most: u32| html! { (locale.number(now.into())) " / " (locale.number(most.into())) };
+    let row = |guard: &GuardOverview| {
+        vec![
+            html! { code { (guard.name) } },
+            live::breaker(locale, guard.breaker()),
+            html! { (locale.number(guard.breaker_clients.into())) },
+            of(guard.concurrency, guard.max_concurrency),
+            of(guard.queued, guard.max_queued),
+            of(guard.streams, guard.max_streams),
+        ]
+    };
+    let headings = [
+        "column-guard",
+        "column-breaker",
+        "column-breaker-clients",
+        "column-concurrency",
+        "column-queued",
+        "column-streams",
+    ];
+    table(locale, "source-limits", &headings, &all.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,69 @@
+//! The developers' pages, in a browser: the catalogue of operations, and whether a call would pass.
+
+use crate::browser::{Browser, staffed};
+use crate::support::CITIZEN;
+use ndxp_gateway::contract::ContractSet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_has_a_page_with_its_fields_an_example_and_snippets() {
+    let stage = staffed();
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let list = lan.get("/console/catalogue").await.text;
+    for operation in ContractSet::embedded().unwrap().operations() {
+        let path = format!("/console/catalogue/{}", operation.full_name);
+        assert!(list.contains(&format!("href=\"{path}\"")), "{path}");
+        let page = lan.get(&path).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.text.contains("<summary>Python (grpcio)</summary>"), "{path}");
+        let example = page.text.split("Example of the sandbox</h2>").nth(1).unwrap();
+        assert!(example.starts_with("<pre"), "{path}: {example}");
+        for field in operation.response_fields.paths().take(400) {
+            assert!(page.text.contains(&format!("<code>{field}</code>")), "{path} {field}");
+        }
+    }
+    let page = lan.get("/console/catalogue/ndxp.population.v1.PopulationService/GetCitizen").await.text;
+    assert!(
+        page.contains("Số định danh cá nhân.") && page.contains("Personal data") && page.contains("population:read")
+    );
+    // By source and by words.
+    let land = lan.get("/console/catalogue?source=land").await.text;
+    assert!(land.contains("ndxp.land.v1") && !land.contains("ndxp.population.v1"));
+    let words = lan.get("/console/catalogue?words=h%E1%BB%99+gia").await.text;
+    assert!(words.contains("GetHousehold") && !words.contains("/GetCitizen"), "{words}");
+    for none in ["/console/catalogue/no.v1.Such/Thing", "/console/catalogue/%3Cb%3E/x"] {
+        assert_eq!(lan.get(none).await.status, 404, "{none}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn may_i_says_that_a_call_would_pass_or_which_rule_refuses_it() {
+    let stage = staffed();
+    stage.system("one-stop-shop");
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let operation = CITIZEN.trim_start_matches('/');
+    let asked = |client: &str, more: &str| format!("/console/may-i?client={client}&operation={operation}{more}");
+    let good = lan.get(&asked("one-stop-shop", "&purpose=1.004222&official=CB-1")).await;
+    assert!(
+        good.status == 200 && good.text.contains(">Allowed<") && good.text.contains("/console/grants/g-"),
+        "{}",
+        good.text
+    );
+    let purposeless = lan.get(&asked("one-stop-shop", "&official=CB-1")).await;
+    assert!(
+        purposeless.text.contains(">Refused<") && purposeless.text.contains("purpose-given"),
+        "{}",
+        purposeless.text
+    );
+    let without = lan.get(&asked("kho", "&purpose=1.004222&official=CB-1")).await;
+    assert!(without.text.contains("<code>scope</code>") && without.text.contains("no grant has"), "{}", without.text);
+    // What is wrong stands beside its field, and what was written stays there.
+    let address = lan.get(&asked("one-stop-shop", "&address=%3Cscript%3E")).await;
+    assert_eq!(address.status, 400);
+    assert!(
+        address.text.contains("must be an IP address") && address.text.contains("value=\"&lt;script&gt;\""),
+        "{}",
+        address.text
+    );
+    assert_eq!(lan.get(&asked("nobody", "")).await.status, 404);
+    assert_eq!(lan.get("/console/may-i").await.status, 200);
+}
