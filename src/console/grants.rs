@@ -1,6 +1,6 @@
 //! Grants: their list, one of them, a new one, and its withdrawal.
 
-use super::failure::{Failure, message_of};
+use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
 use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
@@ -10,6 +10,7 @@ use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{AddGrantRequest, Grant, GrantId, ListGrantsRequest};
 use crate::contract::options::DataClass;
+use crate::contract::{ContractSet, Operation, comments};
 use crate::registry::{Role, now};
 use axum::extract::{Path, State};
 use axum::response::Redirect;
@@ -133,61 +134,88 @@ pub async fn withdraw(
 }
 
 /// Scopes of a source, each with the operations that it opens and their highest class.
-type Scopes<'c> = BTreeMap<&'c str, (Vec<&'c str>, DataClass)>;
+type Scopes<'c> = BTreeMap<&'c str, (Vec<&'c Operation>, DataClass)>;
 
 /// The form of a new grant: every scope of the contracts, with what it opens.
 pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Markup {
+    fill(&console, &session, &query, &FieldFaults::default())
+}
+
+/// The form with what was written before, and what is wrong with it.
+fn fill(console: &Console, session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
-    let contracts = console.contracts.load();
-    let mut sources: BTreeMap<&str, (&str, Scopes<'_>)> = BTreeMap::new();
-    for operation in contracts.operations() {
-        let source = &operation.source;
-        let name = if locale == Locale::Vietnamese { source.name_vi.as_str() } else { source.name.as_str() };
-        let (_, scopes) = sources.entry(&source.id).or_insert((name, BTreeMap::new()));
-        let (operations, class) = scopes.entry(&operation.scope).or_insert((Vec::new(), operation.data_class));
-        operations.push(&operation.name);
-        *class = (*class).max(operation.data_class);
-    }
-    let area = |name: &str, key: &str, value: &str, required: bool| {
+    let or = |name: &str, usual: &str| {
+        let written = form.list(name).join("\n");
+        if written.is_empty() { usual.to_owned() } else { written }
+    };
+    let area = |name: &str, key: &str, usual: &str, required: bool| {
         html! {
-            label { (locale.text(key)) textarea name=(name) rows="2" required[required] { (value) } }
+            label { (locale.text(key)) textarea name=(name) rows="2" required[required] { (or(name, usual)) } }
         }
     };
+    let number = |name: &str, key: &str, usual: &str| {
+        html! { label { (locale.text(key)) input name=(name) inputmode="numeric" pattern="[0-9]*" value=(or(name, usual)); } }
+    };
     let body = html! {
+        (faults.of_field("grant"))
         form method="post" action=(HERE) {
-            (layout::token(&session))
-            label { (locale.text("column-client")) input name="client" required value=(query.text("client")); }
+            (layout::token(session))
+            label { (locale.text("column-client")) input name="client" required value=(form.text("client")); }
             fieldset {
                 legend { (locale.text("column-scopes")) }
-                @for (name, scopes) in sources.values() {
-                    details {
-                        summary { (name) }
-                        @for (scope, (operations, class)) in scopes {
-                            label.choice {
-                                input type="checkbox" name="scope" value=(scope);
-                                code { (scope) } " " (class_of(locale, *class))
-                                span.hint { (operations.join(", ")) }
-                            }
-                        }
-                    }
-                }
+                (scopes(locale, &console.contracts.load(), &form.list("scope")))
             }
             (area("purpose", "column-purposes", "", true))
             p.hint { (locale.text("grant-purposes-hint")) }
             (area("field", "column-fields", "*", true))
             p.hint { (locale.text("grant-fields-hint")) }
-            label { (locale.text("column-legal-basis")) input name="legal_basis" required; }
-            label { (locale.text("grant-days")) input name="days" inputmode="numeric" pattern="[0-9]*" value="365"; }
-            label { (locale.text("grant-rate")) input name="rate" inputmode="numeric" pattern="[0-9]*"; }
-            label { (locale.text("grant-burst")) input name="burst" inputmode="numeric" pattern="[0-9]*" value="50"; }
-            label { (locale.text("column-quota")) input name="daily_quota" inputmode="numeric" pattern="[0-9]*"; }
+            label { (locale.text("column-legal-basis")) input name="legal_basis" required value=(form.text("legal_basis")); }
+            (number("days", "grant-days", "365"))
+            (number("rate", "grant-rate", ""))
+            (number("burst", "grant-burst", "50"))
+            (number("daily_quota", "column-quota", ""))
             (area("network", "column-networks", "", false))
             p.hint { (locale.text("grant-networks-hint")) }
             (justification(locale))
             button type="submit" { (locale.text("grant-add")) }
         }
     };
-    layout::page(&session, HERE, &locale.text("grant-add"), &body)
+    layout::page(session, HERE, &locale.text("grant-add"), &body)
+}
+
+/// Every scope by source, with its class and what its operations are, in their contracts' words.
+fn scopes(locale: Locale, contracts: &ContractSet, chosen: &[String]) -> Markup {
+    let mut sources: BTreeMap<&str, (&str, Scopes<'_>)> = BTreeMap::new();
+    for operation in contracts.operations() {
+        let source = &operation.source;
+        let name = if locale == Locale::Vietnamese { source.name_vi.as_str() } else { source.name.as_str() };
+        let (_, scopes) = sources.entry(&source.id).or_insert((name, BTreeMap::new()));
+        let (operations, class) = scopes.entry(&operation.scope).or_insert((Vec::new(), operation.data_class));
+        operations.push(operation);
+        *class = (*class).max(operation.data_class);
+    }
+    let is_chosen = |scope: &str| chosen.iter().any(|one| one == scope);
+    html! {
+        @for (name, scopes) in sources.values() {
+            details open[scopes.keys().any(|scope| is_chosen(scope))] {
+                summary { (name) }
+                @for (scope, (operations, class)) in scopes {
+                    label.choice {
+                        input type="checkbox" name="scope" value=(scope) checked[is_chosen(scope)];
+                        code { (scope) } " " (class_of(locale, *class))
+                    }
+                    ul.hint {
+                        @for operation in operations {
+                            li {
+                                a href={ "/console/catalogue/" (operation.full_name) } { (operation.name) }
+                                ": " (comments::of_method(&operation.method))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A data class in words and colour.
@@ -201,7 +229,10 @@ pub fn class_of(locale: Locale, class: DataClass) -> Markup {
 }
 
 /// Adds a grant.
-pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Sent) -> Result<Redirect, Failure> {
+pub async fn add(
+    State(console): State<Arc<Console>>,
+    Sent { session, form }: Sent,
+) -> Result<Result<Redirect, (StatusCode, Markup)>, Failure> {
     let wrong = || Failure::plain(session.locale, StatusCode::BAD_REQUEST, "failure-number");
     let days: i64 = form.number("days").ok_or_else(wrong)?;
     let message = AddGrantRequest {
@@ -217,6 +248,11 @@ pub async fn add(State(console): State<Arc<Console>>, Sent { session, form }: Se
         legal_basis: form.text("legal_basis").to_owned(),
         networks: form.list("network"),
     };
-    let added = message_of(&session, console.admin.add_grant(change(&session, &form, message)).await)?;
-    Ok(Redirect::to(&format!("{HERE}/{}", added.id)))
+    match console.admin.add_grant(change(&session, &form, message)).await {
+        Ok(added) => Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.get_ref().id)))),
+        Err(status) => {
+            let faults = FieldFaults::of(&session, &status)?;
+            Ok(Err((StatusCode::BAD_REQUEST, fill(&console, &session, &form, &faults))))
+        }
+    }
 }
