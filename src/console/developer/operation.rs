@@ -44,7 +44,7 @@ pub(super) fn shape(locale: Locale, operation: &Operation) -> String {
 
 /// What its page shows.
 pub(super) fn page(locale: Locale, operation: &Operation) -> Markup {
-    let yes = |holds: bool| html! { (locale.text(if holds { "yes" } else { "no" })) };
+    let yes = |holds: bool| html! { (locale.text(if holds { "answer-yes" } else { "answer-no" })) };
     let source = &operation.source;
     let seconds = locale.with("live-seconds", "seconds", locale.number(operation.timeout.as_secs()));
     html! {
