@@ -3,7 +3,7 @@
 
 use super::query::outcome;
 use crate::contract::ContractSet;
-use crate::contract::words::vietnamese;
+use crate::contract::labels::vietnamese;
 use crate::exchange_log::Entry;
 use crate::exchange_log::reader::Found;
 use crate::time_zone::HO_CHI_MINH;
@@ -28,7 +28,7 @@ pub struct Letterhead {
     /// The agency that hands the sheet over.
     pub agency: String,
     /// The place that it is dated at.
-    pub place: String,
+    pub city: String,
     /// Who signs: title, in words.
     pub signer: String,
     /// Where to complain: address, telephone.
@@ -201,10 +201,10 @@ impl Sheet {
     }
 
     /// The place and the date, as official documents have them.
-    pub fn place_and_date(&self) -> String {
+    pub fn dateline(&self) -> String {
         let at = jiff::Timestamp::from_second(self.made);
         let date = at.map(|at| HO_CHI_MINH.to_datetime(at).date()).unwrap_or_default();
-        let place = if self.head.place.is_empty() { "…………" } else { &self.head.place };
+        let place = if self.head.city.is_empty() { "…………" } else { &self.head.city };
         format!("{place}, ngày {:02} tháng {:02} năm {}", date.day(), date.month(), date.year())
     }
 }

@@ -108,7 +108,7 @@ impl Console {
             .route("/console/exchanges/{id}/receipt", get(exchanges::receipt))
             .route("/console/people", get(auditor::subject::page).post(auditor::subject::report))
             .route("/console/findings", get(auditor::findings::page))
-            .route("/console/holds", get(auditor::holds::page).post(auditor::holds::place))
+            .route("/console/holds", get(auditor::holds::page).post(auditor::holds::create))
             .route("/console/holds/{id}/release", post(auditor::holds::release))
             .route("/console/statistics", get(auditor::statistics::page))
             // Every other path of the console; those of the port have a fallback of their own.

@@ -11,6 +11,7 @@ pub mod drift;
 pub mod fields;
 pub mod formats;
 pub mod json;
+pub mod labels;
 pub mod map;
 pub mod notes;
 pub mod operation;
@@ -20,7 +21,6 @@ pub mod settings;
 pub mod text;
 pub mod validate;
 pub mod warnings;
-pub mod words;
 pub mod xml;
 pub mod xsd;
 

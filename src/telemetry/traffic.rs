@@ -86,7 +86,7 @@ pub struct SourceTraffic {
 
 /// Figures of all sources over the period.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub struct TrafficSummary {
     /// How long it is.
     pub period: Duration,
     /// By source; calls of no known operation under an empty id.
@@ -139,7 +139,7 @@ impl Traffic {
     }
 
     /// Returns the figures from the oldest sample that is kept until now.
-    pub fn figures(&self, at: Instant, unix_s: i64) -> Figures {
+    pub fn summary(&self, at: Instant, unix_s: i64) -> TrafficSummary {
         let sample = self.read();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.note_errors(&sample, unix_s);
@@ -155,7 +155,11 @@ impl Traffic {
             windows.push((until.saturating_duration_since(from), grown.0, grown.1));
             (from, before) = (until, now);
         }
-        Figures { period: at.saturating_duration_since(*since), sources: sample.iter().map(of).collect(), windows }
+        TrafficSummary {
+            period: at.saturating_duration_since(*since),
+            sources: sample.iter().map(of).collect(),
+            windows,
+        }
     }
 }
 
@@ -258,7 +262,7 @@ mod tests {
         (0..98).for_each(|_| a.count(&entry("a", "", "", 3_000)));
         (0..2).for_each(|_| a.count(&entry("a", "SOURCE_UNREACHABLE", "hub", 200_000)));
         b.count(&entry("b", "PURPOSE_MISSING", "caller", 100));
-        let figures = traffic.figures(start + Duration::from_secs(20), 1_000);
+        let figures = traffic.summary(start + Duration::from_secs(20), 1_000);
         let of = &figures.sources["a"];
         assert_eq!((of.calls, &of.faults["hub"]), (100, &2));
         // What came before is not of the period: half of all took 0.9 s.
@@ -269,7 +273,7 @@ mod tests {
         for step in 0..MAX_SAMPLES as u64 {
             traffic.sample(start + Duration::from_secs(30) + SAMPLE_EVERY * u32::try_from(step).unwrap(), 2_000);
         }
-        let later = traffic.figures(start + Duration::from_secs(400), 3_000);
+        let later = traffic.summary(start + Duration::from_secs(400), 3_000);
         assert_eq!((later.sources["a"].calls, later.sources["a"].total_us), (0, (0, 0)));
         assert_eq!(later.sources["a"].errors[0].last_seen, 2_000, "an error is noted once, and stays");
         assert_eq!(later.windows.len(), MAX_SAMPLES);

@@ -151,7 +151,7 @@ async fn the_calendar_has_certificates_of_the_gateway_that_end_soon() {
         }
         folder.pki().issue("gateway", &Certificate::Server(vec!["localhost".into(), "127.0.0.1".into()]), 9).unwrap();
     });
-    let _ = stage.client("kho");
+    stage.client("kho");
     let person = |id: &str, role| ndxp_gateway::registry::Staff {
         id: id.into(),
         roles: vec![role],

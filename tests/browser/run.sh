@@ -39,7 +39,7 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
 } > setup.log 2>&1 || { cat setup.log; exit 1; }
 export NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules}
 failed=0
-for one in ${SUITES:-console operator developer}; do
+for one in ${SUITES:-console auditor operator developer}; do
   echo "== $one"
   node "$suite/$one.cjs" "$https" "$dir/dev/pki" "$out" || failed=1
 done

@@ -82,7 +82,7 @@ impl Writer<'_> {
         let mut y = self.centred(right, TOP + 12.0, (11.5, true), "CỘNG HÒA XÃ HỘI CHỦ NGHĨA VIỆT NAM");
         y = self.centred(right, y + 2.0, (12.5, true), "Độc lập - Tự do - Hạnh phúc");
         self.rect((right.0 - 84.0, y - 11.0, 168.0, 0.7), 20);
-        y = self.centred(right, y + 10.0, (12.0, false), &sheet.place_and_date());
+        y = self.centred(right, y + 10.0, (12.0, false), &sheet.dateline());
         let middle = ((LEFT + RIGHT) / 2.0, RIGHT - LEFT);
         let mut y = self.centred(middle, y.max(number) + 22.0, (14.0, true), "PHIẾU THÔNG TIN");
         y = self.centred(middle, y, (13.0, true), "Về việc tra cứu dữ liệu cá nhân");
@@ -243,7 +243,7 @@ mod tests {
             head: Letterhead {
                 superior: "Ủy ban nhân dân tỉnh Quảng Ninh".into(),
                 agency: "Sở Khoa học và Công nghệ".into(),
-                place: "Quảng Ninh".into(),
+                city: "Quảng Ninh".into(),
                 signer: "Giám đốc".into(),
                 contact: "số 1 đường Nguyễn Văn Cừ, điện thoại 0203 3825 566".into(),
             },

@@ -91,7 +91,7 @@ fn input(session: &SignedIn, form: &Form, errors: &Errors) -> Markup {
 }
 
 /// Places a hold.
-pub async fn place(State(console): State<Arc<Console>>, sent: Sent) -> Result<Response, Failure> {
+pub async fn create(State(console): State<Arc<Console>>, sent: Sent) -> Result<Response, Failure> {
     let Sent { session, form } = sent;
     let text = |name: &str| form.text(name).to_owned();
     let (from, to) = (day_us(form.text("from"), 0), day_us(form.text("to"), 1));

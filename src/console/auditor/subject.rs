@@ -219,7 +219,7 @@ fn sheet(
         head: Letterhead {
             superior: text("superior"),
             agency: text("agency"),
-            place: text("place"),
+            city: text("place"),
             signer: text("signer"),
             contact: text("contact"),
         },

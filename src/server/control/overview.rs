@@ -10,7 +10,7 @@ use std::time::Instant;
 
 /// Reads it. Takes some milliseconds: never on a worker's thread.
 pub(in crate::server) fn of(shared: &Shared) -> api::GetOverviewResponse {
-    let figures = shared.traffic.figures(Instant::now(), now());
+    let figures = shared.traffic.summary(Instant::now(), now());
     let served = shared.served.load();
     let known = |id: &str| figures.sources.get(id).cloned().unwrap_or_default();
     let mut sources: Vec<api::SourceOverview> =

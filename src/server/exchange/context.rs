@@ -40,7 +40,7 @@ pub struct Salts {
 
 /// Messages and bytes of one direction of an exchange.
 #[derive(Default)]
-pub(super) struct Traffic {
+pub(super) struct MessageVolume {
     pub bytes: u64,
     pub messages: u64,
 }
@@ -81,8 +81,8 @@ pub struct ExchangeContext {
     /// The persons that the request names.
     named: Vec<String>,
     pub(super) contents: Contents,
-    pub(super) request: Traffic,
-    pub(super) response: Traffic,
+    pub(super) request: MessageVolume,
+    pub(super) response: MessageVolume,
     pub(super) response_subjects_omitted: u64,
     /// The commitment of a response stream, so far.
     pub(super) commitment: Option<Commitment>,
@@ -118,8 +118,8 @@ impl ExchangeContext {
             salts: None,
             named: Vec::new(),
             contents: Contents::default(),
-            request: Traffic::default(),
-            response: Traffic::default(),
+            request: MessageVolume::default(),
+            response: MessageVolume::default(),
             response_subjects_omitted: 0,
             commitment: None,
             source_time: Duration::ZERO,
@@ -219,7 +219,7 @@ impl ExchangeContext {
             named.iter().take(MAX_SUBJECTS).map(|id| keys.pseudonym(PersonKind::Subject, id)).collect();
         self.named = named;
         self.contents.request_commitment = commit(&self.salts()?.request, bytes);
-        self.request = Traffic { bytes: bytes.len() as u64, messages: 1 };
+        self.request = MessageVolume { bytes: bytes.len() as u64, messages: 1 };
         Ok(())
     }
 
@@ -235,7 +235,7 @@ impl ExchangeContext {
     pub fn request_stream(&mut self, counts: RequestStreamCounts) {
         self.contents.subjects = counts.subjects;
         self.contents.request_commitment = counts.commitment.map(Commitment::finish).unwrap_or_default();
-        self.request = Traffic { bytes: counts.bytes, messages: counts.messages };
+        self.request = MessageVolume { bytes: counts.bytes, messages: counts.messages };
     }
 
     /// Returns the keys of the period in which the exchange arrived.
@@ -311,7 +311,7 @@ impl ExchangeContext {
     /// As [`Self::keys`].
     pub fn response(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         self.contents.response_commitment = commit(&self.salts()?.response, bytes);
-        self.response = Traffic { bytes: bytes.len() as u64, messages: 1 };
+        self.response = MessageVolume { bytes: bytes.len() as u64, messages: 1 };
         Ok(())
     }
 
