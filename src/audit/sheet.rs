@@ -153,7 +153,7 @@ impl Sheet {
         let period = &self.period;
         if given + refused == 0 {
             return vec![format!(
-                "Trong thời gian {period}, không có cơ quan nào tra cứu thông tin của Ông/Bà qua hệ thống."
+                "Khoảng thời gian: {period}. Không có cơ quan nào tra cứu thông tin của Ông/Bà qua hệ thống."
             )];
         }
         let listed = |all: BTreeSet<&str>| all.into_iter().collect::<Vec<_>>().join("; ");
@@ -161,7 +161,7 @@ impl Sheet {
         let kinds = listed(self.rows.iter().flat_map(|row| &row.kinds).map(String::as_str).collect());
         let mut lines = vec![
             format!(
-                "Trong thời gian {period}, có {} lượt tra cứu liên quan đến Ông/Bà: {given} lượt được cung cấp thông tin, {refused} lượt không được cung cấp.",
+                "Khoảng thời gian: {period}. Có {} lượt tra cứu liên quan đến Ông/Bà: {given} lượt được cung cấp thông tin, {refused} lượt không được cung cấp.",
                 given + refused
             ),
             format!("Cơ quan tra cứu: {agencies}."),

@@ -152,13 +152,8 @@ fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
         html! { (who) },
         html! { (what) @if !entry.object.is_empty() { br; (entry.object) } },
         outcome(entry),
-        html! { @if entry.total_us > 0 { (milliseconds(entry.total_us)) } },
+        html! { @if entry.total_us > 0 { (locale.milliseconds(entry.total_us)) } },
     ])
-}
-
-/// A duration in milliseconds, with three decimals.
-pub(super) fn milliseconds(us: u64) -> String {
-    format!("{}.{:03} ms", us / 1_000, us % 1_000)
 }
 
 /// Up to where a page is complete.
@@ -244,8 +239,8 @@ fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, 
         ("column-fields", (!entry.fields.is_empty()).then(|| lines(&entry.fields))),
         ("entry-subjects", number(entry.subjects.len() as u64)),
         ("entry-response-subjects", number(entry.response_subjects.len() as u64 + entry.response_subjects_omitted)),
-        ("column-duration", (entry.total_us > 0).then(|| html! { (milliseconds(entry.total_us)) })),
-        ("entry-source-duration", (entry.source_us > 0).then(|| html! { (milliseconds(entry.source_us)) })),
+        ("column-duration", (entry.total_us > 0).then(|| html! { (locale.milliseconds(entry.total_us)) })),
+        ("entry-source-duration", (entry.source_us > 0).then(|| html! { (locale.milliseconds(entry.source_us)) })),
         ("entry-request-bytes", number(entry.request_bytes)),
         ("entry-response-bytes", number(entry.response_bytes)),
         ("entry-certificate", bytes(&entry.certificate)),

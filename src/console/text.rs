@@ -93,6 +93,12 @@ impl Locale {
         at.map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).strftime(format).to_string())
     }
 
+    /// A duration of so many microseconds, in milliseconds with three decimals behind the language's own mark.
+    pub fn milliseconds(self, us: u64) -> String {
+        let mark = if self == Locale::Vietnamese { ',' } else { '.' };
+        format!("{}{mark}{:03} ms", self.number(us / 1_000), us % 1_000)
+    }
+
     /// A whole number, in groups of three.
     pub fn number(self, number: u64) -> String {
         let digits = number.to_string();
@@ -168,5 +174,7 @@ mod tests {
         assert_eq!((Locale::English.timestamp(0), Locale::English.number(0)), (String::new(), "0".to_owned()));
         assert_eq!(Locale::Vietnamese.number(1_234_567), "1.234.567");
         assert_eq!(Locale::English.number(999), "999");
+        assert_eq!(Locale::Vietnamese.milliseconds(1_234_056), "1.234,056 ms");
+        assert_eq!(Locale::English.milliseconds(1_234_056), "1,234.056 ms");
     }
 }

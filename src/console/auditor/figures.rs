@@ -98,7 +98,7 @@ impl Figures {
             ("figures-not-answered", number(all - good)),
         ];
         if let Some(mean) = sum(|count| count.total_us).checked_div(all) {
-            rows.push(("figures-mean", html! { (exchanges::milliseconds(mean)) }));
+            rows.push(("figures-mean", html! { (locale.milliseconds(mean)) }));
         }
         rows.push(("figures-bytes", number(sum(|count| count.response_bytes))));
         properties(locale, &rows)
