@@ -19,24 +19,15 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Puts the layers around the routes.
 pub(super) fn layered(router: Router) -> Router {
-    let layers = ServiceBuilder::new()
-        // `x-request-id`: the caller's own, or a new UUID; the response repeats it.
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        // At DEBUG only, failures included: a client must not be able to fill the operator's log.
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetResponseHeaderLayer::if_not_present(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIMEOUT));
-    router.layer(layers)
+    named(router.layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIMEOUT)))
 }
 
 /// The same around calls, which have a deadline each, and whose streams may last for hours.
 pub(super) fn named(router: Router) -> Router {
     let layers = ServiceBuilder::new()
+        // `x-request-id`: the caller's own, or a new UUID; the response repeats it.
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        // At DEBUG only, failures included: a client must not be able to fill the operator's log.
         .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetResponseHeaderLayer::if_not_present(
