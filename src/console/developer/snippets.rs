@@ -1,4 +1,4 @@
-//! Ready calls of an operation by the command line and in the languages that provincial systems are written in. The only door is gRPC.
+//! Ready calls of an operation by the command line and in the languages that provincial systems are written in, by gRPC.
 
 use crate::contract::{CallShape, Operation};
 use crate::sandbox::samples::Sample;
