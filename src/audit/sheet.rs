@@ -245,8 +245,8 @@ mod tests {
         assert_eq!(rows[0].kinds, [KINDS[0].0, KINDS[1].0, "tôn giáo"]);
         assert!(!rows[1].given && rows[1].kinds.is_empty() && rows[0].source.contains("dân cư"));
         let sheet = Sheet { rows, period: "toàn bộ nhật ký".into(), ..Sheet::default() };
-        assert!(sheet.summary()[0].contains("có 3 lượt") && sheet.summary()[0].contains("2 lượt được cung cấp"));
-        assert!(Sheet::default().summary()[0].contains("không có cơ quan nào"));
+        assert!(sheet.summary()[0].contains("Có 3 lượt") && sheet.summary()[0].contains("2 lượt được cung cấp"));
+        assert!(Sheet::default().summary()[0].contains("Không có cơ quan nào"));
     }
 
     #[test]

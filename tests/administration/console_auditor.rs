@@ -69,7 +69,7 @@ async fn a_citizen_gets_a_sheet_of_all_ids_and_no_id_stands_in_an_address() {
         page
     };
     let page = asked(fields("page", &ids)).await;
-    assert!(page.status == 200 && page.text.contains("có 1 lượt tra cứu"), "{}", page.text);
+    assert!(page.status == 200 && page.text.contains("Có 1 lượt tra cứu"), "{}", page.text);
     assert!(page.text.contains("H49") && page.text.contains("dân cư"), "{}", page.text);
     assert!(!page.text.contains("<script") && !page.text.contains("<b>"), "{}", page.text);
     let addresses = page.text.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
@@ -87,7 +87,7 @@ async fn a_citizen_gets_a_sheet_of_all_ids_and_no_id_stands_in_an_address() {
     let other: serde_json::Value = serde_json::from_str(&other.text).unwrap();
     assert_eq!((other["entries"].as_array().unwrap().len(), &other["complete"]["from_log"]), (0, &true.into()));
     let other = asked(fields("page", "014055356620")).await;
-    assert!(other.text.contains("không có cơ quan nào tra cứu"), "{}", other.text);
+    assert!(other.text.contains("Không có cơ quan nào tra cứu"), "{}", other.text);
     // Each search is an entry with its reason; what is wrong is said beside its field, and is no search.
     stage.verify();
     let searches = |stage: &Stage| stage.entries().iter().filter(|one| one.entry.event == "audit.search").count();

@@ -236,9 +236,9 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
             let unmoved = |size: u64| sealed().size() == size && sealed().sealed() == size;
             let (afar, here) = (0..20)
                 .find_map(|_| {
-                    let size = sealed().size();
+                    let before = sealed();
                     let told = (desk.by("hoa", &args).ok(), desk.local(&args).ok());
-                    unmoved(size).then_some(told)
+                    (before.sealed() == before.size() && unmoved(before.size())).then_some(told)
                 })
                 .expect("a time in which nothing is written");
             assert_eq!(afar, here, "{args:?}");
@@ -479,6 +479,7 @@ fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
     // As the folder's owner, the same holds; a person's own are in their name, and it takes a reason.
     assert!(desk.local(&["audit", "hold", "list"]).ok().contains("12/TA"));
     assert!(desk.by("hoa", &["audit", "hold", "add", "--client", "shop"]).failed(2).contains("--case"));
+    assert!(desk.by("hoa", &["audit", "hold", "add", "--case", "12/TA"]).failed(2).contains("must have a condition"));
     for refused in [&add[..], &["audit", "hold", "list"], &["audit", "hold", "release", "1"]] {
         assert!(desk.by("lan", refused).failed(1).contains("ROLE_MISSING"), "{refused:?}");
     }

@@ -33,6 +33,9 @@ impl Audit {
             return Err(invalid("case_number", "must be a document or case number of letters, digits and . - _ /"));
         }
         let requested = query.unwrap_or_default();
+        if requested == api::Query::default() {
+            return Err(invalid("query", "must have a condition: a hold on every entry would end all pruning"));
+        }
         let query = self.query(requested.clone())?;
         if query.has_subject_filter() {
             self.check_keys(&permit, &query).await?;

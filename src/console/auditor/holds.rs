@@ -112,7 +112,7 @@ pub async fn create(State(console): State<Arc<Console>>, sent: Sent) -> Result<R
         case: (case.len() > 64 || check(Format::Code, &case).is_err()).then_some("error-case"),
         from: from.is_none().then_some("error-date"),
         to: if ordered { to.is_none().then_some("error-date") } else { Some("error-period") },
-        // One without any filter would keep the whole log for ever, as a rule by mistake.
+        // The service's own rule, said beside the fields.
         scope: (query == Query::default()).then_some("error-scope"),
     };
     if [errors.case, errors.from, errors.to, errors.scope].iter().any(Option::is_some) {
