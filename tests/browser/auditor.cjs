@@ -1,5 +1,5 @@
 // The auditor's tasks in a browser: figures, and a citizen's report and sheet. See run.sh.
-const { base, SIZES, LOCALES, check, visitor, run } = require("./visitor.cjs");
+const { base, SIZES, LOOKS, check, visitor, run } = require("./visitor.cjs");
 
 async function tasks(browser, locale, size, scripts) {
   const kiem = await visitor(browser, "kiem", locale, size, scripts);
@@ -51,7 +51,7 @@ async function tasks(browser, locale, size, scripts) {
 }
 
 run(async (browser) => {
-  for (const size of SIZES) for (const locale of Object.keys(LOCALES)) await tasks(browser, locale, size, true);
+  for (const { size, locale } of LOOKS) await tasks(browser, locale, size, true);
   await tasks(browser, "vi-VN", SIZES[0], false);
   await tasks(browser, "en-GB", SIZES[1], false);
 });

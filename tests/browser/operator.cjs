@@ -1,5 +1,5 @@
 // What those who run the gateway do in the console: figures, sources, contracts, staff, keys. See run.sh.
-const { base, pki, SIZES, LOCALES, check, visitor, run } = require("./visitor.cjs");
+const { base, pki, SIZES, LOOKS, check, visitor, run } = require("./visitor.cjs");
 
 const PAGES = ["sources", "sources/population", "contracts", "contracts?source=land", "staff", "staff/lan", "keys"];
 
@@ -80,7 +80,7 @@ run(async (browser) => {
   await live(browser);
   await newStaff(browser, "vi-VN", SIZES[1], false, "hoa");
   await newStaff(browser, "en-GB", SIZES[0], true, "nga");
-  for (const size of SIZES) for (const locale of Object.keys(LOCALES)) await tour(browser, "lan", locale, size);
+  for (const { size, locale } of LOOKS) await tour(browser, "lan", locale, size);
   await tour(browser, "minh", "en-GB", SIZES[0]);
   await tour(browser, "kiem", "vi-VN", SIZES[0]);
   await tour(browser, "van", "vi-VN", SIZES[1], false);

@@ -4,6 +4,7 @@
 # which .ci/run installs.
 #   BIN      the gateway's binary (target/debug/ndxp-gateway)
 #   SUITES   which of the suites beside this file run, in this order (all)
+#   ALL      each language on both screens, not on one of them
 set -eu
 cd "$(dirname "$0")/../.."
 bin=$(realpath "${BIN:-target/debug/ndxp-gateway}") suite=$PWD/tests/browser out=$PWD/target/browser dir=$(mktemp -d) pids=()
