@@ -32,9 +32,10 @@ fn start(stage: &mut Stage) {
     stage.gateway = Some(Gateway::start(config).unwrap());
 }
 
-/// The administrative entries.
+/// The entries of acts; not the gateway's own about its files, which come when they come.
 fn admin_events(stage: &Stage) -> Vec<Entry> {
-    entries(&stage.data()).into_iter().map(|found| found.entry).filter(|entry| !entry.event.is_empty()).collect()
+    let is_act = |entry: &Entry| !entry.event.is_empty() && entry.event != "log.file";
+    entries(&stage.data()).into_iter().map(|found| found.entry).filter(is_act).collect()
 }
 
 fn has_line(stage: &Stage, line: &str) -> bool {
