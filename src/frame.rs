@@ -95,8 +95,13 @@ impl From<FrameError> for Refusal {
 
 /// Adds the five bytes before a message.
 pub fn frame(message: &[u8]) -> Bytes {
+    frame_with_flag(0, message)
+}
+
+/// Puts the five bytes before a message, the first of which is a flag: gRPC-Web and Connect mark the end of a stream by one.
+pub fn frame_with_flag(flag: u8, message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER + message.len());
-    out.put_u8(0);
+    out.put_u8(flag);
     // Messages are bounded far below 4 GiB by the reader's limit; a longer one cannot have been read.
     out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     out.put_slice(message);

@@ -2,13 +2,13 @@
 
 use super::error::{self, ErrorBody};
 use super::{frames, metadata, with_head};
-use crate::frame::HEADER;
+use crate::frame::{HEADER, frame_with_flag};
 use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
 use crate::server::exchange::protocol::InvalidCall;
 use crate::server::exchange::response::ResponseBody;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body::Frame;
@@ -21,7 +21,7 @@ const END_STREAM: u8 = 2;
 
 /// The form of a request by its media type; Connect's, where that says nothing.
 pub(super) fn form(method: &Method, headers: &HeaderMap) -> CallForm {
-    let known = media_type(headers);
+    let known = protocol(headers);
     let (protocol, codec) = known.unwrap_or((CallProtocol::Connect, Codec::Json));
     let checked = match (method, known) {
         (&Method::POST, None) => Err(InvalidCall::WebMediaType),
@@ -51,15 +51,17 @@ pub(super) fn is_identity(headers: &HeaderMap, name: &str) -> bool {
     headers.get_all(name).iter().all(|coding| coding == "identity")
 }
 
-/// What a media type says, where it is one of those served here.
-fn media_type(headers: &HeaderMap) -> Option<(CallProtocol, Codec)> {
+/// The one media type of a request, whose text is UTF-8.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<mime::Mime> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let kind: mime::Mime = value.to_str().ok()?.parse().ok()?;
-    if kind.get_param(mime::CHARSET).is_some_and(|charset| charset != mime::UTF_8) {
-        return None;
-    }
-    match kind.essence_str() {
+    kind.get_param(mime::CHARSET).is_none_or(|charset| charset == mime::UTF_8).then_some(kind)
+}
+
+/// What a media type says, if it is one of those served here.
+fn protocol(headers: &HeaderMap) -> Option<(CallProtocol, Codec)> {
+    match media_type(headers)?.essence_str() {
         "application/json" => Some((CallProtocol::Connect, Codec::Json)),
         "application/proto" => Some((CallProtocol::Connect, Codec::Proto)),
         "application/connect+json" => Some((CallProtocol::ConnectStream, Codec::Json)),
@@ -150,12 +152,7 @@ fn end_of_stream(status: &HeaderMap, metadata: &HeaderMap) -> Bytes {
     if !values.is_empty() {
         end.insert("metadata".into(), values.into());
     }
-    let body = Value::from(end).to_string();
-    let mut envelope = BytesMut::with_capacity(HEADER + body.len());
-    envelope.put_u8(END_STREAM);
-    envelope.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
-    envelope.put_slice(body.as_bytes());
-    envelope.freeze()
+    frame_with_flag(END_STREAM, Value::from(end).to_string().as_bytes())
 }
 
 #[cfg(test)]

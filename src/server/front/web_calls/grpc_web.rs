@@ -1,11 +1,11 @@
 //! gRPC-Web (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md): gRPC's frames, with the trailers as the last of them.
 
 use super::{frames, metadata, with_head};
-use crate::frame::HEADER;
+use crate::frame::frame_with_flag;
 use crate::server::exchange::response::ResponseBody;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use std::convert::Infallible;
@@ -40,9 +40,5 @@ fn trailer_frame(trailers: &HeaderMap) -> Bytes {
         text.extend_from_slice(value.as_bytes());
         text.extend_from_slice(b"\r\n");
     }
-    let mut frame = BytesMut::with_capacity(HEADER + text.len());
-    frame.put_u8(TRAILERS);
-    frame.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
-    frame.put_slice(&text);
-    frame.freeze()
+    frame_with_flag(TRAILERS, &text)
 }

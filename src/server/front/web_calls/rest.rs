@@ -1,6 +1,6 @@
 //! Plain JSON as peers of X-Road and NDXP know it: `POST /v1/SOURCE/OPERATION`, and errors as problem details (RFC 9457).
 
-use super::connect::is_identity;
+use super::connect::{is_identity, media_type};
 use super::error::{ErrorBody, http_status};
 use super::{WebCalls, metadata, with_head};
 use crate::contract::CallShape;
@@ -42,10 +42,7 @@ fn fault(method: &Method, headers: &HeaderMap, is_stream: bool) -> Option<Invali
     if method != Method::POST {
         return Some(InvalidCall::Method);
     }
-    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
-    let kind = kinds.next().and_then(|kind| kind.to_str().ok()?.parse::<mime::Mime>().ok());
-    let is_utf8 = |kind: &mime::Mime| kind.get_param(mime::CHARSET).is_none_or(|charset| charset == mime::UTF_8);
-    if kinds.next().is_some() || !kind.is_some_and(|kind| kind.essence_str() == "application/json" && is_utf8(&kind)) {
+    if media_type(headers).is_none_or(|kind| kind.essence_str() != "application/json") {
         return Some(InvalidCall::WebMediaType);
     }
     if !is_identity(headers, "content-encoding") {
