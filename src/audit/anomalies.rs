@@ -11,6 +11,7 @@ use super::query::Query;
 use super::search;
 use super::statistics::{HOUR_US, statistics};
 use crate::exchange_log::reader::LogReader;
+use crate::hex::sha256;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Hours from which a client's usual behaviour is taken.
@@ -64,13 +65,42 @@ pub struct Finding {
     /// The rule.
     pub rule: Rule,
     /// The observed and the usual value.
-    pub explanation: String,
+    pub explanation: Explanation,
     /// The client; empty if there are several.
     pub client: String,
     /// Its entries, newest first, at most [`SHOWN`].
     pub entries: Vec<u64>,
     /// The total number of its entries.
     pub count: u64,
+    /// What it is about, among the findings of its rule: a client's hour, a person's day, a dossier, an official's day.
+    key: String,
+}
+
+/// What a rule has seen, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// In English.
+    pub english: String,
+    /// In Vietnamese.
+    pub vietnamese: String,
+}
+
+impl Finding {
+    /// Returns what it is about, as `RULE-DIGEST`: the same in every period that has it, and without a name or a pseudonym.
+    pub fn group(&self) -> String {
+        let digest = sha256(format!("{} {}", self.rule.as_str(), self.key).as_bytes());
+        format!("{}-{}", self.rule.as_str(), digest.get(..16).unwrap_or_default())
+    }
+
+    /// Returns the index of its newest entry.
+    pub fn newest(&self) -> u64 {
+        self.entries.first().copied().unwrap_or_default()
+    }
+
+    /// Returns the id to review it by, as `RULE-DIGEST-NEWEST`: another one once it has a newer entry.
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.group(), self.newest())
+    }
 }
 
 /// Returns the anomalies from one time until before another (Unix microseconds).
@@ -100,7 +130,8 @@ pub fn findings(reader: &LogReader, index: &SearchIndex, from_us: i64, to_us: i6
             let page = search::page(reader, Some(index), &query, None, SHOWN, None)?;
             let entries = page.found.iter().map(|one| one.index).collect();
             let count = hours.get(&hour).copied().unwrap_or(0);
-            found.push(Finding { rule, explanation, client: client.clone(), entries, count });
+            let key = format!("{client} {hour}");
+            found.push(Finding { rule, explanation, client: client.clone(), entries, count, key });
         }
     }
     found.extend(crowds(&Clusters::read(reader, Some(index), &period(from_us, to_us))?)?);
@@ -114,7 +145,7 @@ fn local(hour: i64) -> (i64, i64) {
 }
 
 /// Returns a client's hours from `from` on that differ from those before.
-fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> {
+fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, Explanation))> {
     let mut found = Vec::new();
     for (hour, count) in hours.range(from..).filter(|(_, count)| **count >= FEW) {
         let before = || hours.range(hour - BEFORE_H..*hour);
@@ -126,16 +157,24 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
         let busy = counts[counts.len() * 19 / 20];
         let (of_day, _) = local(*hour);
         if *count > TIMES * busy {
-            let reason = format!("{count} exchanges in the hour from {of_day}:00; in its busy hours it makes {busy}");
+            let reason = Explanation {
+                english: format!("{count} exchanges in the hour from {of_day}:00; in its busy hours it makes {busy}"),
+                vietnamese: format!("{count} lượt trong giờ từ {of_day}:00; giờ cao điểm thường có {busy} lượt"),
+            };
             found.push((*hour, (Rule::UnusualRate, reason)));
         }
         let days: BTreeSet<i64> = before().map(|(other, _)| local(*other).1).collect();
         let same = before().filter(|(other, _)| local(**other).0 == of_day).count();
         if same == 0 {
-            let reason = format!(
-                "{count} exchanges in the hour from {of_day}:00, at which it made none on the {} days before on which it asked",
-                days.len()
-            );
+            let days = days.len();
+            let reason = Explanation {
+                english: format!(
+                    "{count} exchanges in the hour from {of_day}:00, at which it made none on the {days} days before on which it asked"
+                ),
+                vietnamese: format!(
+                    "{count} lượt trong giờ từ {of_day}:00; {days} ngày có hoạt động trước đó không có lượt nào vào giờ này"
+                ),
+            };
             found.push((*hour, (Rule::UnusualHour, reason)));
         }
     }
@@ -146,15 +185,24 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
 fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
     for crowd in crowds.clients_of_one_person(CLIENTS)? {
-        let explanation = format!("{} clients asked about the same person on one day", crowd.others);
+        let explanation = Explanation {
+            english: format!("{} clients asked about the same person on one day", crowd.others),
+            vietnamese: format!("{} hệ thống tra cứu cùng một người trong một ngày", crowd.others),
+        };
         found.push(crowd.finding(Rule::OnePersonManyClients, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_dossier(PEOPLE)? {
-        let explanation = format!("{} people were asked about under the dossier {}", crowd.others, crowd.name);
+        let explanation = Explanation {
+            english: format!("{} people were asked about under the dossier {}", crowd.others, crowd.name),
+            vietnamese: format!("{} người được tra cứu theo cùng hồ sơ {}", crowd.others, crowd.name),
+        };
         found.push(crowd.finding(Rule::ManyPeopleOneDossier, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_official(BY_OFFICIAL)? {
-        let explanation = format!("one official of {} asked about {} people on one day", crowd.name, crowd.others);
+        let explanation = Explanation {
+            english: format!("one official of {} asked about {} people on one day", crowd.name, crowd.others),
+            vietnamese: format!("một cán bộ của {} tra cứu {} người trong một ngày", crowd.name, crowd.others),
+        };
         let client = crowd.name.clone();
         found.push(crowd.finding(Rule::ManyPeopleOneOfficial, explanation, client));
     }
@@ -162,8 +210,8 @@ fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
 }
 
 impl Cluster {
-    fn finding(self, rule: Rule, explanation: String, client: String) -> Finding {
-        Finding { rule, explanation, client, entries: self.entries, count: self.count }
+    fn finding(self, rule: Rule, explanation: Explanation, client: String) -> Finding {
+        Finding { rule, explanation, client, entries: self.entries, count: self.count, key: self.key }
     }
 }
 
@@ -194,7 +242,7 @@ mod tests {
             found.iter().map(|(_, (rule, _))| *rule).collect::<Vec<_>>(),
             [Rule::UnusualRate, Rule::UnusualHour]
         );
-        assert!(found[0].1.1.contains("from 10:00") && found[1].1.1.contains("from 1:00"), "{found:?}");
+        assert!(found[0].1.1.english.contains("from 10:00") && found[1].1.1.vietnamese.contains("giờ từ 1:00"), "{found:?}");
         assert_eq!(unusual(&office().into_iter().take(20).chain([(99, 5_000)]).collect(), 90), []);
     }
 }

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub entries: Vec<u64>,
     /// Number of entries.
     pub count: u64,
+    /// What they have in common: the person's or official's pseudonym with the day, or the dossier.
+    pub key: String,
 }
 
 /// The requests of a period by person.
@@ -117,12 +119,14 @@ impl Clusters {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let (key, second): (Value, i64) = (row.get(3)?, row.get(4)?);
+            let text = format!("{key:?} {second}");
             let entries = behind.query_map(params![SHOWN as i64, exchange, key, second], |row| row.get::<_, i64>(0))?;
             found.push(Cluster {
                 name: row.get(0)?,
                 others: row.get::<_, i64>(1)?.unsigned_abs(),
                 count: row.get::<_, i64>(2)?.unsigned_abs(),
                 entries: entries.map(|one| one.map(i64::unsigned_abs)).collect::<Result<_, _>>()?,
+                key: text,
             });
         }
         Ok(found)

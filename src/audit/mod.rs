@@ -13,6 +13,7 @@ pub mod periods;
 pub mod query;
 pub mod replay;
 pub mod retention;
+pub mod reviews;
 pub mod scan;
 pub mod search;
 pub mod service;

@@ -36,6 +36,9 @@ pub struct Query {
     /// Of one exchange, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<[u8; 16]>,
+    /// By admin event, as `audit.review`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
 }
 
 /// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose a subject.
@@ -101,6 +104,7 @@ impl Query {
             && same(&self.scope, &entry.scope)
             && same(&self.outcome, outcome(entry))
             && same(&self.purpose, &entry.purpose)
+            && same(&self.event, &entry.event)
             && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
             && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
             && self.exchange.is_none_or(|id| entry.exchange_id == id)

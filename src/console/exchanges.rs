@@ -3,16 +3,15 @@
 use super::failure::{Failure, message_of};
 use super::form::Form;
 use super::session::SignedIn;
-use super::table::{lines, next, properties, table};
+use super::table::{next, properties, table};
 use super::text::Locale;
-use super::{Console, layout, request};
+use super::{Console, entry, layout, request};
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::audit::service::api::{
     Complete, GetCheckpointRequest, GetReceiptRequest, GetRequest, LogEntry, Query, SearchRequest, get_receipt_request,
 };
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
-use crate::exchange_log::entry::Kind;
 use crate::exchange_log::receipt::Receipt;
 use crate::hex::hex;
 use crate::time_zone::HO_CHI_MINH;
@@ -27,7 +26,7 @@ const HERE: &str = "/console/exchanges";
 /// Entries on a page.
 const PAGE: u32 = 50;
 /// Fields of the search, with their texts.
-const FIELDS: [(&str, &str); 9] = [
+const FIELDS: [(&str, &str); 10] = [
     ("client", "column-client"),
     ("agency", "column-agency"),
     ("source", "column-source"),
@@ -35,6 +34,7 @@ const FIELDS: [(&str, &str); 9] = [
     ("scope", "column-scope"),
     ("outcome", "column-outcome"),
     ("purpose", "column-purpose"),
+    ("event", "column-event"),
     ("subject", "column-subject"),
     ("official", "column-official"),
 ];
@@ -59,6 +59,7 @@ fn query(form: &Form) -> Option<Query> {
         scope: text("scope"),
         outcome: text("outcome"),
         purpose: text("purpose"),
+        event: text("event"),
         from_us: moment(form.text("from"))?,
         to_us: moment(form.text("to"))?,
         subject: text("subject"),
@@ -80,13 +81,11 @@ pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form
         from_log: form.text("from_log") == "yes",
     };
     let found = message_of(&session, console.audit.search(request(&session, message)).await)?;
-    let rows: Vec<Vec<Markup>> = found.entries.iter().filter_map(|one| row(locale, one)).collect();
     let mut filters: Vec<(&str, &str)> = FIELDS.iter().map(|(name, _)| (*name, form.text(name))).collect();
     filters.extend(["from", "to", "reason", "from_log"].map(|name| (name, form.text(name))));
-    let headings = ["column-time", "column-kind", "column-client", "column-what", "column-outcome", "column-duration"];
     let body = html! {
         (filter(locale, &form))
-        (table(locale, "menu-exchanges", &headings, &rows))
+        (entries(locale, "menu-exchanges", &found.entries))
         (next(locale, HERE, &filters, &found.next_page_token))
         (complete(locale, found.complete.as_ref()))
     };
@@ -117,23 +116,6 @@ fn filter(locale: Locale, form: &Form) -> Markup {
     }
 }
 
-fn kind(locale: Locale, entry: &Entry) -> String {
-    locale.text(match entry.kind() {
-        Kind::Exchange => "kind-exchange",
-        Kind::Intent => "kind-intent",
-        Kind::StreamOpened => "kind-stream-opened",
-        Kind::Admin => "kind-admin",
-        Kind::Connection => "kind-connection",
-        Kind::StreamPart => "kind-stream-part",
-        Kind::Unspecified => "kind-unspecified",
-    })
-}
-
-fn outcome(entry: &Entry) -> Markup {
-    let good = entry.reason.is_empty() && entry.status == 0;
-    html! { span.state.(if good { "good" } else { "wrong" }) { (if good { "OK" } else { &entry.reason }) } }
-}
-
 /// Where an entry is looked at: its exchange, or the entry alone where it belongs to none.
 fn place(one: &LogEntry, entry: &Entry) -> String {
     match uuid::Uuid::from_slice(&entry.exchange_id) {
@@ -142,16 +124,23 @@ fn place(one: &LogEntry, entry: &Entry) -> String {
     }
 }
 
+/// Entries as a table of this name.
+pub(super) fn entries(locale: Locale, name: &str, all: &[LogEntry]) -> Markup {
+    let rows: Vec<Vec<Markup>> = all.iter().filter_map(|one| row(locale, one)).collect();
+    let headings = ["column-time", "column-kind", "column-client", "column-what", "column-outcome", "column-duration"];
+    table(locale, name, &headings, &rows)
+}
+
 fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     let entry = one.entry.as_ref()?;
     let what = if entry.operation.is_empty() { &entry.event } else { &entry.operation };
     let who = if entry.client.is_empty() { &entry.actor } else { &entry.client };
     Some(vec![
         html! { a href=(place(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
-        html! { (kind(locale, entry)) },
+        html! { (entry::kind(locale, entry)) },
         html! { (who) },
         html! { (what) @if !entry.object.is_empty() { br; (entry.object) } },
-        outcome(entry),
+        entry::outcome(entry),
         html! { @if entry.total_us > 0 { (locale.milliseconds(entry.total_us)) } },
     ])
 }
@@ -194,8 +183,11 @@ pub async fn one(
         @for one in &found.entries {
             @if let Some(entry) = &one.entry {
                 section.entry {
-                    h2 { (kind(locale, entry)) " " (outcome(entry)) }
-                    (properties(locale, &entry_facts(locale, one.index, entry)))
+                    h2 { (entry::kind(locale, entry)) " " (entry::outcome(entry)) }
+                    (entry::decision(&console, &session, entry).await)
+                    (entry::stages(locale, entry))
+                    h3 { (locale.text("entry-facts")) }
+                    (properties(locale, &entry::facts(locale, one.index, entry)))
                     (proof(&console, &session, &verifier, one.index).await)
                 }
             }
@@ -204,50 +196,6 @@ pub async fn one(
         (complete(locale, found.complete.as_ref()))
     };
     Ok(layout::page(&session, HERE, &id, &body))
-}
-
-/// What an entry says, without what it says nothing of.
-fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, Markup)> {
-    let text = |text: &str| (!text.is_empty()).then(|| html! { (text) });
-    let code = |text: &str| (!text.is_empty()).then(|| html! { code { (text) } });
-    let bytes = |bytes: &[u8]| (!bytes.is_empty()).then(|| html! { code { (hex(bytes)) } });
-    let number = |number: u64| (number > 0).then(|| html! { (locale.number(number)) });
-    let all: Vec<(&'static str, Option<Markup>)> = vec![
-        ("column-time", Some(html! { (locale.timestamp(entry.time_us / 1_000_000)) })),
-        ("entry-index", Some(html! { (locale.number(index)) })),
-        ("entry-node", text(&entry.node)),
-        ("column-client", text(&entry.client)),
-        ("column-agency", text(&entry.agency)),
-        ("entry-actor", text(&entry.actor)),
-        ("column-action", text(&entry.event)),
-        ("entry-object", text(&entry.object)),
-        ("column-approved-by", text(&entry.approved_by)),
-        ("justification", text(&entry.justification)),
-        ("column-source", text(&entry.source)),
-        ("column-operation", code(&entry.operation)),
-        ("column-scope", code(&entry.scope)),
-        ("column-purpose", text(&entry.purpose)),
-        (
-            "entry-grant",
-            (!entry.grant.is_empty()).then(|| html! { a href={ "/console/grants/" (entry.grant) } { (entry.grant) } }),
-        ),
-        ("token", code(&entry.token)),
-        ("entry-peer", text(&entry.peer)),
-        ("entry-rule", code(&entry.rule)),
-        ("entry-fault", text(&entry.fault)),
-        ("entry-source-code", code(&entry.source_code)),
-        ("column-fields", (!entry.fields.is_empty()).then(|| lines(&entry.fields))),
-        ("entry-subjects", number(entry.subjects.len() as u64)),
-        ("entry-response-subjects", number(entry.response_subjects.len() as u64 + entry.response_subjects_omitted)),
-        ("column-duration", (entry.total_us > 0).then(|| html! { (locale.milliseconds(entry.total_us)) })),
-        ("entry-source-duration", (entry.source_us > 0).then(|| html! { (locale.milliseconds(entry.source_us)) })),
-        ("entry-request-bytes", number(entry.request_bytes)),
-        ("entry-response-bytes", number(entry.response_bytes)),
-        ("entry-certificate", bytes(&entry.certificate)),
-        ("entry-request-commitment", bytes(&entry.request_commitment)),
-        ("entry-response-commitment", bytes(&entry.response_commitment)),
-    ];
-    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 /// The key that the log's checkpoint is checked with, or why there is none.

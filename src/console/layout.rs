@@ -7,24 +7,70 @@ use crate::registry::Role;
 use axum::response::Response;
 use maud::{DOCTYPE, Markup, html};
 
-/// The menu: path, text, and whose it is (everybody's where no role is named).
-const MENU: [(&str, &str, &[Role]); 15] = [
-    ("/console/", "menu-overview", &[]),
-    ("/console/sources", "menu-sources", &[]),
-    ("/console/approvals", "menu-approvals", &[]),
-    ("/console/clients", "menu-clients", &[]),
-    ("/console/grants", "menu-grants", &[]),
-    ("/console/tokens", "menu-tokens", &[]),
-    ("/console/keys", "menu-keys", &[]),
-    ("/console/staff", "menu-staff", &[]),
-    ("/console/contracts", "menu-contracts", &[]),
-    ("/console/catalogue", "menu-catalogue", &[]),
-    ("/console/exchanges", "menu-exchanges", &[Role::Auditor]),
-    ("/console/people", "menu-people", &[Role::Auditor]),
-    ("/console/statistics", "menu-statistics", &[Role::Auditor]),
-    ("/console/findings", "menu-findings", &[Role::Auditor]),
-    ("/console/holds", "menu-holds", &[Role::Auditor]),
+/// An entry of the menu: path, text, and whose it is (everybody's where no role is named).
+type MenuEntry = (&'static str, &'static str, &'static [Role]);
+
+/// The menu, in groups.
+const MENU: [(&str, &[MenuEntry]); 3] = [
+    (
+        "menu-group-gateway",
+        &[
+            ("/console/", "menu-overview", &[]),
+            ("/console/sources", "menu-sources", &[]),
+            ("/console/contracts", "menu-contracts", &[]),
+            ("/console/catalogue", "menu-catalogue", &[]),
+        ],
+    ),
+    (
+        "menu-group-rights",
+        &[
+            ("/console/approvals", "menu-approvals", &[]),
+            ("/console/clients", "menu-clients", &[]),
+            ("/console/grants", "menu-grants", &[]),
+            ("/console/tokens", "menu-tokens", &[]),
+            ("/console/keys", "menu-keys", &[]),
+            ("/console/staff", "menu-staff", &[]),
+        ],
+    ),
+    (
+        "menu-group-log",
+        &[
+            ("/console/exchanges", "menu-exchanges", &[Role::Auditor]),
+            ("/console/tail", "menu-tail", &[Role::Auditor]),
+            ("/console/people", "menu-people", &[Role::Auditor]),
+            ("/console/statistics", "menu-statistics", &[Role::Auditor]),
+            ("/console/findings", "menu-findings", &[Role::Auditor]),
+            ("/console/holds", "menu-holds", &[Role::Auditor]),
+            ("/console/checkpoints", "menu-checkpoints", &[Role::Auditor]),
+        ],
+    ),
 ];
+
+/// The menu of somebody's roles. A narrow screen shows it folded, under the name of the page.
+fn menu(session: &SignedIn, here: &str) -> Markup {
+    let locale = session.locale;
+    let offered = |entries: &'static [MenuEntry]| {
+        entries.iter().filter(|(_, _, roles)| roles.is_empty() || session.has(roles)).collect::<Vec<_>>()
+    };
+    let groups = MENU.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());
+    html! {
+        nav aria-label=(locale.text("menu")) {
+            details.menu {
+                summary { (locale.text("menu")) }
+                @for (name, entries) in groups {
+                    section {
+                        p #(name) { (locale.text(name)) }
+                        ul aria-labelledby=(name) {
+                            @for (path, key, _) in entries {
+                                li { a href=(path) aria-current=[(*path == here).then_some("page")] { (locale.text(key)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// The text of a role.
 pub fn role(locale: Locale, role: Role) -> String {
@@ -49,17 +95,7 @@ pub fn live_page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> 
 fn signed_in(session: &SignedIn, here: &str, title: &str, body: &Markup, live: bool) -> Markup {
     let locale = session.locale;
     let roles: Vec<String> = session.roles.iter().map(|one| role(locale, *one)).collect();
-    let nav = html! {
-        nav aria-label=(locale.text("menu")) {
-            ul {
-                @for (path, key, roles) in MENU {
-                    @if roles.is_empty() || session.has(roles) {
-                        li { a href=(path) aria-current=[(path == here).then_some("page")] { (locale.text(key)) } }
-                    }
-                }
-            }
-        }
-    };
+    let nav = menu(session, here);
     let who = html! {
         div.who {
             span { strong { (session.staff) } " · " (roles.join(", ")) }

@@ -7,6 +7,7 @@ pub(crate) mod auditor;
 pub(crate) mod chart;
 mod clients;
 mod developer;
+mod entry;
 mod exchanges;
 mod failure;
 mod form;
@@ -107,7 +108,12 @@ impl Console {
             .route("/console/exchanges/{id}", get(exchanges::one))
             .route("/console/exchanges/{id}/receipt", get(exchanges::receipt))
             .route("/console/people", get(auditor::subject::page).post(auditor::subject::report))
-            .route("/console/findings", get(auditor::findings::page))
+            .route("/console/findings", get(auditor::findings::page).post(auditor::findings::review))
+            .route("/console/tail", get(auditor::tail::page))
+            .route("/console/tail/live", get(auditor::tail::fragment))
+            .route("/console/checkpoints", get(auditor::checkpoints::page))
+            .route("/console/checkpoints/text", get(auditor::checkpoints::file))
+            .route("/console/checkpoints/acknowledge", post(auditor::checkpoints::acknowledge))
             .route("/console/holds", get(auditor::holds::page).post(auditor::holds::create))
             .route("/console/holds/{id}/release", post(auditor::holds::release))
             .route("/console/statistics", get(auditor::statistics::page))

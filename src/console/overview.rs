@@ -9,8 +9,8 @@ use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{
     GetOverviewResponse, ListGrantsRequest, ListKeysRequest, ListPendingChangesRequest, ListTokensRequest,
 };
-use crate::audit::service::api::GetStatusRequest;
 use crate::audit::service::api::audit_service_server::AuditService;
+use crate::audit::service::api::{GetStatusRequest, GetStatusResponse};
 use crate::registry::{Role, now};
 use axum::extract::State;
 use axum::response::Response;
@@ -32,16 +32,26 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
         true => locale.number(changes.changes.len() as u64),
         false => format!("> {}", locale.number(changes.changes.len() as u64)),
     };
+    let status = match session.has(&[Role::Auditor]) {
+        true => Some(message_of(&session, console.audit.get_status(request(&session, GetStatusRequest {})).await)?),
+        false => None,
+    };
     let body = html! {
-        section.cards {
+        section.cards aria-label=(locale.text("overview-decisions")) {
             a.card href="/console/approvals" {
                 strong { (waiting) }
                 span { (locale.text("overview-waiting")) }
             }
+            @if let Some(status) = &status {
+                a.card href="/console/findings" {
+                    strong { (status.open_findings.map_or_else(|| "…".to_owned(), |open| locale.number(open))) }
+                    span { (locale.text("overview-open-findings")) }
+                }
+            }
         }
         div #live hx-get="/console/live" hx-trigger="every 5s" { (operator::live::part(locale, &overview)) }
         (ending(&console, &session, &overview).await?)
-        @if session.has(&[Role::Auditor]) { (log(&console, &session).await?) }
+        @if let Some(status) = &status { (log(locale, status)) }
     };
     Ok(layout::live_page(&session, "/console/", &locale.text("menu-overview"), &body))
 }
@@ -109,9 +119,7 @@ async fn tokens(console: &Console, session: &SignedIn) -> Result<Option<(i64, Ma
 }
 
 /// How far the log, its checkpoint, its cosignatures and its index are, and what alarms stand.
-async fn log(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
-    let locale = session.locale;
-    let status = message_of(session, console.audit.get_status(request(session, GetStatusRequest {})).await)?;
+fn log(locale: Locale, status: &GetStatusResponse) -> Markup {
     let number = |number: u64| html! { (locale.number(number)) };
     let mut rows = vec![
         ("log-entries", number(status.entries)),
@@ -124,9 +132,15 @@ async fn log(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
     if status.has_index {
         rows.push(("log-indexed", number(status.indexed)));
     }
-    Ok(html! {
+    html! {
         h2 { (locale.text("overview-log")) }
-        @for alarm in &status.alarms { div.notice.wrong role="alert" { p { (alarm.text) } } }
+        @for alarm in &status.alarms {
+            div.notice.wrong role="alert" {
+                p { (alarm.text) }
+                p { a href="/console/checkpoints" { (locale.text("alarm-acknowledge")) } }
+            }
+        }
         (properties(locale, &rows))
-    })
+        p { a href="/console/checkpoints" { (locale.text("menu-checkpoints")) } }
+    }
 }

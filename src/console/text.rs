@@ -86,6 +86,14 @@ impl Locale {
         }
     }
 
+    /// A moment, Unix time in microseconds, to the millisecond; empty for 0.
+    pub fn precise(self, unix_us: i64) -> String {
+        let seconds = self.timestamp(unix_us.div_euclid(1_000_000));
+        let mark = if self == Locale::Vietnamese { ',' } else { '.' };
+        let millis = unix_us.rem_euclid(1_000_000) / 1_000;
+        seconds.replacen(" (", &format!("{mark}{millis:03} ("), 1)
+    }
+
     /// The day of a moment, Unix time in seconds, in Vietnam.
     pub fn date(self, unix_s: i64) -> String {
         let format = if self == Locale::Vietnamese { "%d/%m/%Y" } else { "%Y-%m-%d" };
@@ -175,6 +183,7 @@ mod tests {
         assert_eq!(Locale::Vietnamese.number(1_234_567), "1.234.567");
         assert_eq!(Locale::English.number(999), "999");
         assert_eq!(Locale::Vietnamese.milliseconds(1_234_056), "1.234,056 ms");
+        assert_eq!(Locale::Vietnamese.precise(1_795_712_400_007_000), "27/11/2026 00:00:00,007 (UTC+7)");
         assert_eq!(Locale::English.milliseconds(1_234_056), "1,234.056 ms");
     }
 }

@@ -10,6 +10,7 @@ mod command_line;
 mod console;
 mod console_auditor;
 mod console_developer;
+mod console_log;
 mod console_operator;
 mod console_sign_in;
 mod registry_columns;

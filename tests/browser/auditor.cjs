@@ -5,7 +5,12 @@ async function tasks(browser, locale, size, scripts) {
   const kiem = await visitor(browser, "kiem", locale, size, scripts);
   const { page } = kiem;
   await kiem.signIn();
-  await page.locator("nav a[href='/console/statistics']").click();
+  if (size === SIZES[1] && scripts) {
+    await page.locator("nav summary").click();
+    await kiem.look("menu");
+    await page.locator("nav summary").click();
+  }
+  await kiem.go("/console/statistics");
   await kiem.look("statistics");
   check((await page.locator("figure.chart svg").count()) >= 5, "figures without charts");
   await page.locator("figure.chart summary").first().click();
@@ -15,7 +20,7 @@ async function tasks(browser, locale, size, scripts) {
   await kiem.look("statistics-exact");
   await kiem.open("statistics-empty", "/console/statistics?client=nobody");
   await kiem.open("statistics-wrong", "/console/statistics?from=2099-01-01", 400);
-  await page.locator("nav a[href='/console/people']").click();
+  await kiem.go("/console/people");
   await kiem.look("people");
   await page.fill("[name=ids]", "022055356620\n014055356620");
   await page.fill("[name=case]", "Nguyễn Văn A");
@@ -31,7 +36,35 @@ async function tasks(browser, locale, size, scripts) {
     check(/\.(pdf|json)$/.test(download.suggestedFilename()), `${kind}: ${download.suggestedFilename()}`);
     check((await download.failure()) === null, `${kind} is not downloaded`);
   }
-  await kiem.open("findings", "/console/findings");
+  await kiem.go("/console/findings");
+  await kiem.look("findings");
+  const open = page.locator("td details", { has: page.locator("form") });
+  if ((await open.count()) > 0) {
+    await open.first().locator("summary").click();
+    await page.locator("[name=reason]").first().fill(" ");
+    await open.first().locator("button").click();
+    await kiem.look("findings-mark-wrong");
+    check(await page.locator(".error").first().isVisible(), "a review without words is not refused at its field");
+    await page.locator("[name=reason]").first().fill("Bốn sở cùng giải quyết một hồ sơ liên thông; đã đối chiếu với từng đơn vị, không có gì bất thường.");
+    await open.first().locator("button").click();
+  }
+  await kiem.look("findings-reviewed");
+  check((await page.locator(".state.good").count()) > 0, "no anomaly is reviewed");
+  await kiem.go("/console/checkpoints");
+  await kiem.look("checkpoints");
+  const [checkpoint] = await Promise.all([page.waitForEvent("download"), page.locator("a[download]").click()]);
+  check(checkpoint.suggestedFilename() === "checkpoint.txt", `checkpoint: ${checkpoint.suggestedFilename()}`);
+  await kiem.go("/console/tail");
+  await kiem.look("tail");
+  if (scripts) {
+    const first = await page.locator("#live .hint").last().textContent();
+    await page.waitForFunction((then) => document.querySelector("#live .hint:last-child").textContent !== then, first);
+  }
+  await page.locator(".actions a").first().click();
+  await kiem.look("tail-still");
+  await kiem.open("exchanges", "/console/exchanges?operation=VerifyCitizen");
+  await page.locator("td a").first().click();
+  await kiem.look("exchange");
   await kiem.open("findings-wrong", "/console/findings?from=2026-01-01&to=2026-11-01", 400);
   await kiem.open("holds-empty", "/console/holds");
   await page.fill("[name=case]", "VA-7/2026");

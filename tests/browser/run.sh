@@ -35,6 +35,16 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
     "$bin" staff add "${pair%:*}" --role "${pair#*:}" "${lan[@]}"
     "$bin" change approve "$("$bin" --output json change list | first object "staff:${pair%:*}")" "${minh[@]}"
   done
+  # Four systems that look one person up on one day: an anomaly.
+  for system in so-tu-phap so-tai-chinh so-nong-nghiep cong-an-tinh; do
+    "$bin" certs issue $system --folder pki
+    "$bin" client add $system --agency H49.13
+    "$bin" grant add --client $system --scope population:verify --purpose '*' --field '*' --legal-basis "NĐ 278/2025/NĐ-CP"
+    "$bin" token issue --client $system --certificate pki/$system.pem --out $system.jwt
+    "$bin" call PopulationService/VerifyCitizen --purpose H49.13-261127-0001 --official H49.13.001 --to "https://$grpc" --ca pki/ca.pem \
+      --data '{"citizenId": "022055356620", "fullName": "Nguyễn Văn An", "birthDate": {"year": 1955, "month": 3, "day": 2}}' \
+      --certificate pki/$system.pem --token-file $system.jwt || true
+  done
   "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to "https://$grpc" --ca pki/ca.pem \
     --certificate pki/one-stop-shop.pem --token-file shop.jwt
 } > setup.log 2>&1 || { cat setup.log; exit 1; }

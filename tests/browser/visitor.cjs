@@ -38,6 +38,12 @@ async function visitor(browser, id, locale, size, scripts = true) {
     check(response.status() === status, `${id} ${path}: ${response.status()} in place of ${status}`);
     await look(name);
   };
+  /** Goes to a page by the menu, which a narrow screen has folded. */
+  const go = async (path) => {
+    const menu = page.locator("nav summary");
+    if (await menu.isVisible()) await menu.click();
+    await page.locator(`nav a[href='${path}']`).click();
+  };
   const signIn = async () => {
     await page.goto(base + "/console/");
     await look("sign-in");
@@ -45,7 +51,7 @@ async function visitor(browser, id, locale, size, scripts = true) {
     check(page.url() === base + "/console/", `${id}: not signed in, but at ${page.url()}`);
     await look("overview");
   };
-  return { page, open, look, signIn, end: () => context.close() };
+  return { page, open, look, go, signIn, end: () => context.close() };
 }
 
 /** Runs a suite in a browser, prints each thing that is wrong and exits with 1 where anything is. */

@@ -50,6 +50,7 @@ fn query(pick: [u8; 11]) -> Query {
         from_us: time(9),
         to_us: time(10),
         exchange: None,
+        event: None,
     }
 }
 

@@ -2,22 +2,96 @@
 //! owner.
 
 use super::host::AuditReader;
-use super::{Audit, api, invalid, reading, refused, rules};
+use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
-use crate::audit::logged_state;
+use crate::audit::index::SearchIndex;
 use crate::audit::retention::{Hold, Holds, MAX_HOLDS};
+use crate::audit::{logged_state, search};
 use crate::contract::formats::{self, Format};
 use crate::exchange_log::pseudonym::PersonKind;
+use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, clock};
 use crate::status::{Reason, Refusal};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
+
+/// Longest time that a listing counts the entries of holds; the next one goes on from there.
+const COUNTED_WITHIN: Duration = Duration::from_millis(500);
+/// Entries that are found at once.
+const PAGE: usize = 1_000;
+
+/// The entries of each hold, as far as they were counted: a log only grows, and a held entry stays.
+#[derive(Debug, Default)]
+pub(super) struct HoldCounts(Mutex<HashMap<String, HoldCount>>);
+
+/// The entries of one hold: those below `top` are counted, but for those from `bottom` until before `before`.
+#[derive(Debug, Default)]
+struct HoldCount {
+    entries: u64,
+    top: u64,
+    bottom: u64,
+    before: u64,
+}
+
+impl HoldCounts {
+    /// Returns the number of entries of each hold, and whether some are not counted yet; counts until `patience`.
+    fn of(
+        &self,
+        log: (&LogReader, Option<&SearchIndex>),
+        holds: &[Hold],
+        patience: Instant,
+    ) -> Result<Vec<(u64, bool)>, AuditError> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let digests: Vec<String> = holds.iter().map(Hold::digest).collect();
+        counts.retain(|digest, _| digests.contains(digest));
+        let of_hold = |(hold, digest): (&Hold, String)| {
+            let count = counts.entry(digest).or_default();
+            while !count.is_complete(log.0) && Instant::now() < patience {
+                count.go_on(log, hold, patience)?;
+            }
+            Ok((count.entries, !count.is_complete(log.0)))
+        };
+        holds.iter().zip(digests).map(of_hold).collect()
+    }
+}
+
+impl HoldCount {
+    fn is_complete(&self, reader: &LogReader) -> bool {
+        self.before <= self.bottom && self.top >= reader.size()
+    }
+
+    /// Counts a page, downwards; once all below `top` are counted, those that are new since.
+    fn go_on(
+        &mut self,
+        (reader, index): (&LogReader, Option<&SearchIndex>),
+        hold: &Hold,
+        patience: Instant,
+    ) -> Result<(), AuditError> {
+        if self.before <= self.bottom {
+            (self.bottom, self.top, self.before) = (self.top, reader.size(), reader.size());
+        }
+        let page = search::page(reader, index, &hold.query, Some(self.before), PAGE, Some(patience))?;
+        self.entries += page.found.iter().filter(|one| one.index >= self.bottom).count() as u64;
+        self.before = page.before.unwrap_or(0);
+        Ok(())
+    }
+}
 
 impl Audit {
     pub(super) async fn holds(&self, permit: &ReadPermit) -> Result<Response<api::ListHoldsResponse>, Status> {
-        let data = self.data.clone();
-        let holds = reading(permit, move || Ok(Holds::read(&data)?)).await?.holds.into_iter();
-        let holds = holds.map(|hold| api::Hold { id: hold.id, case_number: hold.case, by: hold.by, since: hold.since });
-        Ok(Response::new(api::ListHoldsResponse { holds: holds.collect() }))
+        let (data, counts) = (self.data.clone(), self.hold_counts.clone());
+        let holds = self.with_log(permit, move |reader, index| {
+            let holds = Holds::read(&data)?.holds;
+            let counted = counts.of((reader, index), &holds, Instant::now() + COUNTED_WITHIN)?;
+            Ok(holds.into_iter().zip(counted).collect::<Vec<_>>())
+        });
+        let message = |(hold, (entries, counting)): (Hold, (u64, bool))| {
+            let Hold { id, case: case_number, by, since, .. } = hold;
+            api::Hold { id, case_number, by, since, entries, counting }
+        };
+        Ok(Response::new(api::ListHoldsResponse { holds: holds.await?.into_iter().map(message).collect() }))
     }
 
     /// The hold is in force before its entry is written: its entries are kept, whatever happens in between.

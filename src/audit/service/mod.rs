@@ -1,6 +1,7 @@
 //! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for the client of an exchange.
 //! All reads of the log's files run on separate threads, never on one that serves calls.
 
+mod findings;
 mod holds;
 mod host;
 mod messages;
@@ -12,7 +13,7 @@ mod streams;
 use super::index::SearchIndex;
 use super::query::{Query, known_as};
 use super::search::{self, SearchPage};
-use super::{AuditError, anomalies, periods, statistics};
+use super::{AuditError, periods, statistics};
 use crate::access::reads::{ReadPermit, ReadPermits, limits};
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::contract::formats::{self, Format};
@@ -29,6 +30,8 @@ use crate::registry::{Snapshot, now};
 use crate::status::{Reason, Refusal};
 use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
+use findings::OpenFindings;
+use holds::HoldCounts;
 use host::Host;
 use messages::{complete, count_message, entry_message, too_many_counts};
 use receipts::ReceiptTarget;
@@ -75,6 +78,8 @@ pub struct Audit {
     reads: Arc<ReadPermits>,
     streams: Arc<ReadPermits>,
     receipts: Arc<ReadPermits>,
+    open_findings: Arc<OpenFindings>,
+    hold_counts: Arc<HoldCounts>,
 }
 
 type AuditResult<T> = Result<Response<T>, Status>;
@@ -155,7 +160,8 @@ impl Audit {
         let (reads, streams, receipts) =
             (ReadPermits::new(BY_STAFF), ReadPermits::new(STREAMS), ReadPermits::new(BY_CLIENTS));
         let (data, vault) = (data.to_owned(), vault.clone());
-        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts })
+        let (open_findings, hold_counts) = Default::default();
+        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts, open_findings, hold_counts })
     }
 
     /// Reads the log, and its index if there is one, on a separate thread.
@@ -260,6 +266,7 @@ impl Audit {
             from_us: time(query.from_us),
             to_us: time(query.to_us),
             exchange: text(query.exchange_id).map(|id| exchange_id(&id)).transpose()?,
+            event: text(query.event),
         })
     }
 }
@@ -357,26 +364,14 @@ impl AuditService for Audit {
         request: Request<api::ListFindingsRequest>,
     ) -> AuditResult<api::ListFindingsResponse> {
         let permit = self.auditor(&request, &rules::LIST_FINDINGS).await?;
-        let api::ListFindingsRequest { from_us, to_us } = request.into_inner();
-        if from_us >= to_us || to_us.saturating_sub(from_us) > anomalies::LONGEST_US {
-            return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
-        }
-        let found = self.with_log(&permit, move |reader, index| {
-            let Some(index) = index else { return Ok(None) };
-            Ok(Some((anomalies::findings(reader, index, from_us, to_us)?, complete(reader, false)?)))
-        });
-        let message = |one: anomalies::Finding| api::Finding {
-            rule: one.rule.as_str().into(),
-            explanation: one.explanation,
-            client: one.client,
-            entries: one.entries,
-            count: one.count,
-        };
-        let missing =
-            || refused(Refusal::with(Reason::ObjectUnknown, "this gateway keeps no search index (log.index)"));
-        let (found, complete) = found.await?.ok_or_else(missing)?;
-        let (findings, complete) = (found.into_iter().map(message).collect(), Some(complete));
-        Ok(Response::new(api::ListFindingsResponse { findings, complete }))
+        self.findings(&permit, request.into_inner()).await
+    }
+
+    async fn review_finding(
+        &self,
+        request: Request<api::ReviewFindingRequest>,
+    ) -> AuditResult<api::ReviewFindingResponse> {
+        self.review(&request).await
     }
 
     async fn get_checkpoint(
@@ -384,12 +379,7 @@ impl AuditService for Audit {
         request: Request<api::GetCheckpointRequest>,
     ) -> AuditResult<api::GetCheckpointResponse> {
         let permit = self.auditor(&request, &rules::GET_CHECKPOINT).await?;
-        let data = self.data.clone();
-        let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
-        let published = reader.published().map_err(|error| failed(error.into()))?;
-        let (checkpoint, verifier_key) =
-            (published.map(|one| one.note).unwrap_or_default(), reader.verifier().to_string());
-        Ok(Response::new(api::GetCheckpointResponse { checkpoint, verifier_key }))
+        self.checkpoint(&permit).await
     }
 
     async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> AuditResult<api::GetReceiptResponse> {

@@ -13,6 +13,7 @@ rules! {
     STATISTICS: "Statistics", "audit.statistics", AUDITOR;
     COUNT_EXCHANGES: "CountExchanges", "audit.count", AUDITOR;
     LIST_FINDINGS: "ListFindings", "audit.findings", AUDITOR;
+    REVIEW_FINDING: "ReviewFinding", "audit.review", AUDITOR;
     GET_CHECKPOINT: "GetCheckpoint", "audit.checkpoint", AUDITOR;
     GET_RECEIPT: "GetReceipt", "audit.receipt", AUDITOR;
     PROVE_CONSISTENCY: "ProveConsistency", "audit.consistency", AUDITOR;

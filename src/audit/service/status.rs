@@ -36,13 +36,46 @@ fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditErr
         needs_witnesses,
         cosigned: published.map_or(0, |published| published.size),
         alarms: alarm::read(data).map(alarm).into_iter().collect(),
+        open_findings: None,
     })
+}
+
+fn checkpoint(data: &Path) -> Result<api::GetCheckpointResponse, AuditError> {
+    let reader = LogReader::sealed_only(data)?;
+    let checkpoint = reader.published()?.map(|one| one.note).unwrap_or_default();
+    let policy = reader::policy(&LocalDisk, &reader.paths().tiles)?;
+    // Whenever they were made: this only shows them. What counts was decided when the checkpoint was published.
+    let signed = policy.cosignatures(&checkpoint, &(0..=u64::MAX)).unwrap_or_default();
+    let witness = |name: &String| {
+        let time = signed.iter().find(|one| one.witness == *name).map_or(0, |one| one.time);
+        api::CheckpointWitness { name: name.clone(), time: i64::try_from(time).unwrap_or(i64::MAX) }
+    };
+    let witnesses = policy.witnesses.iter().map(|one| witness(&one.name)).collect();
+    let (verifier_key, latest) = (reader.verifier().to_string(), reader.note().to_owned());
+    Ok(api::GetCheckpointResponse { checkpoint, verifier_key, latest, witnesses })
+}
+
+/// Returns a reason in somebody's own words without blanks around it, if it is one.
+pub(super) fn reason(text: &str) -> Result<&str, Status> {
+    let reason = text.trim();
+    if reason.is_empty() || reason.chars().count() > MAX_JUSTIFICATION || reason.chars().any(char::is_control) {
+        let expected = format!("must say what was found out: 1 to {MAX_JUSTIFICATION} characters, no controls");
+        return Err(invalid("reason", &expected));
+    }
+    Ok(reason)
 }
 
 impl Audit {
     pub(super) async fn status(&self, permit: &ReadPermit) -> Result<Response<api::GetStatusResponse>, Status> {
         let (data, vault) = (self.data.clone(), self.vault.clone());
-        reading(permit, move || status(&data, &vault)).await.map(Response::new)
+        let status = reading(permit, move || status(&data, &vault)).await?;
+        let open_findings = if status.has_index { self.open_findings(permit).await? } else { None };
+        Ok(Response::new(api::GetStatusResponse { open_findings, ..status }))
+    }
+
+    pub(super) async fn checkpoint(&self, permit: &ReadPermit) -> Result<Response<api::GetCheckpointResponse>, Status> {
+        let data = self.data.clone();
+        reading(permit, move || checkpoint(&data)).await.map(Response::new)
     }
 
     /// The entry is in the log before the alarm ends: an alarm cannot disappear without acknowledgement.
@@ -53,12 +86,8 @@ impl Audit {
         let rule = &rules::ACKNOWLEDGE_ALARM;
         let reader = self.host.admit(request, rule).await?;
         let permit = self.host.begin(&reader, &self.reads)?;
-        let api::AcknowledgeAlarmRequest { id: wanted, reason } = request.get_ref();
-        let reason = reason.trim();
-        if reason.is_empty() || reason.chars().count() > MAX_JUSTIFICATION || reason.chars().any(char::is_control) {
-            let expected = format!("must say what was found out: 1 to {MAX_JUSTIFICATION} characters, no controls");
-            return Err(invalid("reason", &expected));
-        }
+        let api::AcknowledgeAlarmRequest { id: wanted, reason: why } = request.get_ref();
+        let reason = reason(why)?;
         let data = self.data.clone();
         let standing = reading(&permit, move || Ok(alarm::read(&data))).await?;
         if standing.as_ref().map(ForkAlarm::id).as_ref() != Some(wanted) {

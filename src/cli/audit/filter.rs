@@ -24,6 +24,9 @@ pub struct Filter {
     /// By reason (`SCOPE_NOT_GRANTED`; `OK` for success).
     #[arg(long)]
     reason: Option<String>,
+    /// By admin event (`audit.review`).
+    #[arg(long)]
+    event: Option<String>,
     /// By purpose or dossier number.
     #[arg(long)]
     purpose: Option<String>,
@@ -109,6 +112,7 @@ impl Filter {
             official: text(&self.official),
             other_subjects: self.other_subjects.clone(),
             exchange_id: String::new(),
+            event: text(&self.event),
         }
     }
 

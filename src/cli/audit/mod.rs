@@ -116,6 +116,20 @@ enum AuditCommand {
         #[arg(long, value_parser = filter::local_time)]
         to: Option<i64>,
     },
+    /// Mark an anomaly as reviewed, in your own name: the entry with the reason is the mark.
+    Review {
+        /// Its id, as `audit anomalies` shows it; another one once it has newer entries.
+        finding: String,
+        /// What was found out.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// The period that it was found in, from this time on; the last seven days by default.
+        #[arg(long, value_parser = filter::local_time)]
+        from: Option<i64>,
+        /// Until this time; now by default.
+        #[arg(long, value_parser = filter::local_time)]
+        to: Option<i64>,
+    },
     /// Write entries to a file, oldest first, and their proofs to another beside it.
     Export {
         #[command(flatten)]
@@ -230,6 +244,9 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             Some(file) => page::write(&open()?, &filter, (days, by_index), (&file, force, &language), output),
         },
         AuditCommand::Anomalies { from, to } => report::list_anomalies(&open()?, from, to, output),
+        AuditCommand::Review { finding, reason, from, to } => {
+            report::review(&open()?, (finding, reason), (from, to), output)
+        }
         AuditCommand::Export { filter, out, force } => export::export(&open()?, &filter, (&out, force), output),
         AuditCommand::Show { exchange } => {
             let listed = entries::named(&open()?, &exchange)?;

@@ -245,24 +245,53 @@ pub fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, Cl
 }
 
 fn finding(found: api::Finding) -> Value {
-    let api::Finding { rule, explanation, client, entries, count } = found;
-    json!({ "rule": rule, "client": client, "explanation": explanation, "count": count, "entries": entries })
+    let api::Finding { rule, explanation, client, entries, count, id, review, .. } = found;
+    let review = review.map(|one: api::Review| {
+        json!({ "by": one.by, "time": time(one.time_us.div_euclid(1_000_000)), "reason": one.reason, "entry": one.entry })
+    });
+    json!({
+        "id": id, "rule": rule, "client": client, "explanation": explanation, "count": count, "entries": entries,
+        "review": review,
+    })
 }
 
 fn show_anomalies(rows: &[Value], output: Output) -> Result<(), CliError> {
-    output.records(rows, &["rule", "client", "what was seen", "entries"], |row| {
+    output.records(rows, &["rule", "client", "what was seen", "entries", "reviewed"], |row| {
         let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
         let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let seen = [cell(&row["rule"]), cell(&row["client"]), cell(&row["explanation"])];
-        seen.into_iter().chain([format!("{}{more}", entries.join(" "))]).collect()
+        let review = &row["review"];
+        let reviewed = match review.is_null() {
+            true => format!("no: audit review {}", cell(&row["id"])),
+            false => format!("{} by {}: {}", cell(&review["time"]), cell(&review["by"]), cell(&review["reason"])),
+        };
+        seen.into_iter().chain([format!("{}{more}", entries.join(" ")), reviewed]).collect()
     })
+}
+
+/// Marks an anomaly as reviewed.
+pub fn review(
+    session: &Session,
+    (id, reason): (String, String),
+    (from, to): (Option<i64>, Option<i64>),
+    output: Output,
+) -> Result<(), CliError> {
+    let (from_us, to_us) = last_week(from, to);
+    let request = api::ReviewFindingRequest { id: id.clone(), from_us, to_us, reason };
+    session.change(async { session.audit().review_finding(request).await })?;
+    output.result(&json!({ "reviewed": id }), || format!("reviewed: {id}"))
+}
+
+/// A period, by default the last seven days until now.
+fn last_week(from: Option<i64>, to: Option<i64>) -> (i64, i64) {
+    let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
+    (from.unwrap_or(to_us - WEEK_US), to_us)
 }
 
 /// Prints the anomalies.
 pub fn list_anomalies(session: &Session, from: Option<i64>, to: Option<i64>, output: Output) -> Result<(), CliError> {
-    let to_us = to.unwrap_or_else(|| jiff::Timestamp::now().as_microsecond());
-    let from_us = from.unwrap_or(to_us - WEEK_US);
+    let (from_us, to_us) = last_week(from, to);
     let request = api::ListFindingsRequest { from_us, to_us };
     let found = session.read(session.audit().list_findings(request))?;
     show_anomalies(&found.findings.into_iter().map(finding).collect::<Vec<_>>(), output)?;

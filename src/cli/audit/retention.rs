@@ -103,11 +103,18 @@ pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<
         }
         HoldCommand::List => {
             let listed = session.read(async { session.audit().list_holds(api::ListHoldsRequest {}).await })?;
-            let value = |hold: &api::Hold| json!({ "id": hold.id, "case": hold.case_number, "by": hold.by, "since": hold.since });
+            let value = |hold: &api::Hold| {
+                json!({
+                    "id": hold.id, "case": hold.case_number, "by": hold.by, "since": hold.since, "entries": hold.entries,
+                    "counting": hold.counting,
+                })
+            };
             let holds: Vec<_> = listed.holds.iter().map(value).collect();
-            output.records(&holds, &["hold", "case", "by", "since"], |hold| {
+            output.records(&holds, &["hold", "case", "by", "since", "entries"], |hold| {
                 let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
-                vec![hold["id"].to_string(), text("case"), text("by"), time(hold["since"].as_i64().unwrap_or_default())]
+                let more = if hold["counting"] == json!(true) { " or more" } else { "" };
+                let since = time(hold["since"].as_i64().unwrap_or_default());
+                vec![hold["id"].to_string(), text("case"), text("by"), since, format!("{}{more}", hold["entries"])]
             })
         }
         HoldCommand::Release { id } => {

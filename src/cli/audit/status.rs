@@ -76,7 +76,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
             "rebuilt": status.index_rebuilt, "verified": verified(&status),
             "verified_entries": status.index_verified_entries, "differences": status.index_differences,
         })),
-        "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(),
+        "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(), "open_findings": status.open_findings,
     });
     output.result(&value, || {
         let cosigned = if status.needs_witnesses {

@@ -53,11 +53,16 @@ async fn shown(console: &Console, session: &SignedIn, form: &Form, errors: &Erro
                 html! { (hold.case_number) },
                 html! { (hold.by) },
                 html! { (locale.timestamp(hold.since)) },
+                html! {
+                    @if hold.counting { "≥ " }
+                    (locale.number(hold.entries))
+                    @if hold.counting { br; span.hint { (locale.text("hold-counting")) } }
+                },
                 release,
             ]
         })
         .collect();
-    let headings = ["hold-number", "hold-case", "hold-by", "hold-since", "column-action"];
+    let headings = ["hold-number", "hold-case", "hold-by", "hold-since", "hold-entries", "column-action"];
     let body = html! {
         p.hint { (locale.text("hold-hint")) }
         (table(locale, "menu-holds", &headings, &rows))

@@ -1,14 +1,19 @@
-//! The auditor's room: figures, people's reports, holds, findings.
+//! The auditor's room: figures, people's reports, holds, findings, checkpoints, and what comes in.
 
+pub(super) mod checkpoints;
 pub(crate) mod figures;
 pub(super) mod findings;
 pub(super) mod holds;
 pub(super) mod statistics;
 pub(super) mod subject;
+pub(super) mod tail;
 
+use super::form::Form;
 use super::text::Locale;
 use crate::time_zone::HO_CHI_MINH;
 use maud::{Markup, html};
+use tonic::Status;
+use tonic_types::StatusExt;
 
 /// A field of a form.
 struct Field<'f> {
@@ -34,6 +39,24 @@ fn field(locale: Locale, field: &Field<'_>) -> Markup {
             @if let Some(key) = field.error { span.error id=(error) { (locale.text(key)) } }
         }
     }
+}
+
+/// The field for what somebody has found out; with what was written and is wrong.
+fn reason_field(locale: Locale, name: &str, written: Option<&Form>) -> Markup {
+    html! {
+        label { (locale.text("review-reason"))
+            textarea name=(name) rows="2" maxlength="500" required aria-invalid=[written.map(|_| "true")] {
+                (written.map_or("", |form| form.text(name)))
+            }
+            @if written.is_some() { span.error role="alert" { (locale.text("error-reason")) } }
+        }
+    }
+}
+
+/// Whether a service refuses the words that say why, and nothing else.
+fn is_of_reason(status: &Status) -> bool {
+    let details = status.get_error_details();
+    details.bad_request().is_some_and(|wrong| wrong.field_violations.iter().any(|one| one.field == "reason"))
 }
 
 /// The beginning of a day in Vietnam, days later, in microseconds; `Some(0)` where nothing is given.
