@@ -156,30 +156,40 @@ pub(super) fn reject(store: &dyn Store, id: &str) -> Result<api::RejectChangeRes
     Ok(api::RejectChangeResponse { change: Some(message(store, rejected)) })
 }
 
+/// Returns a grant as it is, and as a change would make it; unset fields stay.
+pub(super) fn changed(
+    store: &dyn Store,
+    contracts: &ContractSet,
+    message: api::ChangeGrantRequest,
+) -> Result<(Grant, Grant), Status> {
+    let before = store.grant(&message.id).map_err(failed)?;
+    let or = |said: Vec<String>, before: &[String]| if said.is_empty() { before.to_vec() } else { said };
+    let networks: Vec<String> = before.networks.iter().map(ToString::to_string).collect();
+    let draft = GrantDraft {
+        client: before.client.clone(),
+        scopes: or(message.scopes, &before.scopes),
+        purposes: or(message.purposes, &before.purposes),
+        fields: or(message.fields, &before.fields),
+        rate: message.rate.unwrap_or(before.rate),
+        burst: message.burst.unwrap_or(before.burst),
+        daily_quota: message.daily_quota.unwrap_or(before.daily_quota),
+        not_before: message.not_before.unwrap_or(before.not_before),
+        not_after: message.not_after.unwrap_or(before.not_after),
+        legal_basis: message.legal_basis.unwrap_or_else(|| before.legal_basis.clone()),
+        networks: if message.any_network { message.networks } else { or(message.networks, &networks) },
+    };
+    let grant = draft.check(contracts).map_err(|wrong| invalid("grant", wrong))?;
+    Ok((before, Grant { id: message.id, ..grant }))
+}
+
 /// Changes a grant; unset fields stay.
 pub(super) fn change_grant(
     store: &dyn Store,
     contracts: &ContractSet,
     message: api::ChangeGrantRequest,
 ) -> Result<api::Grant, Status> {
-    let before = store.grant(&message.id).map_err(failed)?;
-    let or = |said: Vec<String>, before: Vec<String>| if said.is_empty() { before } else { said };
-    let networks = before.networks.iter().map(ToString::to_string).collect();
-    let draft = GrantDraft {
-        client: before.client,
-        scopes: or(message.scopes, before.scopes),
-        purposes: or(message.purposes, before.purposes),
-        fields: or(message.fields, before.fields),
-        rate: message.rate.unwrap_or(before.rate),
-        burst: message.burst.unwrap_or(before.burst),
-        daily_quota: message.daily_quota.unwrap_or(before.daily_quota),
-        not_before: message.not_before.unwrap_or(before.not_before),
-        not_after: message.not_after.unwrap_or(before.not_after),
-        legal_basis: message.legal_basis.unwrap_or(before.legal_basis),
-        networks: if message.any_network { message.networks } else { or(message.networks, networks) },
-    };
-    let grant = draft.check(contracts).map_err(|wrong| invalid("grant", wrong))?;
-    let outcome = store.change_grant(&Grant { id: message.id, ..grant.clone() }).map_err(failed)?;
+    let (before, after) = changed(store, contracts, message)?;
+    let outcome = store.change_grant(&after).map_err(failed)?;
     let now = store.grant(&before.id).map_err(failed)?;
     Ok(api::Grant { pending_change: waits(&outcome), ..grant_message(now) })
 }

@@ -7,10 +7,13 @@ mod changes;
 mod draft;
 mod drift;
 mod justification;
+mod last_use;
 mod messages;
+mod preview;
 mod rules;
 
 use crate::access::staff::{RoleRule, StaffAuthorizer};
+use crate::audit::last_use::LastUses;
 use crate::config::Config;
 use crate::contract::ContractSet;
 use crate::identity::Peer;
@@ -56,6 +59,7 @@ pub struct Admin {
     door: Option<StaffAuthorizer>,
     work: AdminWork,
     overview: Option<Overview>,
+    last_uses: Arc<LastUses>,
 }
 
 /// How the running gateway does, worked out where it is called.
@@ -97,13 +101,21 @@ impl Admin {
         door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
-        Admin { config, store, contracts, door: Some(door), work, overview: None }
+        Admin { config, store, contracts, door: Some(door), work, overview: None, last_uses: Arc::default() }
     }
 
     /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
     /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
-        Admin { config, store, contracts, door: None, work: AdminWork::default(), overview: None }
+        Admin {
+            config,
+            store,
+            contracts,
+            door: None,
+            work: AdminWork::default(),
+            overview: None,
+            last_uses: Arc::default(),
+        }
     }
 
     /// The same, of a gateway that runs: it says how it does.
@@ -443,6 +455,23 @@ impl AdminService for Admin {
     async fn can_i(&self, request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
         self.read(request, &rules::CAN_I, |admin, store, message| can::can_i(&admin.contracts.load(), store, message))
             .await
+    }
+
+    async fn list_last_use(&self, request: Request<api::ListLastUseRequest>) -> AdminResult<api::ListLastUseResponse> {
+        self.read(request, &rules::LIST_LAST_USE, |admin, _, message| {
+            last_use::list((&admin.config.data, &admin.config.vault), &admin.last_uses, message)
+        })
+        .await
+    }
+
+    async fn preview_grant_change(
+        &self,
+        request: Request<api::ChangeGrantRequest>,
+    ) -> AdminResult<api::PreviewGrantChangeResponse> {
+        self.read(request, &rules::PREVIEW_GRANT_CHANGE, |admin, store, message| {
+            preview::preview((&admin.config.data, &admin.config.vault), store, &admin.contracts.load(), message)
+        })
+        .await
     }
 
     async fn list_drift(&self, request: Request<api::ListDriftRequest>) -> AdminResult<api::ListDriftResponse> {

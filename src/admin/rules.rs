@@ -43,6 +43,8 @@ rules! {
     CAN_I: "CanI", "client.can", ANY;
     LIST_STAFF: "ListStaff", "staff.list", ANY;
     GET_OVERVIEW: "GetOverview", "gateway.show", ANY;
+    LIST_LAST_USE: "ListLastUse", "use.list", ANY;
+    PREVIEW_GRANT_CHANGE: "PreviewGrantChange", "grant.preview", ADMINISTRATOR;
     LIST_DRIFT: "ListDrift", "drift.list", ANY;
 }
 

@@ -242,7 +242,10 @@ mod tests {
             found.iter().map(|(_, (rule, _))| *rule).collect::<Vec<_>>(),
             [Rule::UnusualRate, Rule::UnusualHour]
         );
-        assert!(found[0].1.1.english.contains("from 10:00") && found[1].1.1.vietnamese.contains("giờ từ 1:00"), "{found:?}");
+        assert!(
+            found[0].1.1.english.contains("from 10:00") && found[1].1.1.vietnamese.contains("giờ từ 1:00"),
+            "{found:?}"
+        );
         assert_eq!(unusual(&office().into_iter().take(20).chain([(99, 5_000)]).collect(), 90), []);
     }
 }

@@ -6,6 +6,7 @@ pub mod clusters;
 pub mod folder;
 pub mod holds;
 pub mod index;
+pub mod last_use;
 pub mod logged_files;
 pub mod logged_state;
 pub mod pdf;

@@ -39,6 +39,12 @@ pub struct Query {
     /// By admin event, as `audit.review`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// By the grant that admitted an exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// By access token, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// Pseudonyms in a file, as `period:hexadecimal`. One that cannot be read is an error: a query must not lose a subject.
@@ -105,6 +111,8 @@ impl Query {
             && same(&self.outcome, outcome(entry))
             && same(&self.purpose, &entry.purpose)
             && same(&self.event, &entry.event)
+            && same(&self.grant, &entry.grant)
+            && same(&self.token, &entry.token)
             && self.agency.as_ref().is_none_or(|agency| is_within(agency, &entry.agency))
             && self.operation.as_ref().is_none_or(|part| entry.operation.contains(part.as_str()))
             && self.exchange.is_none_or(|id| entry.exchange_id == id)

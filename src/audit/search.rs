@@ -36,7 +36,23 @@ pub fn page(
     limit: usize,
     patience: Option<Instant>,
 ) -> Result<SearchPage, AuditError> {
+    page_from(reader, index, query, (0, before), limit, patience)
+}
+
+/// The same, of entries from an index on; the last part that is looked at may have some before it.
+///
+/// # Errors
+/// As for [`page`].
+pub fn page_from(
+    reader: &LogReader,
+    index: Option<&SearchIndex>,
+    query: &Query,
+    (from, before): (u64, Option<u64>),
+    limit: usize,
+    patience: Option<Instant>,
+) -> Result<SearchPage, AuditError> {
     let (low, high) = if index.is_none() { bounds(reader, query)? } else { (0, u64::MAX) };
+    let low = low.max(from);
     let indexed = index.map_or(0, |index| index.indexed(reader));
     let mut search = Search { reader, query, limit, patience, page: SearchPage::default() };
     let mut at = before.unwrap_or(u64::MAX).min(reader.size()).min(high);
@@ -48,7 +64,7 @@ pub fn page(
             let candidates = match index.candidates(reader, query, at) {
                 Err(AuditError::Index(error)) => {
                     tracing::warn!(%error, "the search index cannot be read: the log is read in its place");
-                    return self::page(reader, None, query, before, limit, patience);
+                    return page_from(reader, None, query, (from, before), limit, patience);
                 }
                 other => other?,
             };

@@ -23,7 +23,7 @@ pub fn counts(query: &Query) -> bool {
     !query.has_subject_filter()
         && query.purpose.is_none()
         && query.scope.is_none()
-        && query.event.is_none()
+        && [&query.event, &query.grant, &query.token].iter().all(|text| text.is_none())
         && whole(query.from_us)
         && whole(query.to_us)
 }

@@ -4,7 +4,7 @@ use super::output::{Output, print_json};
 use super::{CliError, ConfigFile};
 use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
-use crate::contract::warnings::warnings;
+use crate::contract::warnings::{ContractWarning, warnings};
 use crate::contract::{ContractSet, Operation};
 use crate::exchange_log::key;
 use crate::guard::GuardSettings;
@@ -191,7 +191,7 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
         ContractCommand::Check => {
             let (sources, count) = (contracts.sources().len(), operations.len());
             let warned = operations.iter().flat_map(|operation| {
-                let of = |warning: String| format!("{}: {warning}", operation.full_name);
+                let of = |warning: ContractWarning| format!("{}: {warning}", operation.full_name);
                 warnings(operation).into_iter().map(of).collect::<Vec<_>>()
             });
             let warned: Vec<String> = warned.collect();

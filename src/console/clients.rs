@@ -1,7 +1,8 @@
 //! Provincial systems: their list, one with its rights, registering one by its certificate, and what stops it.
 
-use super::failure::{Failure, message_of};
+use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
+use super::last_use::LastUses;
 use super::layout::{client_link, justification};
 use super::session::SignedIn;
 use super::table::{lines, next, properties, table};
@@ -25,7 +26,7 @@ const HERE: &str = "/console/clients";
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 /// Who may take away in an emergency.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
-/// Records of a client that its page shows.
+/// Clients on a page, and records of a client that its page shows.
 const SHOWN: u32 = 50;
 
 fn state(locale: Locale, client: &Client) -> Markup {
@@ -43,11 +44,13 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
     let (agency, stands) = (query.text("agency"), query.text("state"));
     let message = ListClientsRequest {
         agency: agency.to_owned(),
-        page_size: 0,
+        page_size: SHOWN,
         page_token: query.text("page").to_owned(),
         state: ClientState::from_str_name(stands).unwrap_or_default().into(),
     };
     let found = message_of(&session, console.admin.list_clients(request(&session, message)).await)?;
+    let object = |one: &Client| format!("client:{}", one.id);
+    let uses = LastUses::of(&console, &session, found.clients.iter().map(object).collect()).await?;
     let rows: Vec<Vec<Markup>> = found
         .clients
         .iter()
@@ -58,9 +61,12 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
                 html! { (one.contact) },
                 state(locale, one),
                 html! { (locale.timestamp(one.created)) },
+                uses.cell(locale, &object(one)),
             ]
         })
         .collect();
+    let headings =
+        ["column-id", "column-agency", "column-contact", "column-state", "column-registered", "column-last-use"];
     let choices =
         [("", "state-any"), ("ACTIVE", "state-active"), ("SUSPENDED", "state-suspended"), ("RETIRED", "state-retired")];
     let body = html! {
@@ -76,7 +82,7 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
             }
             button type="submit" { (locale.text("filter")) }
         }
-        (table(locale, "menu-clients", &["column-id", "column-agency", "column-contact", "column-state", "column-registered"], &rows))
+        (table(locale, "menu-clients", &headings, &rows))
         (next(locale, HERE, &[("agency", agency), ("state", stands)], &found.next_page_token))
     };
     Ok(layout::page(&session, HERE, &locale.text("menu-clients"), &body))
@@ -115,10 +121,10 @@ pub async fn one(
         @if session.has(ADMINISTRATOR) && !client.retired {
             p { a.button href={ "/console/grants/add?client=" (client.id) } { (locale.text("grant-add")) } }
         }
-        (grants::rows(locale, &granted.grants))
+        (grants::rows(&console, &session, &granted.grants).await?)
         (next(locale, "/console/grants", &[("client", &id)], &granted.next_page_token))
         h2 { (locale.text("tokens-in-force")) }
-        (tokens::rows(&session, &issued.tokens))
+        (tokens::rows(&console, &session, &issued.tokens).await?)
         (next(locale, "/console/tokens", &[("client", &id), ("state", "in-force")], &issued.next_page_token))
     };
     Ok(layout::page(&session, HERE, &client.id, &body))
@@ -182,23 +188,28 @@ pub async fn apply(
 
 /// The form to register a client.
 pub async fn registration(session: SignedIn) -> Markup {
-    fill(&session, &Form::default(), &html! {})
+    fill(&session, &Form::default(), &FieldFaults::default())
 }
 
-fn fill(session: &SignedIn, form: &Form, shown: &Markup) -> Markup {
+/// The form with what was written before, and what is wrong with it.
+fn fill(session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
     let body = html! {
-        (shown)
         form method="post" action=(HERE) {
             (layout::token(session))
             label { (locale.text("column-id")) input name="id" required pattern="[a-z0-9.\\-]+" value=(form.text("id")); }
             p.hint { (locale.text("client-id-hint")) }
+            (faults.of_field("id"))
             label { (locale.text("column-agency")) input name="agency" required value=(form.text("agency")); }
+            (faults.of_field("agency"))
             label { (locale.text("column-contact")) input name="contact" value=(form.text("contact")); }
+            (faults.of_field("contact"))
             label { (locale.text("client-certificate"))
                 textarea name="certificate" rows="8" spellcheck="false" { (form.text("certificate")) }
             }
             p.hint { (locale.text("client-certificate-hint")) }
+            (faults.of_field("certificate"))
+            (faults.of_field("names"))
             button type="submit" name="step" value="look" { (locale.text("client-look")) }
         }
     };
@@ -209,7 +220,7 @@ fn fill(session: &SignedIn, form: &Form, shown: &Markup) -> Markup {
 pub async fn register(
     State(console): State<Arc<Console>>,
     Sent { session, form }: Sent,
-) -> Result<Result<Redirect, Markup>, Failure> {
+) -> Result<Result<Redirect, (StatusCode, Markup)>, Failure> {
     let locale = session.locale;
     let pem = form.text("certificate");
     let certificate = match pem {
@@ -218,23 +229,23 @@ pub async fn register(
     };
     let unreadable = certificate.as_ref().map_or(!pem.is_empty(), |certificate| certificate.names.is_empty());
     if unreadable {
-        return Ok(Err(fill(
-            &session,
-            &form,
-            &html! {
-                div.notice.wrong role="alert" { p { (locale.text("client-certificate-unreadable")) } }
-            },
-        )));
+        let faults = FieldFaults::one(locale, "certificate", "client-certificate-unreadable");
+        return Ok(Err((StatusCode::BAD_REQUEST, fill(&session, &form, &faults))));
     }
     let names = certificate.as_ref().map(|certificate| certificate.names.clone()).unwrap_or_default();
     if form.text("step") != "register" {
         let end = certificate.map_or(0, |certificate| certificate.end());
-        return Ok(Err(confirm(&session, &form, &names, end)));
+        return Ok(Err((StatusCode::OK, confirm(&session, &form, &names, end))));
     }
     let text = |name: &str| form.text(name).to_owned();
     let message = AddClientRequest { id: text("id"), agency: text("agency"), contact: text("contact"), names };
-    let added = message_of(&session, console.admin.add_client(change(&session, &form, message)).await)?;
-    Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.id))))
+    match console.admin.add_client(change(&session, &form, message)).await {
+        Ok(added) => Ok(Ok(Redirect::to(&format!("{HERE}/{}", added.get_ref().id)))),
+        Err(status) => {
+            let faults = FieldFaults::of(&session, &status)?;
+            Ok(Err((StatusCode::BAD_REQUEST, fill(&session, &form, &faults))))
+        }
+    }
 }
 
 fn confirm(session: &SignedIn, form: &Form, names: &[String], end: i64) -> Markup {

@@ -169,7 +169,8 @@ pub fn stages(locale: Locale, entry: &Entry) -> Markup {
     ];
     if entry.source_us > 0 {
         let attempts = locale.number(entry.attempts.max(1).into());
-        let source = html! { (locale.text("stage-source")) " (" (locale.with("stage-attempts", "count", attempts)) ")" };
+        let source =
+            html! { (locale.text("stage-source")) " (" (locale.with("stage-attempts", "count", attempts)) ")" };
         rows.push(vec![source, html! { "–" }, duration(entry.source_us)]);
     }
     let ended = if entry.kind() == Kind::Intent { "stage-sent" } else { "stage-ended" };

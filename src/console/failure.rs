@@ -71,6 +71,11 @@ impl FieldFaults {
         }
     }
 
+    /// One that the console sees itself, with its text.
+    pub fn one(locale: Locale, field: &str, key: &str) -> Self {
+        FieldFaults(vec![(field.to_owned(), locale.text(key))], String::new())
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
+use super::last_use::LastUses;
 use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
 use super::table::{client_filter, folded, lines, next, properties, table};
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const HERE: &str = "/console/grants";
+/// Grants on a page: when each was used last is looked up.
+const PAGE: u32 = 50;
 
 fn state(locale: Locale, grant: &Grant) -> Markup {
     let now = now();
@@ -34,7 +37,13 @@ fn state(locale: Locale, grant: &Grant) -> Markup {
 }
 
 /// Grants as a table.
-pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
+///
+/// # Errors
+/// The page that says why it is not known when they were used.
+pub async fn rows(console: &Console, session: &SignedIn, grants: &[Grant]) -> Result<Markup, Failure> {
+    let locale = session.locale;
+    let object = |one: &Grant| format!("grant:{}", one.id);
+    let uses = LastUses::of(console, session, grants.iter().map(object).collect()).await?;
     let rows: Vec<Vec<Markup>> = grants
         .iter()
         .map(|one| {
@@ -44,10 +53,12 @@ pub fn rows(locale: Locale, grants: &[Grant]) -> Markup {
                 folded(locale, &one.scopes),
                 state(locale, one),
                 html! { (locale.timestamp(one.not_after)) },
+                uses.cell(locale, &object(one)),
             ]
         })
         .collect();
-    table(locale, "menu-grants", &["column-id", "column-client", "column-scopes", "column-state", "column-ends"], &rows)
+    let headings = ["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-last-use"];
+    Ok(table(locale, "menu-grants", &headings, &rows))
 }
 
 /// The list.
@@ -57,7 +68,7 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
     let message = ListGrantsRequest {
         client: client.to_owned(),
         pending: state == "waiting",
-        page_size: 0,
+        page_size: PAGE,
         page_token: query.text("page").to_owned(),
     };
     let found = message_of(&session, console.admin.list_grants(request(&session, message)).await)?;
@@ -66,7 +77,7 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
             p { a.button href="/console/grants/add" { (locale.text("grant-add")) } }
         }
         (client_filter(locale, HERE, client, (state, "waiting", "state-waiting")))
-        (rows(locale, &found.grants))
+        (rows(&console, &session, &found.grants).await?)
         (next(locale, HERE, &[("client", client), ("state", state)], &found.next_page_token))
     };
     Ok(layout::page(&session, HERE, &locale.text("menu-grants"), &body))
@@ -88,9 +99,12 @@ pub async fn one(
         }
     };
     let quota = if grant.daily_quota == 0 { locale.text("none") } else { locale.number(grant.daily_quota) };
+    let object = format!("grant:{}", grant.id);
+    let used = LastUses::of(&console, &session, vec![object.clone()]).await?.cell(locale, &object);
     let body = html! {
         (properties(locale, &[
             ("column-state", state(locale, &grant)),
+            ("column-last-use", used),
             ("column-client", link(&grant.client)),
             ("column-scopes", lines(&grant.scopes)),
             ("column-purposes", lines(&grant.purposes)),

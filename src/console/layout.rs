@@ -52,7 +52,8 @@ fn menu(session: &SignedIn, here: &str) -> Markup {
     let offered = |entries: &'static [MenuEntry]| {
         entries.iter().filter(|(_, _, roles)| roles.is_empty() || session.has(roles)).collect::<Vec<_>>()
     };
-    let groups = MENU.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());
+    let groups =
+        MENU.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());
     html! {
         nav aria-label=(locale.text("menu")) {
             details.menu {

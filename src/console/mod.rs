@@ -13,6 +13,7 @@ mod failure;
 mod form;
 mod grants;
 mod headers;
+mod last_use;
 mod layout;
 mod operator;
 mod overview;

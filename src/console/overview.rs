@@ -1,13 +1,15 @@
 //! The first page: what needs a decision, how the gateway does now, what ends soon, and how the log is.
 
 use super::failure::{Failure, message_of};
+use super::last_use::LastUses;
 use super::session::SignedIn;
 use super::table::{properties, table};
 use super::text::Locale;
 use super::{Console, layout, operator, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{
-    GetOverviewResponse, ListGrantsRequest, ListKeysRequest, ListPendingChangesRequest, ListTokensRequest,
+    FileEnd, GetOverviewResponse, Grant, ListGrantsRequest, ListGrantsResponse, ListKeysRequest,
+    ListPendingChangesRequest, ListTokensRequest,
 };
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::audit::service::api::{GetStatusRequest, GetStatusResponse};
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 /// What ends within so many seconds is shown.
 const SOON_S: i64 = 30 * 86_400;
+/// A grant that nobody has used for so long needs a decision.
+const UNUSED_S: i64 = 90 * 86_400;
 /// Grants that are looked through for those that end soon: one page of the registry.
 const LOOKED_AT: u32 = 1_000;
 
@@ -32,6 +36,8 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
         true => locale.number(changes.changes.len() as u64),
         false => format!("> {}", locale.number(changes.changes.len() as u64)),
     };
+    let grants = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
+    let grants = message_of(&session, console.admin.list_grants(request(&session, grants)).await)?;
     let status = match session.has(&[Role::Auditor]) {
         true => Some(message_of(&session, console.audit.get_status(request(&session, GetStatusRequest {})).await)?),
         false => None,
@@ -42,6 +48,7 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
                 strong { (waiting) }
                 span { (locale.text("overview-waiting")) }
             }
+            (unused(&console, &session, &grants).await?)
             @if let Some(status) = &status {
                 a.card href="/console/findings" {
                     strong { (status.open_findings.map_or_else(|| "…".to_owned(), |open| locale.number(open))) }
@@ -50,10 +57,26 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
             }
         }
         div #live hx-get="/console/live" hx-trigger="every 5s" { (operator::live::part(locale, &overview)) }
-        (ending(&console, &session, &overview).await?)
+        (ending(&console, &session, &overview, &grants).await?)
         @if let Some(status) = &status { (log(locale, status)) }
     };
     Ok(layout::live_page(&session, "/console/", &locale.text("menu-overview"), &body))
+}
+
+/// How many grants in force nobody has used for long; of the first thousand.
+async fn unused(console: &Console, session: &SignedIn, grants: &ListGrantsResponse) -> Result<Markup, Failure> {
+    let (locale, now) = (session.locale, now());
+    // A new grant has not been there for long.
+    let old = |grant: &&Grant| !grant.withdrawn && grant.not_after > now && grant.not_before < now - UNUSED_S;
+    let objects: Vec<String> = grants.grants.iter().filter(old).map(|grant| format!("grant:{}", grant.id)).collect();
+    let (count, complete) = LastUses::of(console, session, objects.clone()).await?.unused(&objects);
+    let more = if complete && grants.next_page_token.is_empty() { "" } else { "≥ " };
+    Ok(html! {
+        a.card href="/console/grants" {
+            strong { (more) (locale.number(count)) }
+            span { (locale.text("overview-unused")) }
+        }
+    })
 }
 
 /// What ends, and when: Unix time in seconds.
@@ -65,10 +88,13 @@ fn is_soon(end: i64) -> bool {
 }
 
 /// What ends within 30 days, the next one first: certificates and lists of the gateway, grants, signing keys; and how many tokens.
-async fn ending(console: &Console, session: &SignedIn, overview: &GetOverviewResponse) -> Result<Markup, Failure> {
+async fn ending(
+    console: &Console,
+    session: &SignedIn,
+    overview: &GetOverviewResponse,
+    grants: &ListGrantsResponse,
+) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let message = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
-    let grants = message_of(session, console.admin.list_grants(request(session, message)).await)?;
     let keys = message_of(session, console.admin.list_keys(request(session, ListKeysRequest {})).await)?;
     let mut all: Ends = files(locale, overview);
     for grant in grants.grants.iter().filter(|grant| is_soon(grant.not_after) && !grant.withdrawn) {
@@ -95,13 +121,15 @@ async fn ending(console: &Console, session: &SignedIn, overview: &GetOverviewRes
 fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
     let ended = |end: i64| end <= now();
     let near = overview.ends.iter().filter(|one| is_soon(one.at) || ended(one.at));
-    let what = |file: &str, what: &str, gone: bool| {
+    let what = |one: &FileEnd, gone: bool| {
         html! {
-            code { (file) } " " (what)
+            code { (one.file) } " "
+            @if one.revocation_list { (locale.text("overview-revocation-list")) " " }
+            (one.what)
             @if gone { " " span.state.wrong { (locale.text("state-ended")) } }
         }
     };
-    near.map(|one| (one.at, what(&one.file, &one.what, ended(one.at)))).collect()
+    near.map(|one| (one.at, what(one, ended(one.at)))).collect()
 }
 
 /// Tokens are many and live for hours: one line for all of them, at the end of the last that ends soon.

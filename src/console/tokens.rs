@@ -1,7 +1,8 @@
 //! Access tokens: their list, one issued by hand and shown once, and revocation.
 
-use super::failure::{Failure, message_of};
+use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
+use super::last_use::LastUses;
 use super::layout::{client_link as link, justification};
 use super::session::SignedIn;
 use super::table::{client_filter, folded, lines, next, properties, table};
@@ -10,16 +11,23 @@ use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{IssueTokenRequest, ListTokensRequest, Token, TokenId};
 use crate::registry::{Role, now};
 use axum::extract::{Path, State};
-use axum::response::Redirect;
+use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use maud::{Markup, html};
 use std::sync::Arc;
 
 const HERE: &str = "/console/tokens";
+/// Tokens on a page: when each was used last is looked up.
+const PAGE: u32 = 50;
 
 /// Tokens as a table, each with its revocation where who looks may revoke it.
-pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
+///
+/// # Errors
+/// The page that says why it is not known when they were used.
+pub async fn rows(console: &Console, session: &SignedIn, tokens: &[Token]) -> Result<Markup, Failure> {
     let (locale, now) = (session.locale, now());
+    let object = |one: &Token| format!("token:{}", one.id);
+    let uses = LastUses::of(console, session, tokens.iter().map(object).collect()).await?;
     let rows: Vec<Vec<Markup>> = tokens
         .iter()
         .map(|one| {
@@ -36,6 +44,7 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
                 folded(locale, &one.scopes),
                 html! { span.state.(kind) { (locale.text(key)) } },
                 html! { (locale.timestamp(one.expires)) },
+                uses.cell(locale, &object(one)),
                 html! {
                     @if may {
                         details {
@@ -51,47 +60,62 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
             ]
         })
         .collect();
-    table(
-        locale,
-        "menu-tokens",
-        &["column-id", "column-client", "column-scopes", "column-state", "column-ends", "column-action"],
-        &rows,
-    )
+    let headings = [
+        "column-id",
+        "column-client",
+        "column-scopes",
+        "column-state",
+        "column-ends",
+        "column-last-use",
+        "column-action",
+    ];
+    Ok(table(locale, "menu-tokens", &headings, &rows))
 }
 
 /// The list, and the form to issue one.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
-    let locale = session.locale;
-    let (client, state) = (query.text("client"), query.text("state"));
-    let message = ListTokensRequest {
-        client: client.to_owned(),
-        in_force: state == "in-force",
-        page_size: 0,
-        page_token: query.text("page").to_owned(),
-    };
-    let found = message_of(&session, console.admin.list_tokens(request(&session, message)).await)?;
-    let body = html! {
-        @if session.has(&[Role::Administrator]) { (issuing(&session, client)) }
-        (client_filter(locale, HERE, client, (state, "in-force", "state-in-force")))
-        (rows(&session, &found.tokens))
-        (next(locale, HERE, &[("client", client), ("state", state)], &found.next_page_token))
-    };
-    Ok(layout::page(&session, HERE, &locale.text("menu-tokens"), &body))
+    shown(&console, &session, &query, &FieldFaults::default()).await
 }
 
-fn issuing(session: &SignedIn, client: &str) -> Markup {
+/// The list, and the form with what was written and is wrong.
+async fn shown(console: &Console, session: &SignedIn, form: &Form, faults: &FieldFaults) -> Result<Markup, Failure> {
+    let locale = session.locale;
+    let (client, state) = (form.text("client"), form.text("state"));
+    // A form that is wrong names a client that there need not be.
+    let filter = if faults.is_empty() { client } else { "" };
+    let message = ListTokensRequest {
+        client: filter.to_owned(),
+        in_force: state == "in-force",
+        page_size: PAGE,
+        page_token: form.text("page").to_owned(),
+    };
+    let found = message_of(session, console.admin.list_tokens(request(session, message)).await)?;
+    let body = html! {
+        @if session.has(&[Role::Administrator]) { (issuing(session, form, faults)) }
+        (client_filter(locale, HERE, filter, (state, "in-force", "state-in-force")))
+        (rows(console, session, &found.tokens).await?)
+        (next(locale, HERE, &[("client", filter), ("state", state)], &found.next_page_token))
+    };
+    Ok(layout::page(session, HERE, &locale.text("menu-tokens"), &body))
+}
+
+fn issuing(session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
     html! {
-        details {
+        details open[!faults.is_empty()] {
             summary { (locale.text("token-issue")) }
             form method="post" action=(HERE) {
                 (layout::token(session))
-                label { (locale.text("column-client")) input name="client" required value=(client); }
+                label { (locale.text("column-client")) input name="client" required value=(form.text("client")); }
+                (faults.of_field("client"))
                 label { (locale.text("client-certificate"))
-                    textarea name="certificate" rows="6" required spellcheck="false" {}
+                    textarea name="certificate" rows="6" required spellcheck="false" { (form.text("certificate")) }
                 }
-                label { (locale.text("token-scopes")) textarea name="scope" rows="2" {} }
-                label { (locale.text("token-hours")) input name="hours" inputmode="numeric" pattern="[0-9]*"; }
+                (faults.of_field("certificate"))
+                label { (locale.text("token-scopes")) textarea name="scope" rows="2" { (form.list("scope").join("\n")) } }
+                (faults.of_field("scopes"))
+                label { (locale.text("token-hours")) input name="hours" inputmode="numeric" pattern="[0-9]*" value=(form.text("hours")); }
+                (faults.of_field("lifetime_s"))
                 (justification(locale))
                 button type="submit" { (locale.text("token-issue")) }
             }
@@ -100,10 +124,15 @@ fn issuing(session: &SignedIn, client: &str) -> Markup {
 }
 
 /// Issues a token and shows it, once.
-pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: Sent) -> Result<Markup, Failure> {
+pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: Sent) -> Result<Response, Failure> {
     let locale = session.locale;
-    let hours: u32 =
-        form.number("hours").ok_or_else(|| Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-number"))?;
+    let wrong = async |faults: FieldFaults| {
+        let page = shown(&console, &session, &form, &faults).await?;
+        Ok((StatusCode::BAD_REQUEST, page).into_response())
+    };
+    let Some(hours) = form.number::<u32>("hours") else {
+        return wrong(FieldFaults::one(locale, "lifetime_s", "failure-number")).await;
+    };
     let message = IssueTokenRequest {
         client: form.text("client").to_owned(),
         certificate: form.text("certificate").to_owned(),
@@ -111,7 +140,10 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
         lifetime_s: hours.saturating_mul(3_600),
         starts_in_s: 0,
     };
-    let issued = message_of(&session, console.admin.issue_token(change(&session, &form, message)).await)?;
+    let issued = match console.admin.issue_token(change(&session, &form, message)).await {
+        Ok(issued) => issued.into_inner(),
+        Err(status) => return wrong(FieldFaults::of(&session, &status)?).await,
+    };
     let record = issued.record.unwrap_or_default();
     let body = html! {
         div.notice { p { (locale.text("token-once")) } }
@@ -125,7 +157,7 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
             ("column-ends", html! { (locale.timestamp(record.expires)) }),
         ]))
     };
-    Ok(layout::page(&session, HERE, &locale.text("token-issued"), &body))
+    Ok(layout::page(&session, HERE, &locale.text("token-issued"), &body).into_response())
 }
 
 /// Revokes a token.

@@ -5,8 +5,54 @@ use super::map::outcome::OutcomeRules;
 use super::plan::{FieldKind, FieldPlan};
 use super::{Binding, CallShape, Operation};
 
-/// Returns what an operation cannot distinguish, as warnings for the author of a contract.
-pub fn warnings(operation: &Operation) -> Vec<String> {
+/// A warning for the author of a contract; its `Display` is English.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContractWarning {
+    /// No response of the source means that there is no such record.
+    NoAbsence,
+    /// A field by this name is false where it is absent.
+    AbsentVerdict(String),
+    /// Nothing in a response shows that it is one.
+    AnyResponse,
+}
+
+impl std::fmt::Display for ContractWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ContractWarning::NoAbsence => f.write_str(
+                "no sign tells that there is no such record: name one (a code, no_record, empty_is_not_found), or it is a protocol error",
+            ),
+            ContractWarning::AbsentVerdict(name) => {
+                write!(f, "an absent {name:?} reads as false: say `required: true`, or make it `optional`")
+            }
+            ContractWarning::AnyResponse => {
+                f.write_str("its answer has no field, and no code says that it succeeded: any JSON would do")
+            }
+        }
+    }
+}
+
+impl ContractWarning {
+    /// Returns it in Vietnamese.
+    pub fn vietnamese(&self) -> String {
+        match self {
+            ContractWarning::NoAbsence => {
+                "không có dấu hiệu nào cho biết bản ghi không tồn tại: hãy khai báo một dấu hiệu (mã, \
+                 no_record, empty_is_not_found), nếu không sẽ bị coi là lỗi giao thức"
+                    .to_owned()
+            }
+            ContractWarning::AbsentVerdict(name) => {
+                format!("thiếu trường {name:?} thì bị đọc là sai: hãy ghi `required: true`, hoặc đặt là `optional`")
+            }
+            ContractWarning::AnyResponse => {
+                "câu trả lời không có trường nào và không có mã báo thành công: JSON nào cũng được chấp nhận".to_owned()
+            }
+        }
+    }
+}
+
+/// Returns what an operation cannot distinguish.
+pub fn warnings(operation: &Operation) -> Vec<ContractWarning> {
     // A gRPC source states it by its status.
     if matches!(operation.binding, Binding::Grpc(_)) {
         return Vec::new();
@@ -15,16 +61,13 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
     let rules: &OutcomeRules = &operation.outcome;
     let one_record = !operation.writes && operation.shape == CallShape::Unary && !only_lists(operation);
     if one_record && !rules.knows_absence() {
-        found.push(
-            "no sign tells that there is no such record: name one (a code, no_record, empty_is_not_found), or it is a protocol error"
-                .to_owned(),
-        );
+        found.push(ContractWarning::NoAbsence);
     }
     for field in operation.response.fields.iter().filter(|field| is_verdict(field)) {
-        found.push(format!("an absent {:?} reads as false: say `required: true`, or make it `optional`", field.name));
+        found.push(ContractWarning::AbsentVerdict(field.name.clone()));
     }
     if operation.response.fields.is_empty() && !rules.has_code() && !matches!(operation.binding, Binding::Soap(_)) {
-        found.push("its answer has no field, and no code says that it succeeded: any JSON would do".to_owned());
+        found.push(ContractWarning::AnyResponse);
     }
     found
 }

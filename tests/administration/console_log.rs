@@ -33,7 +33,15 @@ fn value<'p>(page: &'p str, name: &str) -> &'p str {
 async fn open_findings(kiem: &mut Browser, wanted: &str) {
     for _ in 0..100 {
         let page = kiem.get("/console/").await;
-        let card = page.text.split("href=\"/console/findings\"").nth(1).unwrap().split("</a>").next().unwrap().to_owned();
+        let card = page
+            .text
+            .split("class=\"card\" href=\"/console/findings\"")
+            .nth(1)
+            .unwrap()
+            .split("</a>")
+            .next()
+            .unwrap()
+            .to_owned();
         if card.contains(&format!("<strong>{wanted}</strong>")) {
             return;
         }
@@ -71,7 +79,10 @@ async fn an_anomaly_is_open_until_somebody_says_what_they_found_and_again_once_i
     let page = kiem.get(marked.to()).await;
     let reviewed = row(&page, "One person, many clients").to_owned();
     assert!(reviewed.contains("Reviewed") && reviewed.contains("kiem"), "{reviewed}");
-    assert!(reviewed.contains("Bốn sở cùng giải quyết một hồ sơ &lt;b&gt;") && !page.text.contains("<b>"), "{reviewed}");
+    assert!(
+        reviewed.contains("Bốn sở cùng giải quyết một hồ sơ &lt;b&gt;") && !page.text.contains("<b>"),
+        "{reviewed}"
+    );
     open_findings(&mut kiem, "0").await;
     // The mark is an entry and nothing else: another process that reads the log has it, too.
     let (ok, told, _) = audit_cli(&stage, &["anomalies"]);

@@ -12,6 +12,7 @@ mod console_auditor;
 mod console_developer;
 mod console_log;
 mod console_operator;
+mod console_rights;
 mod console_sign_in;
 mod registry_columns;
 mod registry_edits;

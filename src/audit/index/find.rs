@@ -187,8 +187,10 @@ fn alternatives(query: &Query, head: Option<&PartHeader>) -> Vec<Vec<u64>> {
         all.push(ids.iter().map(|one| terms::official(&one.value)).collect());
     }
     type Term = fn(&str) -> u64;
-    let texts: [(&Option<String>, Term); 7] = [
+    let texts: [(&Option<String>, Term); 9] = [
         (&query.event, terms::event),
+        (&query.grant, terms::grant),
+        (&query.token, terms::token),
         (&query.purpose, terms::purpose),
         (&query.client, terms::client),
         (&query.agency, terms::agency),

@@ -45,7 +45,7 @@ pub use part::HOUR_US;
 pub use thread::{IndexThread, rebuild};
 
 /// Version of the tables: an index of another version is rebuilt.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Bundles in one transaction.
 const BATCH: u64 = 80;
 

@@ -69,6 +69,16 @@ pub fn event(text: &str) -> u64 {
     term(11, text.as_bytes())
 }
 
+/// The grant that admitted an exchange.
+pub fn grant(text: &str) -> u64 {
+    term(12, text.as_bytes())
+}
+
+/// An access token, by its id.
+pub fn token(text: &str) -> u64 {
+    term(13, text.as_bytes())
+}
+
 /// Returns the agency and those above it, by the rule of [`is_within`](crate::contract::formats::is_within).
 fn agencies(code: &str) -> impl Iterator<Item = &str> {
     code.match_indices('.').map(|(at, _)| &code[..at]).chain([code])
@@ -81,9 +91,11 @@ pub fn of(entry: &Entry, terms: &mut Vec<u64>) {
     terms.extend(agencies(&entry.agency).map(agency));
     terms.extend(entry.subjects.iter().chain(&entry.response_subjects).map(|one| subject(&one.value)));
     terms.extend(entry.official.iter().map(|one| official(&one.value)));
-    if !entry.event.is_empty() {
-        terms.push(event(&entry.event));
-    }
+    // Few entries have these, and no query is for those without.
+    let given = |text: &str, term: fn(&str) -> u64| (!text.is_empty()).then(|| term(text));
+    terms.extend(
+        [given(&entry.event, event), given(&entry.grant, grant), given(&entry.token, token)].into_iter().flatten(),
+    );
 }
 
 #[cfg(test)]

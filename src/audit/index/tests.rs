@@ -51,6 +51,8 @@ fn query(pick: [u8; 11]) -> Query {
         to_us: time(10),
         exchange: None,
         event: None,
+        grant: None,
+        token: None,
     }
 }
 

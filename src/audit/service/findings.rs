@@ -38,7 +38,8 @@ fn missing() -> Status {
 
 fn message(finding: Finding, reviews: &Reviews) -> api::Finding {
     let review = reviews.of(&finding).cloned();
-    let review = review.map(|one| api::Review { by: one.by, time_us: one.time_us, reason: one.reason, entry: one.entry });
+    let review =
+        review.map(|one| api::Review { by: one.by, time_us: one.time_us, reason: one.reason, entry: one.entry });
     api::Finding {
         id: finding.id(),
         rule: finding.rule.as_str().into(),

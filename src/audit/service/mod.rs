@@ -267,6 +267,8 @@ impl Audit {
             to_us: time(query.to_us),
             exchange: text(query.exchange_id).map(|id| exchange_id(&id)).transpose()?,
             event: text(query.event),
+            grant: text(query.grant),
+            token: text(query.token),
         })
     }
 }

@@ -27,6 +27,12 @@ pub struct Filter {
     /// By admin event (`audit.review`).
     #[arg(long)]
     event: Option<String>,
+    /// By the grant that admitted an exchange.
+    #[arg(long)]
+    grant: Option<String>,
+    /// By access token, by its id.
+    #[arg(long)]
+    token: Option<String>,
     /// By purpose or dossier number.
     #[arg(long)]
     purpose: Option<String>,
@@ -113,6 +119,8 @@ impl Filter {
             other_subjects: self.other_subjects.clone(),
             exchange_id: String::new(),
             event: text(&self.event),
+            grant: text(&self.grant),
+            token: text(&self.token),
         }
     }
 

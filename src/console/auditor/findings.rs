@@ -1,6 +1,6 @@
 //! Anomalies that simple rules find in a period, with the entries behind them.
 
-use super::{Field, day_us, days_ago, field, reason_field, is_of_reason};
+use super::{Field, day_us, days_ago, field, is_of_reason, reason_field};
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::audit::service::api::{Finding, ListFindingsRequest, ReviewFindingRequest};
 use crate::console::failure::{Failure, message_of};
@@ -84,8 +84,7 @@ async fn shown(
     let message = ListFindingsRequest { from_us, to_us };
     let found = message_of(session, console.audit.list_findings(request(session, message)).await)?;
     let rows: Vec<Vec<Markup>> = found.findings.iter().map(|one| row(session, &period, one, wrong)).collect();
-    let headings =
-        ["finding-rule", "column-client", "finding-explanation", "finding-entries", "finding-review"];
+    let headings = ["finding-rule", "column-client", "finding-explanation", "finding-entries", "finding-review"];
     let body = html! {
         (filter)
         p.hint { (locale.text("finding-hint")) }
@@ -130,7 +129,11 @@ fn row(session: &SignedIn, period: &Period, one: &Finding, wrong: Option<&Form>)
         },
         None => review_form(session, period, one, wrong.filter(|form| form.text("id") == one.id)),
     };
-    let client = if one.client.is_empty() { html! { "–" } } else { layout::client_link(&one.client) };
+    let client = if one.client.is_empty() {
+        html! { "–" }
+    } else {
+        layout::client_link(&one.client)
+    };
     vec![html! { (rule(locale, &one.rule)) }, client, html! { (words) }, entries, review]
 }
 

@@ -29,7 +29,9 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn, form: 
     let newest = newest(&console, &session, &form).await?;
     let address = |still: bool| {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(FILTERS.iter().map(|(name, _)| (*name, form.text(name))).filter(|(_, value)| !value.is_empty()));
+        query.extend_pairs(
+            FILTERS.iter().map(|(name, _)| (*name, form.text(name))).filter(|(_, value)| !value.is_empty()),
+        );
         let query = if still { query.append_pair("still", "yes").finish() } else { query.finish() };
         if query.is_empty() { String::new() } else { format!("?{query}") }
     };

@@ -74,6 +74,24 @@ fn asked(locale: Locale, console: &Console, query: &Form, faults: &FieldFaults) 
     }
 }
 
+/// Why a rule refuses: the service's own words in English, the rule's in Vietnamese.
+fn explanation(locale: Locale, found: &CanIResponse) -> String {
+    let key = match found.rule.as_str() {
+        _ if locale == Locale::English => return found.explanation.clone(),
+        "client" => "may-i-rule-client",
+        "token-scope" => "may-i-rule-token-scope",
+        "scope" => "may-i-rule-scope",
+        "approval" => "may-i-rule-approval",
+        "period" => "may-i-rule-period",
+        "network" => "may-i-rule-network",
+        "purpose-given" => "may-i-rule-purpose-given",
+        "official-given" => "may-i-rule-official-given",
+        "purpose" => "may-i-rule-purpose",
+        _ => return found.explanation.clone(),
+    };
+    locale.text(key)
+}
+
 fn answer(locale: Locale, found: &CanIResponse) -> Markup {
     let grants = html! {
         @for (at, grant) in found.grants.iter().enumerate() {
@@ -102,7 +120,7 @@ fn answer(locale: Locale, found: &CanIResponse) -> Markup {
         (properties(locale, &[
             ("entry-rule", html! { code { (found.rule) } }),
             ("column-reason", html! { code { (found.reason) } }),
-            ("may-i-explanation", html! { (found.explanation) }),
+            ("may-i-explanation", html! { (explanation(locale, found)) }),
             ("may-i-nearest", html! { @if found.grants.is_empty() { "–" } @else { (grants) } }),
         ]))
     }

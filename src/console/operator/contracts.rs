@@ -8,7 +8,7 @@ use crate::console::session::SignedIn;
 use crate::console::table::table;
 use crate::console::text::Locale;
 use crate::console::{Console, layout, request};
-use crate::contract::warnings::warnings;
+use crate::contract::warnings::{ContractWarning, warnings};
 use crate::contract::{ContractSet, Operation};
 use crate::hex::hex;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -81,7 +81,11 @@ fn warned(locale: Locale, contracts: &ContractSet, only: &str) -> Markup {
     let shown = operations.filter(|operation| only.is_empty() || operation.source.id == only);
     let rows: Vec<Vec<Markup>> = shown
         .flat_map(|operation| {
-            let row = |warning: String| vec![link(&operation.full_name), html! { (warning) }];
+            let words = |warning: ContractWarning| match locale {
+                Locale::Vietnamese => warning.vietnamese(),
+                Locale::English => warning.to_string(),
+            };
+            let row = |warning| vec![link(&operation.full_name), html! { (words(warning)) }];
             warnings(operation).into_iter().map(row).collect::<Vec<_>>()
         })
         .collect();

@@ -1,11 +1,12 @@
 //! Another extent of a grant: what it allows more waits for a second person, what it allows less is gone at once.
 
 use crate::admin::api::admin_service_server::AdminService;
-use crate::admin::api::{ChangeGrantRequest, Grant, GrantId};
+use crate::admin::api::{ChangeGrantRequest, Grant, GrantId, PreviewGrantChangeResponse};
 use crate::console::failure::{Failure, FieldFaults, message_of};
 use crate::console::form::{Form, Sent};
 use crate::console::layout::{self, justification};
 use crate::console::session::SignedIn;
+use crate::console::table::{folded, properties};
 use crate::console::text::Locale;
 use crate::console::{Console, change, request};
 use crate::registry::now;
@@ -28,16 +29,17 @@ pub async fn form(
     Path(id): Path<String>,
 ) -> Result<Markup, Failure> {
     let grant = found(&console, &session, &id).await?;
-    Ok(page(&session, &grant, None, &FieldFaults::default()))
+    Ok(page(&session, &grant, None, &html! {}, &FieldFaults::default()))
 }
 
 /// The form with what was written, or, before that, with what holds.
-fn page(session: &SignedIn, grant: &Grant, written: Option<&Form>, faults: &FieldFaults) -> Markup {
+fn page(session: &SignedIn, grant: &Grant, written: Option<&Form>, preview: &Markup, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
     let list = |name: &str, now: &[String]| written.map_or_else(|| now.join("\n"), |form| form.list(name).join("\n"));
     let text = |name: &str, now: String| written.map_or(now, |form| form.text(name).to_owned());
     let body = html! {
         div.notice { p { (locale.text("grant-change-means")) } }
+        (preview)
         (faults.of_field("grant"))
         form method="post" {
             (layout::token(session))
@@ -60,7 +62,10 @@ fn page(session: &SignedIn, grant: &Grant, written: Option<&Form>, faults: &Fiel
             p.hint { (locale.text("grant-networks-hint")) }
             (faults.of_field("networks"))
             (justification(locale))
-            button type="submit" { (locale.text("grant-change")) }
+            p.actions {
+                button.quiet[written.is_some()] type="submit" name="step" value="look" { (locale.text("grant-preview")) }
+                @if written.is_some() { button type="submit" { (locale.text("grant-change")) } }
+            }
             a.button.quiet href={ (HERE) "/" (grant.id) } { (locale.text("cancel")) }
         }
     };
@@ -73,6 +78,34 @@ fn area(locale: Locale, name: &str, key: &str, value: &str) -> Markup {
 
 fn number(locale: Locale, name: &str, key: &str, value: &str) -> Markup {
     html! { label { (locale.text(key)) input name=(name) inputmode="numeric" pattern="[0-9]*" value=(value); } }
+}
+
+/// What the change would have refused, in words.
+fn preview(locale: Locale, found: &PreviewGrantChangeResponse) -> Markup {
+    let number = |number: u64| html! { (locale.number(number)) };
+    let mut facts = vec![("preview-exchanges", number(found.exchanges)), ("preview-refused", number(found.refused))];
+    for one in &found.by_rule {
+        let key = match one.rule.as_str() {
+            "scope" => "preview-scope",
+            "network" => "preview-network",
+            "purpose" => "preview-purpose",
+            _ => "preview-quota",
+        };
+        facts.push((key, number(one.exchanges)));
+    }
+    if found.narrowed > 0 {
+        facts.push(("preview-narrowed", number(found.narrowed)));
+        facts.push(("preview-fields", folded(locale, &found.fields)));
+    }
+    html! {
+        div.notice.wrong[found.refused > 0] role="status" {
+            h2 { (locale.text("preview-title")) }
+            (properties(locale, &facts))
+            @if !found.complete {
+                p { (locale.with("preview-partial", "since", locale.timestamp(found.since))) }
+            }
+        }
+    }
 }
 
 /// The change that a form asks for; `None` where a number is none.
@@ -104,12 +137,24 @@ pub async fn apply(
     let grant = found(&console, &session, &id).await?;
     let wrong = || Failure::plain(session.locale, StatusCode::BAD_REQUEST, "failure-number");
     let message = asked(&grant, &form).ok_or_else(wrong)?;
+    if form.text("step") == "look" {
+        return match console.admin.preview_grant_change(request(&session, message)).await {
+            Ok(found) => {
+                let preview = preview(session.locale, found.get_ref());
+                Ok(Err((StatusCode::OK, page(&session, &grant, Some(&form), &preview, &FieldFaults::default()))))
+            }
+            Err(status) => {
+                let faults = FieldFaults::of(&session, &status)?;
+                Ok(Err((StatusCode::BAD_REQUEST, page(&session, &grant, Some(&form), &html! {}, &faults))))
+            }
+        };
+    }
     match console.admin.change_grant(change(&session, &form, message)).await {
         Ok(changed) if changed.get_ref().pending_change.is_empty() => Ok(Ok(Redirect::to(&format!("{HERE}/{id}")))),
         Ok(_) => Ok(Ok(Redirect::to("/console/approvals"))),
         Err(status) => {
             let faults = FieldFaults::of(&session, &status)?;
-            Ok(Err((StatusCode::BAD_REQUEST, page(&session, &grant, Some(&form), &faults))))
+            Ok(Err((StatusCode::BAD_REQUEST, page(&session, &grant, Some(&form), &html! {}, &faults))))
         }
     }
 }

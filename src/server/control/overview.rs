@@ -147,5 +147,11 @@ fn witnesses(shared: &Shared) -> Vec<api::WitnessOverview> {
 fn ends(shared: &Shared) -> Vec<api::FileEnd> {
     let ends = shared.ends.load();
     let file = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    ends.iter().map(|(path, one)| api::FileEnd { file: file(path), what: one.what.clone(), at: one.at }).collect()
+    let message = |(path, one): &(std::path::PathBuf, crate::pki::Ending)| api::FileEnd {
+        file: file(path),
+        what: one.list.as_ref().map_or(&one.what, |list| &list.issuer).clone(),
+        at: one.at,
+        revocation_list: one.list.is_some(),
+    };
+    ends.iter().map(message).collect()
 }

@@ -208,3 +208,4 @@ stage-source = At the source
 stage-attempts = attempts: { $count }
 stage-sent = About to be sent to the source
 stage-ended = Ended and logged
+overview-revocation-list = Revocation list of

@@ -208,3 +208,4 @@ stage-source = Chờ nguồn trả lời
 stage-attempts = số lần gọi: { $count }
 stage-sent = Sắp gửi đến nguồn
 stage-ended = Kết thúc và ghi nhật ký
+overview-revocation-list = Danh sách thu hồi của
