@@ -5,6 +5,7 @@ use crate::contract::validate::Violation;
 use crate::issuer::IssueError;
 use crate::registry::{self, ClientState, KeyState, RegistryError, Role, Staff};
 use crate::status::{Reason, Refusal};
+use crate::telemetry::{RevocationEffect, Revocations};
 use tonic::Status;
 
 pub(super) fn refused(refusal: Refusal) -> Status {
@@ -65,7 +66,18 @@ pub(super) fn grant_message(grant: registry::Grant) -> api::Grant {
 
 pub(super) fn token_message(token: registry::TokenRecord) -> api::Token {
     let registry::TokenRecord { id, client, scopes, issued, starts, expires, revoked, .. } = token;
-    api::Token { id, client, scopes, issued, starts, expires, revoked }
+    api::Token { id, client, scopes, issued, starts, expires, revoked, revocation: None }
+}
+
+/// Returns a token with what its revocation has done here.
+pub(super) fn revocation_message(token: registry::TokenRecord, revocations: &Revocations) -> api::Token {
+    let effect = revocations.of(&token.id).filter(|_| token.revoked);
+    let message = |effect: RevocationEffect| api::Revocation {
+        in_force: effect.took.is_some(),
+        took_us: effect.took.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+        ended: effect.ended,
+    };
+    api::Token { revocation: effect.map(message), ..token_message(token) }
 }
 
 /// Returns a key with its state among all keys.

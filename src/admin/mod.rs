@@ -23,6 +23,7 @@ use crate::registry::{
 };
 use crate::shares::ShareMetrics;
 use crate::status::{Reason, Refusal};
+use crate::telemetry::Revocations;
 use crate::work::{WorkLimits, WorkPool};
 use arc_swap::ArcSwap;
 pub use changes::{BootstrapError, bootstrap};
@@ -30,13 +31,13 @@ pub use draft::{ClientDraft, GrantDraft, StaffDraft};
 pub use justification::JUSTIFICATION;
 use justification::justification;
 use messages::{
-    client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused, staff_message,
-    token_message, violated,
+    client_message, client_state, failed, grant_message, invalid, issue_failed, key_message, refused,
+    revocation_message, staff_message, token_message, violated,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 /// Messages and service, as generated.
@@ -60,6 +61,7 @@ pub struct Admin {
     work: AdminWork,
     overview: Option<Overview>,
     last_uses: Arc<LastUses>,
+    revocations: Arc<Revocations>,
 }
 
 /// How the running gateway does, worked out where it is called.
@@ -101,7 +103,7 @@ impl Admin {
         door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
-        Admin { config, store, contracts, door: Some(door), work, overview: None, last_uses: Arc::default() }
+        Admin { config, store, contracts, door: Some(door), work, overview: None, last_uses: Arc::default(), revocations: Arc::default() }
     }
 
     /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]
@@ -122,6 +124,12 @@ impl Admin {
     #[must_use]
     pub fn with_overview(self, overview: Overview) -> Self {
         Admin { overview: Some(overview), ..self }
+    }
+
+    /// The same, of a gateway that notes what revocations do.
+    #[must_use]
+    pub fn with_revocations(self, revocations: Arc<Revocations>) -> Self {
+        Admin { revocations, ..self }
     }
 
     /// Reads for the caller, if one of the rule's roles is theirs.
@@ -342,9 +350,12 @@ impl AdminService for Admin {
     }
 
     async fn revoke_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
-        self.write(request, &rules::REVOKE_TOKEN, |_, store, message| {
-            store.revoke_token(&message.id).map_err(failed)?;
-            Ok(token_message(store.token(&message.id).map_err(failed)?))
+        self.write(request, &rules::REVOKE_TOKEN, |admin, store, message| {
+            // Begun first: the gateway may decide by it before the store has returned.
+            admin.revocations.begin(&message.id, Instant::now());
+            let revoked = store.revoke_token(&message.id);
+            revoked.inspect_err(|_| admin.revocations.cancel(&message.id)).map_err(failed)?;
+            Ok(revocation_message(store.token(&message.id).map_err(failed)?, &admin.revocations))
         })
         .await
     }
@@ -361,8 +372,8 @@ impl AdminService for Admin {
     }
 
     async fn get_token(&self, request: Request<api::TokenId>) -> AdminResult<api::Token> {
-        self.read(request, &rules::GET_TOKEN, |_, store, message| {
-            Ok(token_message(store.token(&message.id).map_err(failed)?))
+        self.read(request, &rules::GET_TOKEN, |admin, store, message| {
+            Ok(revocation_message(store.token(&message.id).map_err(failed)?, &admin.revocations))
         })
         .await
     }

@@ -104,6 +104,8 @@ impl Console {
             .route("/console/approvals", get(approvals::list))
             .route("/console/approvals/{id}/{verdict}", post(approvals::decide))
             .route("/console/tokens", get(tokens::list).post(tokens::issue))
+            .route("/console/tokens/{id}", get(tokens::one))
+            .route("/console/tokens/{id}/live", get(tokens::fragment))
             .route("/console/tokens/{id}/revoke", post(tokens::revoke))
             .route("/console/exchanges", get(exchanges::search))
             .route("/console/exchanges/{id}", get(exchanges::one))

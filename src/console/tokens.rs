@@ -4,7 +4,7 @@ use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
 use super::last_use::LastUses;
 use super::layout::{client_link as link, justification};
-use super::session::SignedIn;
+use super::session::{SignedIn, Watching};
 use super::table::{client_filter, folded, lines, next, properties, table};
 use super::{Console, change, layout, request};
 use crate::admin::api::admin_service_server::AdminService;
@@ -31,15 +31,10 @@ pub async fn rows(console: &Console, session: &SignedIn, tokens: &[Token]) -> Re
     let rows: Vec<Vec<Markup>> = tokens
         .iter()
         .map(|one| {
-            let (key, kind) = match one {
-                one if one.revoked => ("state-revoked", "gone"),
-                one if now >= one.expires => ("state-ended", "gone"),
-                one if now < one.starts => ("state-later", "wrong"),
-                _ => ("state-in-force", "good"),
-            };
+            let (key, kind) = state(one, now);
             let may = session.has(&[Role::Administrator, Role::Operator]) && !one.revoked && now < one.expires;
             vec![
-                html! { code { (one.id) } },
+                html! { a href={ (HERE) "/" (one.id) } { code { (one.id) } } },
                 link(&one.client),
                 folded(locale, &one.scopes),
                 html! { span.state.(kind) { (locale.text(key)) } },
@@ -160,6 +155,75 @@ pub async fn issue(State(console): State<Arc<Console>>, Sent { session, form }: 
     Ok(layout::page(&session, HERE, &locale.text("token-issued"), &body).into_response())
 }
 
+/// One token; of a revoked one, what that has done, as it goes on.
+pub async fn one(
+    State(console): State<Arc<Console>>,
+    session: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let token = found(&console, &session, &id).await?;
+    let title = session.locale.text("token");
+    let facts = facts(&console, &session, &token).await?;
+    if token.revocation.is_none() {
+        return Ok(layout::page(&session, HERE, &title, &facts).into_response());
+    }
+    let live = html! {
+        div #live hx-get={ (HERE) "/" (token.id) "/live" } hx-trigger="every 2s" { (facts) }
+        p { a href={ (HERE) "?client=" (token.client) } { (session.locale.text("menu-tokens")) } }
+    };
+    Ok(layout::live_page(&session, HERE, &title, &live))
+}
+
+/// The part that renews itself.
+pub async fn fragment(
+    State(console): State<Arc<Console>>,
+    Watching(session): Watching,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let token = found(&console, &session, &id).await?;
+    facts(&console, &session, &token).await
+}
+
+async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<Token, Failure> {
+    message_of(session, console.admin.get_token(request(session, TokenId { id: id.to_owned() })).await)
+}
+
+async fn facts(console: &Console, session: &SignedIn, token: &Token) -> Result<Markup, Failure> {
+    let locale = session.locale;
+    let object = format!("token:{}", token.id);
+    let used = LastUses::of(console, session, vec![object.clone()]).await?.cell(locale, &object);
+    let (key, kind) = state(token, now());
+    let mut facts = vec![
+        ("column-id", html! { code { (token.id) } }),
+        ("column-client", link(&token.client)),
+        ("column-state", html! { span.state.(kind) { (locale.text(key)) } }),
+        ("column-scopes", lines(&token.scopes)),
+        ("column-begins", html! { (locale.timestamp(token.starts)) }),
+        ("column-ends", html! { (locale.timestamp(token.expires)) }),
+        ("column-last-use", used),
+    ];
+    if let Some(one) = &token.revocation {
+        let took = match one.in_force {
+            true => html! { span.state.good { (locale.milliseconds(one.took_us)) } },
+            false => html! { span.state.later { (locale.text("revocation-not-yet")) } },
+        };
+        facts.push(("revocation-took", took));
+        facts.push(("revocation-ended", html! { (locale.number(one.ended)) }));
+        facts.push(("entry-node", html! { (session.node) }));
+    }
+    Ok(properties(locale, &facts))
+}
+
+/// A token's state: its text and its look.
+fn state(token: &Token, now: i64) -> (&'static str, &'static str) {
+    match token {
+        one if one.revoked => ("state-revoked", "gone"),
+        one if now >= one.expires => ("state-ended", "gone"),
+        one if now < one.starts => ("state-later", "wrong"),
+        _ => ("state-in-force", "good"),
+    }
+}
+
 /// Revokes a token.
 pub async fn revoke(
     State(console): State<Arc<Console>>,
@@ -167,5 +231,5 @@ pub async fn revoke(
     Sent { session, form }: Sent,
 ) -> Result<Redirect, Failure> {
     let revoked = message_of(&session, console.admin.revoke_token(change(&session, &form, TokenId { id })).await)?;
-    Ok(Redirect::to(&format!("{HERE}?client={}", revoked.client)))
+    Ok(Redirect::to(&format!("{HERE}/{}", revoked.id)))
 }

@@ -269,6 +269,11 @@ impl Snapshot {
         }
     }
 
+    /// Returns whether a token was revoked by itself.
+    pub fn has_revoked(&self, token: &str) -> bool {
+        self.revoked.contains_key(token)
+    }
+
     /// Returns whether a token was revoked, by itself or with all of its client's tokens.
     pub fn is_revoked(&self, token: &str, issued: i64, client: &Client) -> bool {
         issued < client.tokens_from || self.revoked.contains_key(token)

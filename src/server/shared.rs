@@ -26,7 +26,7 @@ use crate::identity::handshake_limits::HandshakeLimits;
 use crate::pki::Ending;
 use crate::registry::{self, AdminEventKey, GrantView, Snapshot};
 use crate::status::{Reason, Refusal};
-use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Tracer, Traffic};
+use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Revocations, Tracer, Traffic};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -59,6 +59,8 @@ pub struct Shared {
     pub registry: Arc<ArcSwap<Snapshot>>,
     /// Notified after each change of the registry.
     pub registry_changed: watch::Sender<()>,
+    /// What revocations have done here.
+    pub revocations: Arc<Revocations>,
     /// Checks tokens.
     pub tokens: TokenChecker,
     /// Certificates of open connections.
@@ -125,6 +127,7 @@ impl Shared {
             data: config.data.clone(),
             registry: Arc::default(),
             registry_changed: watch::Sender::new(()),
+            revocations: Arc::default(),
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),

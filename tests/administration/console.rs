@@ -207,8 +207,13 @@ async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
     // Revoked, it is refused.
     let record = &issued.text.split("<code>").nth(1).unwrap().split('<').next().unwrap();
     let revoked = lan.submit("/console/tokens", &format!("/console/tokens/{record}/revoke"), &[]).await;
-    assert_eq!(revoked.to(), "/console/tokens?client=portal", "{}", revoked.text);
+    assert_eq!(revoked.to(), format!("/console/tokens/{record}"), "{}", revoked.text);
     stage.settle();
+    // How long it took here; there was no call in flight.
+    let page = lan.get(revoked.to()).await;
+    let took = page.text.split("In force here after</dt><dd>").nth(1).unwrap().split("</dd>").next().unwrap();
+    assert!(took.contains(" ms") && page.text.contains("it ended</dt><dd>0</dd>"), "{}", page.text);
+    assert!(page.text.contains(&format!("hx-get=\"/console/tokens/{record}/live\"")), "{}", page.text);
     assert_eq!(portal.call(CITIZEN, sample.requests[0].clone()).await.reason(), "TOKEN_REVOKED");
     stage.verify();
 }

@@ -161,3 +161,33 @@ async fn what_is_wrong_with_a_client_or_a_token_is_said_at_its_field_and_nothing
     }
     assert!(!lan.get("/console/tokens").await.text.contains("class=\"fault\""));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_says_how_long_it_took_and_how_many_streams_it_ended() {
+    const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
+    let stage = staffed();
+    let system = stage.system("portal");
+    // A request that stays as it is: its stream goes on.
+    let number = stage.sandbox.province.dossiers[29].number.clone();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = system.start(WATCH, serde_json::json!({ "dossierNumber": number })).await;
+        assert!(stream.next().await.unwrap().is_some());
+        streams.push(stream);
+    }
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let tokens = lan.get("/console/tokens?client=portal").await.text;
+    let id = tokens.split("/console/tokens/").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert!(!lan.get(&format!("/console/tokens/{id}")).await.text.contains("In force here after"));
+    let revoked = lan.submit("/console/tokens", &format!("/console/tokens/{id}/revoke"), &[]).await;
+    assert_eq!(revoked.to(), format!("/console/tokens/{id}"), "{}", revoked.text);
+    for stream in &mut streams {
+        while stream.next().await.unwrap().is_some() {}
+    }
+    let page = lan.get(&format!("/console/tokens/{id}/live")).await.text;
+    assert!(page.contains("it ended</dt><dd>2</dd>") && !page.contains("<html"), "{page}");
+    let took = page.split("In force here after</dt><dd>").nth(1).unwrap().split("</dd>").next().unwrap();
+    let digits: String = took.split('.').next().unwrap().chars().filter(char::is_ascii_digit).collect();
+    assert!(took.contains("ms") && digits.parse::<u64>().is_ok_and(|ms| ms < 5_000), "{took}");
+    assert_eq!(lan.get("/console/tokens/none").await.status, 404);
+}

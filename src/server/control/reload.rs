@@ -164,7 +164,9 @@ impl Reloader {
             Ok(next) => {
                 *pause = ReloadBackoff::default();
                 if let Some(next) = next {
-                    self.shared.registry.store(Arc::new(next));
+                    let next = Arc::new(next);
+                    self.shared.registry.store(next.clone());
+                    self.shared.revocations.apply(|token| next.has_revoked(token), Instant::now());
                     self.shared.registry_changed.send_replace(());
                 }
                 None

@@ -31,6 +31,8 @@ pub(in crate::server) struct AuthorizationWatch {
     changes: watch::Receiver<()>,
     /// The right that ends first, and when (Unix time in seconds).
     end: (i64, Reason),
+    /// Whether a revocation has ended it: it is counted once.
+    ended: bool,
 }
 
 /// The admitted client, its operation, and its rights.
@@ -62,7 +64,7 @@ impl AuthorizationWatch {
     ) -> Self {
         let (changes, end) = (shared.registry_changed.subscribe(), admitted.end(shared, &seen));
         let current = admitted.operation.clone();
-        AuthorizationWatch { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end }
+        AuthorizationWatch { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end, ended: false }
     }
 
     /// Returns the call's client.
@@ -80,7 +82,8 @@ impl AuthorizationWatch {
     pub(in crate::server) fn check(&mut self) -> Result<(), Refusal> {
         let (registry, now) = (self.shared.registry.load_full(), now());
         if !Arc::ptr_eq(&registry, &self.seen) {
-            self.follow(registry, now)?;
+            let followed = self.follow(registry, now);
+            followed.inspect_err(|refusal| self.count(refusal))?;
         }
         if self.shared.generation.load(Ordering::Acquire) != self.generation {
             self.follow_contract(now)?;
@@ -89,6 +92,14 @@ impl AuthorizationWatch {
             (at, _) if now < at => Ok(()),
             (_, Reason::ScopeNotGranted) => Err(Refusal::with(Reason::ScopeNotGranted, "the grant's time is over")),
             (_, reason) => Err(reason.into()),
+        }
+    }
+
+    /// Counts the call among those that its token's revocation has ended.
+    fn count(&mut self, refusal: &Refusal) {
+        if refusal.reason == Reason::TokenRevoked && !self.ended {
+            self.ended = true;
+            self.shared.revocations.ended(&self.admitted.token.id);
         }
     }
 

@@ -127,3 +127,6 @@ preview-quota = … for the daily quota
 preview-narrowed = Would have got fewer fields
 preview-fields = Fields that would be missing
 preview-partial = Not complete: these are the exchanges since { $since }. Use audit report for all of them.
+revocation-took = In force here after
+revocation-not-yet = not yet
+revocation-ended = Calls and streams in flight that it ended

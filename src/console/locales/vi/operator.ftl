@@ -127,3 +127,6 @@ preview-quota = … vì hạn mức mỗi ngày
 preview-narrowed = Số lượt nhận ít trường hơn
 preview-fields = Các trường sẽ mất
 preview-partial = Chưa đếm hết: chỉ gồm các lượt từ { $since }. Xem trước lần nữa không đếm thêm; dùng lệnh audit report để đếm đủ.
+revocation-took = Có hiệu lực tại cổng này sau
+revocation-not-yet = chưa có hiệu lực
+revocation-ended = Số lời gọi và luồng đang chạy đã bị ngắt
