@@ -103,7 +103,16 @@ impl Admin {
         door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
-        Admin { config, store, contracts, door: Some(door), work, overview: None, last_uses: Arc::default(), revocations: Arc::default() }
+        Admin {
+            config,
+            store,
+            contracts,
+            door: Some(door),
+            work,
+            overview: None,
+            last_uses: Arc::default(),
+            revocations: Arc::default(),
+        }
     }
 
     /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]

@@ -15,6 +15,7 @@ pub mod query;
 pub mod replay;
 pub mod retention;
 pub mod reviews;
+pub mod rows;
 pub mod scan;
 pub mod search;
 pub mod service;

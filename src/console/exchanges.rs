@@ -26,7 +26,7 @@ const HERE: &str = "/console/exchanges";
 /// Entries on a page.
 const PAGE: u32 = 50;
 /// Fields of the search, with their texts.
-const FIELDS: [(&str, &str); 10] = [
+pub(super) const FIELDS: [(&str, &str); 12] = [
     ("client", "column-client"),
     ("agency", "column-agency"),
     ("source", "column-source"),
@@ -35,6 +35,8 @@ const FIELDS: [(&str, &str); 10] = [
     ("outcome", "column-outcome"),
     ("purpose", "column-purpose"),
     ("event", "column-event"),
+    ("grant", "grant"),
+    ("token", "token"),
     ("subject", "column-subject"),
     ("official", "column-official"),
 ];
@@ -49,7 +51,8 @@ fn moment(text: &str) -> Option<i64> {
     Some(at.as_microsecond())
 }
 
-fn query(form: &Form) -> Option<Query> {
+/// The query of a form; `None` where a moment is none.
+pub(super) fn query(form: &Form) -> Option<Query> {
     let text = |name: &str| form.text(name).to_owned();
     Some(Query {
         client: text("client"),
@@ -60,6 +63,8 @@ fn query(form: &Form) -> Option<Query> {
         outcome: text("outcome"),
         purpose: text("purpose"),
         event: text("event"),
+        grant: text("grant"),
+        token: text("token"),
         from_us: moment(form.text("from"))?,
         to_us: moment(form.text("to"))?,
         subject: text("subject"),
@@ -83,8 +88,14 @@ pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form
     let found = message_of(&session, console.audit.search(request(&session, message)).await)?;
     let mut filters: Vec<(&str, &str)> = FIELDS.iter().map(|(name, _)| (*name, form.text(name))).collect();
     filters.extend(["from", "to", "reason", "from_log"].map(|name| (name, form.text(name))));
+    let mut export = form_urlencoded::Serializer::new(String::new());
+    // Ids of people are asked for again: they are not handed on in another address.
+    let handed_on =
+        |(name, value): &&(&str, &str)| !value.is_empty() && !["subject", "official", "reason"].contains(name);
+    let export = export.extend_pairs(filters.iter().filter(handed_on)).finish();
     let body = html! {
         (filter(locale, &form))
+        p { a href={ "/console/exports?" (export) } { (locale.text("export-this")) } }
         (entries(locale, "menu-exchanges", &found.entries))
         (next(locale, HERE, &filters, &found.next_page_token))
         (complete(locale, found.complete.as_ref()))

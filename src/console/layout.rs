@@ -41,6 +41,7 @@ const MENU: [(&str, &[MenuEntry]); 3] = [
             ("/console/statistics", "menu-statistics", &[Role::Auditor]),
             ("/console/findings", "menu-findings", &[Role::Auditor]),
             ("/console/holds", "menu-holds", &[Role::Auditor]),
+            ("/console/exports", "menu-exports", &[Role::Auditor]),
             ("/console/checkpoints", "menu-checkpoints", &[Role::Auditor]),
         ],
     ),

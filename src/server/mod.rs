@@ -174,7 +174,8 @@ impl Gateway {
         let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
         let of = shared.clone();
-        let admin = admin.with_overview(Arc::new(move || overview::of(&of))).with_revocations(shared.revocations.clone());
+        let admin =
+            admin.with_overview(Arc::new(move || overview::of(&of))).with_revocations(shared.revocations.clone());
         let audit = Audit::new(&config.data, door.clone(), shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;

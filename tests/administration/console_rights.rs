@@ -1,5 +1,5 @@
-//! Rights that are used, and rights that are not: when each was used last, what a change of a grant would refuse before it is saved, and
-//! wrong forms of clients and tokens.
+//! Rights that are used, and rights that are not: when each was used last, what a change of a grant would refuse before it is saved,
+//! wrong forms of clients and tokens, and what a revocation has done.
 
 use crate::browser::{Browser, staffed};
 use crate::support::{Stage, VERIFY};

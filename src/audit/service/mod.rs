@@ -1,6 +1,7 @@
 //! `ndxp.audit.v1`: for auditors, by the role of their certificate's name; and receipts for the client of an exchange.
 //! All reads of the log's files run on separate threads, never on one that serves calls.
 
+mod exports;
 mod findings;
 mod holds;
 mod host;
@@ -30,6 +31,7 @@ use crate::registry::{Snapshot, now};
 use crate::status::{Reason, Refusal};
 use crate::work::WorkLimits;
 use arc_swap::ArcSwap;
+use exports::ExportFiles;
 use findings::OpenFindings;
 use holds::HoldCounts;
 use host::Host;
@@ -80,6 +82,7 @@ pub struct Audit {
     receipts: Arc<ReadPermits>,
     open_findings: Arc<OpenFindings>,
     hold_counts: Arc<HoldCounts>,
+    exports: Arc<ExportFiles>,
 }
 
 type AuditResult<T> = Result<Response<T>, Status>;
@@ -160,8 +163,8 @@ impl Audit {
         let (reads, streams, receipts) =
             (ReadPermits::new(BY_STAFF), ReadPermits::new(STREAMS), ReadPermits::new(BY_CLIENTS));
         let (data, vault) = (data.to_owned(), vault.clone());
-        let (open_findings, hold_counts) = Default::default();
-        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts, open_findings, hold_counts })
+        let (open_findings, hold_counts, exports) = Default::default();
+        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts, open_findings, hold_counts, exports })
     }
 
     /// Reads the log, and its index if there is one, on a separate thread.
@@ -433,6 +436,27 @@ impl AuditService for Audit {
         let api::ExportRequest { query, reason } = request.get_ref().clone();
         let (query, permit) = self.asked(&request, &rules::EXPORT, (query, true), &reason, &self.streams).await?;
         Ok(Response::new(streams::export((self.data.clone(), self.vault.clone()), query, permit)))
+    }
+
+    async fn start_export(&self, request: Request<api::StartExportRequest>) -> AuditResult<api::ExportFile> {
+        self.begin_export(&request).await
+    }
+
+    async fn list_exports(&self, request: Request<api::ListExportsRequest>) -> AuditResult<api::ListExportsResponse> {
+        let reader = self.host.admit(&request, &rules::LIST_EXPORTS).await?;
+        Ok(Response::new(api::ListExportsResponse { exports: self.exports.of(&self.host.name(&reader)) }))
+    }
+
+    type DownloadExportStream = streams::PartStream<api::DownloadExportPart>;
+
+    async fn download_export(&self, request: Request<api::ExportFileId>) -> AuditResult<Self::DownloadExportStream> {
+        self.download(&request).await
+    }
+
+    async fn remove_export(&self, request: Request<api::ExportFileId>) -> AuditResult<api::RemoveExportResponse> {
+        let reader = self.host.admit(&request, &rules::REMOVE_EXPORT).await?;
+        self.exports.remove(&self.host.name(&reader), &request.get_ref().id)?;
+        Ok(Response::new(api::RemoveExportResponse {}))
     }
 
     async fn get_status(&self, request: Request<api::GetStatusRequest>) -> AuditResult<api::GetStatusResponse> {

@@ -18,6 +18,10 @@ rules! {
     GET_RECEIPT: "GetReceipt", "audit.receipt", AUDITOR;
     PROVE_CONSISTENCY: "ProveConsistency", "audit.consistency", AUDITOR;
     EXPORT: "Export", "audit.export", AUDITOR;
+    START_EXPORT: "StartExport", "audit.start_export", AUDITOR;
+    LIST_EXPORTS: "ListExports", "audit.list_exports", AUDITOR;
+    DOWNLOAD_EXPORT: "DownloadExport", "audit.download_export", AUDITOR;
+    REMOVE_EXPORT: "RemoveExport", "audit.remove_export", AUDITOR;
     GET_STATUS: "GetStatus", "audit.status", AUDITOR;
     VERIFY_INDEX: "VerifyIndex", "audit.verify_index", AUDITOR;
     ACKNOWLEDGE_ALARM: "AcknowledgeAlarm", "audit.acknowledge", AUDITOR;

@@ -4,13 +4,11 @@
 //! The file of proofs has one JSON document a line. The first holds the signed checkpoint; each other an entry's index, its
 //! canonical bytes and its inclusion path (RFC 9162, section 2.1.3), in the order of the export's rows.
 
-mod parquet;
-
 use super::filter::Filter;
-use super::to_json;
+use crate::audit::rows::{ExportFormat, RowSink, read_rows, rendered};
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, cell};
+use crate::cli::output::{Output, bar};
 use crate::cli::session::Session;
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
@@ -21,70 +19,14 @@ use crate::exchange_log::tree::{Hash, leaf_hash};
 use crate::keyfile::NewFile;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use parquet::{Parquet, ParquetRow};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tonic::Status;
 
-/// The type of a column. CSV has text in every column; Parquet has a type for each kind.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ColumnKind {
-    Text,
-    /// A number that is never negative.
-    Number,
-    /// A point in time, in microseconds.
-    Time,
-    /// Several texts.
-    List,
-}
-
-use ColumnKind::{List, Number, Text, Time};
-
-/// Columns of a table: every field of an entry that is a single value or a list of texts.
-const COLUMNS: [(&str, ColumnKind); 38] = [
-    ("index", Number),
-    ("time", Time),
-    ("kind", Text),
-    ("exchange", Text),
-    ("node", Text),
-    ("client", Text),
-    ("agency", Text),
-    ("certificate", Text),
-    ("token", Text),
-    ("peer", Text),
-    ("source", Text),
-    ("hub", Text),
-    ("operation", Text),
-    ("scope", Text),
-    ("purpose", Text),
-    ("fields", List),
-    ("status", Text),
-    ("reason", Text),
-    ("source_code", Text),
-    ("total_us", Number),
-    ("source_us", Number),
-    ("request_bytes", Number),
-    ("response_bytes", Number),
-    ("request_messages", Number),
-    ("response_messages", Number),
-    ("request_commitment", Text),
-    ("response_commitment", Text),
-    ("actor", Text),
-    ("event", Text),
-    ("object", Text),
-    ("grant", Text),
-    ("grant_call", Number),
-    ("attempts", Number),
-    ("suppressed", Number),
-    ("shadow_hub", Text),
-    ("approved_by", Text),
-    ("justification", Text),
-    ("rule", Text),
-];
 /// A line of the proofs.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
@@ -94,22 +36,9 @@ enum ProofLine {
 }
 
 /// The format of an export, by its file's extension.
-#[derive(Clone, Copy)]
-enum ExportFormat {
-    Lines,
-    Csv,
-    Parquet,
-}
-
-impl ExportFormat {
-    fn of(out: &Path) -> Result<Self, CliError> {
-        match out.extension().and_then(|ending| ending.to_str()) {
-            Some("jsonl") => Ok(ExportFormat::Lines),
-            Some("csv") => Ok(ExportFormat::Csv),
-            Some("parquet") => Ok(ExportFormat::Parquet),
-            _ => Err(CliError::Usage("an export ends in .jsonl, .csv or .parquet".into())),
-        }
-    }
+fn form(out: &Path) -> Result<ExportFormat, CliError> {
+    let ending = out.extension().and_then(|ending| ending.to_str()).and_then(ExportFormat::of);
+    ending.ok_or_else(|| CliError::Usage("an export ends in .jsonl, .csv or .parquet".into()))
 }
 
 fn proofs_path(out: &Path) -> PathBuf {
@@ -118,50 +47,8 @@ fn proofs_path(out: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The destination of the rows.
-enum RowSink {
-    Lines(BufWriter<File>),
-    Csv(Box<csv::Writer<File>>),
-    Parquet(Box<Parquet>),
-}
-
-impl RowSink {
-    fn begin(form: ExportFormat, out: File) -> Result<Self, CliError> {
-        match form {
-            ExportFormat::Lines => Ok(RowSink::Lines(BufWriter::new(out))),
-            ExportFormat::Csv => {
-                let mut file = csv::Writer::from_writer(out);
-                file.write_record(COLUMNS.map(|(name, _)| name)).map_err(failed)?;
-                Ok(RowSink::Csv(Box::new(file)))
-            }
-            ExportFormat::Parquet => Ok(RowSink::Parquet(Box::new(Parquet::begin(out).map_err(failed)?))),
-        }
-    }
-
-    fn add(&mut self, found: &Found) -> Result<(), CliError> {
-        let row = to_json(found);
-        match self {
-            RowSink::Lines(file) => Ok(writeln!(file, "{row}")?),
-            RowSink::Csv(file) => file.write_record(cells(&row)).map_err(failed),
-            RowSink::Parquet(file) => file.add(ParquetRow::of(&row, &found.entry)).map_err(failed),
-        }
-    }
-
-    fn finish(self) -> Result<(), CliError> {
-        match self {
-            RowSink::Lines(mut file) => Ok(file.flush()?),
-            RowSink::Csv(mut file) => Ok(file.flush()?),
-            RowSink::Parquet(file) => file.finish().map_err(failed),
-        }
-    }
-}
-
 fn failed(error: impl std::fmt::Display) -> CliError {
     CliError::Failed(error.to_string())
-}
-
-fn cells(row: &Value) -> impl Iterator<Item = String> {
-    COLUMNS.iter().map(|(name, _)| cell(&row[*name]))
 }
 
 /// Received entries, newest first: in an unnamed file, since a log may be larger than memory.
@@ -254,9 +141,9 @@ async fn receive(
 /// Writes every matching entry under the published checkpoint, oldest first, and the proofs; each is checked when it is
 /// received.
 pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), output: Output) -> Result<(), CliError> {
-    let (form, proofs) = (ExportFormat::of(out)?, proofs_path(out));
+    let (form, proofs) = (form(out)?, proofs_path(out));
     let (new, new_proofs) = (NewFile::create(out, force)?, NewFile::create(&proofs, force)?);
-    let mut rows = RowSink::begin(form, new.file()?)?;
+    let mut rows = RowSink::begin(form, new.file()?).map_err(failed)?;
     let key = session.vkey.as_deref().map(LogVerifier::parse).transpose().map_err(failed)?;
     let mut received = Received::beside(out)?;
     let note = session.block_on(receive(session, filter, key, &mut received))??;
@@ -271,9 +158,9 @@ pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), o
         let bytes = STANDARD.decode(entry).map_err(failed)?;
         let entry = Entry::from_bytes(&bytes).ok_or_else(|| failed(format!("entry {index} cannot be read")))?;
         progress.inc(1);
-        rows.add(&Found { index: *index, entry })
+        rows.add(&Found { index: *index, entry }).map_err(failed)
     })?;
-    rows.finish()?;
+    rows.finish().map_err(failed)?;
     file.flush()?;
     new_proofs.keep()?;
     new.keep()?;
@@ -299,7 +186,8 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
     };
     let note = checkpoint;
     let checkpoint = verifier.check(&note).map_err(|error| wrong(0, &error.to_string()))?;
-    let mut rows = read_rows(out)?;
+    let form = form(out)?;
+    let mut rows = read_rows(form, File::open(out)?).map_err(failed)?;
     let (mut count, mut last, mut newest) = (0usize, None, 0);
     for line in lines {
         count += 1;
@@ -319,7 +207,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
         let entry = Entry::from_bytes(&bytes).ok_or_else(|| wrong(count, "the entry is not canonical"))?;
         newest = newest.max(entry.time_us);
         let row = rows.next().ok_or_else(|| wrong(count, "is missing"))?.map_err(|reason| wrong(count, &reason))?;
-        if row != rendered(out, &Found { index, entry })? {
+        if row != rendered(form, &Found { index, entry }) {
             return Err(wrong(count, "is not what the log has"));
         }
     }
@@ -335,36 +223,5 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
             "verified: {count} entries, all under the checkpoint of {} entries of {}",
             checkpoint.size, checkpoint.origin
         )
-    })
-}
-
-type ReadRows = Box<dyn Iterator<Item = Result<Vec<String>, String>>>;
-
-/// Returns the expected text of a row, in the format of the file.
-fn rendered(out: &Path, found: &Found) -> Result<Vec<String>, CliError> {
-    let row = to_json(found);
-    Ok(match ExportFormat::of(out)? {
-        ExportFormat::Lines => vec![row.to_string()],
-        ExportFormat::Csv => cells(&row).collect(),
-        ExportFormat::Parquet => ParquetRow::of(&row, &found.entry).texts(),
-    })
-}
-
-fn read_rows(out: &Path) -> Result<ReadRows, CliError> {
-    let file = File::open(out)?;
-    Ok(match ExportFormat::of(out)? {
-        ExportFormat::Lines => {
-            let lines = BufReader::new(file).lines();
-            Box::new(lines.map(|line| line.map(|line| vec![line]).map_err(|error| error.to_string())))
-        }
-        ExportFormat::Csv => {
-            let rows = csv::Reader::from_reader(file).into_records();
-            let texts = |row: csv::StringRecord| row.iter().map(str::to_owned).collect();
-            Box::new(rows.map(move |row| row.map(texts).map_err(|error| error.to_string())))
-        }
-        ExportFormat::Parquet => {
-            let rows = parquet::read(file).map_err(failed)?;
-            Box::new(rows.into_iter().map(|row| row.map(|row| row.texts())))
-        }
     })
 }

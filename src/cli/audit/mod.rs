@@ -17,9 +17,8 @@ use super::output::{Output, bar, cell, print_json};
 use super::session::ConnectionArgs;
 use super::session::local::owner;
 use crate::audit::index;
+use crate::audit::rows::to_json;
 use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::{Entry, Kind, entry};
-use crate::hex::hex;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::server::registry_path;
@@ -276,18 +275,6 @@ fn registry(data: &Path, vault: &Vault) -> Result<SqliteStore, CliError> {
     Ok(SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor))
 }
 
-fn kind_text(entry: &Entry) -> &'static str {
-    match entry.kind() {
-        Kind::Unspecified => "?",
-        Kind::Exchange => "exchange",
-        Kind::Intent => "intent",
-        Kind::StreamOpened => "stream opened",
-        Kind::StreamPart => "stream part",
-        Kind::Admin => "administration",
-        Kind::Connection => "connection",
-    }
-}
-
 fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
     let header = ["entry", "time", "kind", "who", "what", "purpose", "outcome", "ms", "exchange"];
     let rows: Vec<Value> = found.iter().map(to_json).collect();
@@ -298,61 +285,6 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
         let cells = [text("index"), time, text("kind"), entries::who(row), entries::what(row), text("purpose")];
         cells.into_iter().chain([entries::outcome(row), format!("{total:.1}"), text("exchange")]).collect()
     })
-}
-
-/// Returns a complete entry, for people and scripts; empty fields are omitted.
-fn to_json(found: &Found) -> Value {
-    let entry = &found.entry;
-    let pseudonym = |one: &entry::Pseudonym| json!({ "key": one.key, "value": hex(&one.value) });
-    // Records as JSON, not as text within text.
-    let record = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-    let change = |one: &entry::Change| json!({ "object": one.object, "before": record(&one.before), "after": record(&one.after) });
-    let whole = json!({
-        "index": found.index, "kind": kind_text(entry), "exchange": entry.id_text(), "time": entry.time_text(),
-        "node": entry.node, "client": entry.client, "agency": entry.agency, "certificate": hex(&entry.certificate),
-        "token": entry.token, "peer": entry.peer, "source": entry.source, "hub": entry.hub,
-        "operation": entry.operation, "scope": entry.scope, "purpose": entry.purpose,
-        "subjects": entry.subjects.iter().map(pseudonym).collect::<Vec<_>>(),
-        "official": entry.official.as_ref().map(pseudonym), "fields": entry.fields,
-        "request_commitment": hex(&entry.request_commitment), "response_commitment": hex(&entry.response_commitment),
-        "status": entry.status_text(), "reason": entry.reason, "source_code": entry.source_code,
-        "total_us": entry.total_us, "source_us": entry.source_us, "request_bytes": entry.request_bytes,
-        "response_bytes": entry.response_bytes, "request_messages": entry.request_messages,
-        "response_messages": entry.response_messages, "actor": entry.actor, "event": entry.event, "object": entry.object,
-        "suppressed": entry.suppressed, "grant": entry.grant, "grant_call": entry.grant_call,
-        "attempts": entry.attempts, "shadow_hub": entry.shadow_hub, "approved_by": entry.approved_by,
-        "rule": entry.rule, "justification": entry.justification, "changes": entry.changes.iter().map(change).collect::<Vec<_>>(),
-    });
-    let refused = [
-        ("cause", &entry.cause),
-        ("certificate_subject", &entry.certificate_subject),
-        ("certificate_serial", &entry.certificate_serial),
-        ("certificate_issuer", &entry.certificate_issuer),
-        ("listener", &entry.listener),
-    ];
-    let Value::Object(mut object) = whole else { return whole };
-    object.extend(refused.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
-    object.insert("event_sequence".to_owned(), json!(entry.event_sequence));
-    let answered: Vec<_> = entry.response_subjects.iter().map(pseudonym).collect();
-    object.insert("response_subjects".to_owned(), json!(answered));
-    object.insert("response_subjects_omitted".to_owned(), json!(entry.response_subjects_omitted));
-    object.insert("dropped_fields".to_owned(), json!(entry.dropped_fields));
-    object.insert("unknown_codes".to_owned(), json!(entry.unknown_codes));
-    let xroad = [
-        ("xroad_id", &entry.xroad_id),
-        ("xroad_request_id", &entry.xroad_request_id),
-        ("xroad_request_hash", &entry.xroad_request_hash),
-        ("protocol", &entry.protocol),
-    ];
-    object.extend(xroad.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
-    object.insert("fault".to_owned(), json!(entry.fault));
-    object.insert("source_reason".to_owned(), json!(entry.source_reason));
-    object.insert("source_dropped".to_owned(), json!(entry.source_dropped));
-    object.retain(|name, value| {
-        let empty = value.is_null() || *value == json!("") || *value == json!([]) || *value == json!(0);
-        !empty || name == "index"
-    });
-    Value::Object(object)
 }
 
 fn run_index(data: &Path, vault: &Vault, rebuild: bool, output: Output) -> Result<(), CliError> {

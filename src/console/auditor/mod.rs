@@ -1,6 +1,7 @@
-//! The auditor's room: figures, people's reports, holds, findings, checkpoints, and what comes in.
+//! The auditor's room: figures, people's reports, holds, findings, checkpoints, exports, and what comes in.
 
 pub(super) mod checkpoints;
+pub(super) mod exports;
 pub(crate) mod figures;
 pub(super) mod findings;
 pub(super) mod holds;

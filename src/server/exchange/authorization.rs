@@ -64,7 +64,17 @@ impl AuthorizationWatch {
     ) -> Self {
         let (changes, end) = (shared.registry_changed.subscribe(), admitted.end(shared, &seen));
         let current = admitted.operation.clone();
-        AuthorizationWatch { shared: shared.clone(), admitted, mask, seen, generation, current, changes, end, ended: false }
+        AuthorizationWatch {
+            shared: shared.clone(),
+            admitted,
+            mask,
+            seen,
+            generation,
+            current,
+            changes,
+            end,
+            ended: false,
+        }
     }
 
     /// Returns the call's client.

@@ -1,7 +1,6 @@
 //! An export as Parquet: points in time as timestamps, numbers as numbers, lists as lists, and each entry's canonical bytes; zstd.
 
-use super::{COLUMNS, ColumnKind};
-use crate::cli::output::cell;
+use super::{COLUMNS, ColumnKind, cell};
 use crate::exchange_log::Entry;
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
@@ -89,7 +88,7 @@ impl ParquetRow {
 }
 
 /// The file that is written.
-pub(super) struct Parquet {
+pub struct Parquet {
     writer: SerializedFileWriter<File>,
     rows: Vec<ParquetRow>,
 }
