@@ -36,11 +36,10 @@ pub(super) fn list(
     if objects.len() > MAX_OBJECTS {
         return Err(invalid("objects", "must be at most 1,000"));
     }
-    let until = Instant::now() + PATIENCE;
     let from_us = clock::now_us() - i64::from(PERIOD_DAYS) * DAY_S * 1_000_000;
     let found = || {
         let (reader, index) = (open_reader(data, vault)?, SearchIndex::read(data, vault));
-        uses.of((&reader, index.as_ref()), &objects, from_us, until)
+        uses.of((&reader, index.as_ref()), &objects, from_us, Instant::now() + PATIENCE)
     };
     let found = found().map_err(|error| unread(&error))?;
     let message = |(object, found): (&String, LastUse)| {

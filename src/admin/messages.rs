@@ -73,8 +73,8 @@ pub(super) fn token_message(token: registry::TokenRecord) -> api::Token {
 pub(super) fn revocation_message(token: registry::TokenRecord, revocations: &Revocations) -> api::Token {
     let effect = revocations.of(&token.id).filter(|_| token.revoked);
     let message = |effect: RevocationEffect| api::Revocation {
-        in_force: effect.took.is_some(),
-        took_us: effect.took.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+        in_force: effect.duration.is_some(),
+        duration_us: effect.duration.map_or(0, |took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ended: effect.ended,
     };
     api::Token { revocation: effect.map(message), ..token_message(token) }

@@ -4,6 +4,7 @@
 
 mod can;
 mod changes;
+mod check;
 mod draft;
 mod drift;
 mod justification;
@@ -11,6 +12,7 @@ mod last_use;
 mod messages;
 mod preview;
 mod rules;
+mod work;
 
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::audit::last_use::LastUses;
@@ -21,12 +23,13 @@ use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
     Actor, ClientFilter, GrantFilter, GrantState, ListPage, Page, RegistryError, Store, TokenFilter, TokenState,
 };
-use crate::shares::ShareMetrics;
 use crate::status::{Reason, Refusal};
 use crate::telemetry::Revocations;
-use crate::work::{WorkLimits, WorkPool};
+use crate::work::WorkPool;
 use arc_swap::ArcSwap;
 pub use changes::{BootstrapError, bootstrap};
+use check::LastChecks;
+pub use check::SourceChecker;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
 pub use justification::JUSTIFICATION;
 use justification::justification;
@@ -39,6 +42,7 @@ use rustls_pki_types::pem::PemObject;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
+pub use work::AdminWork;
 
 /// Messages and service, as generated.
 #[allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
@@ -62,37 +66,12 @@ pub struct Admin {
     overview: Option<Overview>,
     last_uses: Arc<LastUses>,
     revocations: Arc<Revocations>,
+    checker: Option<SourceChecker>,
+    checks: Arc<LastChecks>,
 }
 
 /// How the running gateway does, worked out where it is called.
 pub type Overview = Arc<dyn Fn() -> api::GetOverviewResponse + Send + Sync>;
-
-/// Reads in flight: a person may page through several listings at once; two of them run, each for as long as a page
-/// takes (about 40 ms); the other threads are for other people.
-const READS: WorkLimits = WorkLimits { running: 4, all: 64, each: 8, rate: None };
-/// Changes in flight, which never wait for reads: the store makes one at a time.
-const WRITES: WorkLimits = WorkLimits { running: 4, all: 64, each: 16, rate: None };
-
-/// The pools of the service's blocking work.
-#[derive(Clone)]
-pub struct AdminWork {
-    reads: WorkPool,
-    writes: WorkPool,
-}
-
-impl AdminWork {
-    /// Makes separate pools for reads and for changes, counted in these metrics.
-    pub fn new(reads: ShareMetrics, writes: ShareMetrics) -> Self {
-        AdminWork { reads: WorkPool::new(READS, reads), writes: WorkPool::new(WRITES, writes) }
-    }
-}
-
-impl Default for AdminWork {
-    /// Makes pools without metrics.
-    fn default() -> Self {
-        AdminWork::new(ShareMetrics::default(), ShareMetrics::default())
-    }
-}
 
 impl Admin {
     /// Makes the service over a gateway's parts.
@@ -112,6 +91,8 @@ impl Admin {
             overview: None,
             last_uses: Arc::default(),
             revocations: Arc::default(),
+            checker: None,
+            checks: Arc::default(),
         }
     }
 
@@ -126,6 +107,9 @@ impl Admin {
             work: AdminWork::default(),
             overview: None,
             last_uses: Arc::default(),
+            revocations: Arc::default(),
+            checker: None,
+            checks: Arc::default(),
         }
     }
 
@@ -133,6 +117,12 @@ impl Admin {
     #[must_use]
     pub fn with_overview(self, overview: Overview) -> Self {
         Admin { overview: Some(overview), ..self }
+    }
+
+    /// The same, of a gateway that checks its sources on demand.
+    #[must_use]
+    pub fn with_checker(self, checker: SourceChecker) -> Self {
+        Admin { checker: Some(checker), ..self }
     }
 
     /// The same, of a gateway that notes what revocations do.
@@ -475,6 +465,18 @@ impl AdminService for Admin {
     async fn can_i(&self, request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
         self.read(request, &rules::CAN_I, |admin, store, message| can::can_i(&admin.contracts.load(), store, message))
             .await
+    }
+
+    async fn check_source(&self, request: Request<api::SourceId>) -> AdminResult<api::CheckSourceResponse> {
+        let rule = &rules::CHECK_SOURCE;
+        let actor = self.actor(&request, rule).await?;
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let (Some(checker), Some(door), Some(peer)) = (&self.checker, &self.door, peer) else {
+            return Err(Status::failed_precondition("only a running gateway can check: ask it with --remote"));
+        };
+        let source = request.into_inner().id;
+        let checked = check::check((checker, &self.checks), (door, &peer, &actor), (rule.event, source));
+        checked.await.map(Response::new)
     }
 
     async fn list_last_use(&self, request: Request<api::ListLastUseRequest>) -> AdminResult<api::ListLastUseResponse> {

@@ -67,7 +67,7 @@ struct Counts<'c> {
     by_rule: BTreeMap<&'static str, u64>,
     /// Calls that would have been admitted, by day.
     by_day: BTreeMap<i64, u64>,
-    narrowed: u64,
+    reduced: u64,
     fields: BTreeSet<String>,
     since_us: i64,
 }
@@ -77,7 +77,7 @@ impl<'c> Counts<'c> {
         // A change that needs a second person is looked at as if it were approved.
         let changed = GrantView { approved: true, ..GrantView::from(changed) };
         let (by_rule, by_day, fields) = Default::default();
-        Counts { contracts, changed, others, exchanges: 0, by_rule, by_day, narrowed: 0, fields, since_us: 0 }
+        Counts { contracts, changed, others, exchanges: 0, by_rule, by_day, reduced: 0, fields, since_us: 0 }
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -107,7 +107,7 @@ impl<'c> Counts<'c> {
             |path: &&String| operation.response_fields.has(path) && !operation.response_fields.allows(&mask, path);
         let lost: Vec<&String> = entry.fields.iter().filter(lost).collect();
         if !lost.is_empty() {
-            self.narrowed += 1;
+            self.reduced += 1;
             let room = MAX_FIELDS.saturating_sub(self.fields.len());
             self.fields.extend(lost.into_iter().take(room).cloned());
         }
@@ -124,7 +124,7 @@ impl<'c> Counts<'c> {
             exchanges: self.exchanges,
             refused: self.by_rule.values().sum(),
             by_rule: self.by_rule.into_iter().map(count).collect(),
-            narrowed: self.narrowed,
+            reduced: self.reduced,
             fields: self.fields.into_iter().collect(),
             since: self.since_us.div_euclid(1_000_000),
             complete,

@@ -9,7 +9,7 @@ const ANY: &[Role] = &[Role::Administrator, Role::Approver, Role::Auditor, Role:
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 const APPROVER: &[Role] = &[Role::Approver];
 const EITHER: &[Role] = &[Role::Administrator, Role::Approver];
-/// Roles that may revoke in an emergency.
+/// Roles that may revoke in an emergency, and look after sources.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 
 rules! {
@@ -43,6 +43,7 @@ rules! {
     CAN_I: "CanI", "client.can", ANY;
     LIST_STAFF: "ListStaff", "staff.list", ANY;
     GET_OVERVIEW: "GetOverview", "gateway.show", ANY;
+    CHECK_SOURCE: "CheckSource", "source.check", EMERGENCY;
     LIST_LAST_USE: "ListLastUse", "use.list", ANY;
     PREVIEW_GRANT_CHANGE: "PreviewGrantChange", "grant.preview", ADMINISTRATOR;
     LIST_DRIFT: "ListDrift", "drift.list", ANY;

@@ -73,8 +73,22 @@ pub struct Sheet {
     pub log: String,
     /// Up to where it is complete, in words.
     pub complete: String,
-    /// The address of the receipt of its newest entry; empty where there is none.
-    pub address: String,
+    /// The published checkpoint with the log's own signature; empty where there is none. It is the sheet's code: whoever has the sheet
+    /// can check it against the log's public key, and later checkpoints against it, without access to anything.
+    pub checkpoint: String,
+}
+
+/// Returns a checkpoint with the log's own signature alone: cosignatures would make its code too fine to scan.
+pub fn own_signature(note: &str) -> String {
+    let mut lines = note.lines();
+    let text: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    match (
+        text.first(),
+        lines.find(|line| text.first().is_some_and(|origin| line.starts_with(&format!("— {origin} ")))),
+    ) {
+        (Some(_), Some(signature)) => format!("{}\n\n{signature}\n", text.join("\n")),
+        _ => String::new(),
+    }
 }
 
 fn date(us: i64) -> String {
@@ -181,11 +195,12 @@ impl Sheet {
         lines.extend(
             [&self.log, &self.complete].into_iter().filter(|line| !line.is_empty()).map(|line| format!("{line}.")),
         );
-        if !self.address.is_empty() {
-            lines.push(format!(
-                "Địa chỉ biên nhận của bản ghi mới nhất, để cán bộ tiếp dân mở và đối chiếu: {}",
-                self.address
-            ));
+        if !self.checkpoint.is_empty() {
+            lines.push(
+                "Mã QR dưới đây chứa điểm kiểm tra của nhật ký, có chữ ký số. Ông/Bà nên giữ phiếu này: nhật ký về sau phải chứa trọn phần đã \
+                 ký; cơ quan thanh tra hoặc bất kỳ ai có khóa công khai của nhật ký đều kiểm tra được mà không cần vào hệ thống."
+                    .to_owned(),
+            );
         }
         lines
     }
@@ -247,6 +262,18 @@ mod tests {
         let sheet = Sheet { rows, period: "toàn bộ nhật ký".into(), ..Sheet::default() };
         assert!(sheet.summary()[0].contains("Có 3 lượt") && sheet.summary()[0].contains("2 lượt được cung cấp"));
         assert!(Sheet::default().summary()[0].contains("Không có cơ quan nào"));
+    }
+
+    #[test]
+    fn a_sheet_s_code_is_a_checkpoint_that_anybody_can_check() {
+        use crate::exchange_log::checkpoint::LogSigner;
+        let signer = LogSigner::from_pkcs8("log.example/a", &LogSigner::generate().unwrap()).unwrap();
+        let note = signer.sign(1_234, &[7; 32]);
+        let cosigned = format!("{note}— witness.example/b AAAAAAAA\n");
+        let code = own_signature(&cosigned);
+        assert_eq!(signer.verifier().check(&code).unwrap().size, 1_234);
+        assert!(!code.contains("witness") && code.len() < 400, "{code}");
+        assert_eq!((own_signature(""), own_signature("log.example/a\n1\nx\n\n")), (String::new(), String::new()));
     }
 
     #[test]

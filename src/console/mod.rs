@@ -81,6 +81,7 @@ impl Console {
             .route("/console/live", get(operator::live::fragment))
             .route("/console/sources", get(operator::sources::list))
             .route("/console/sources/{id}", get(operator::sources::one))
+            .route("/console/sources/{id}/check", post(operator::sources::check))
             .route("/console/sources/{id}/live", get(operator::sources::fragment))
             .route("/console/contracts", get(operator::contracts::page))
             .route("/console/staff", get(operator::staff::list).post(operator::staff::add))

@@ -204,7 +204,7 @@ async fn facts(console: &Console, session: &SignedIn, token: &Token) -> Result<M
     ];
     if let Some(one) = &token.revocation {
         let took = match one.in_force {
-            true => html! { span.state.good { (locale.milliseconds(one.took_us)) } },
+            true => html! { span.state.good { (locale.milliseconds(one.duration_us)) } },
             false => html! { span.state.later { (locale.text("revocation-not-yet")) } },
         };
         facts.push(("revocation-took", took));

@@ -37,7 +37,7 @@ use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
 use control::own_services::OwnServices;
 use control::reload::{self, Reloader};
-use control::{background, compare, overview, quota, retention, unfinished_writes};
+use control::{background, compare, health, overview, quota, retention, unfinished_writes};
 use front::files;
 use front::listener::{self, ControlSignals};
 use front::refusals::Refusals;
@@ -176,6 +176,7 @@ impl Gateway {
         let of = shared.clone();
         let admin =
             admin.with_overview(Arc::new(move || overview::of(&of))).with_revocations(shared.revocations.clone());
+        let admin = admin.with_checker(health::checker(shared.clone()));
         let audit = Audit::new(&config.data, door.clone(), shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;

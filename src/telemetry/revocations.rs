@@ -12,7 +12,7 @@ const MAX_REMEMBERED: usize = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RevocationEffect {
     /// How long it took from the request until this gateway decided calls by it; `None`: it does not yet.
-    pub took: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Calls and streams in flight that it ended.
     pub ended: u64,
 }
@@ -42,20 +42,20 @@ impl Revocations {
         if all.len() >= MAX_REMEMBERED {
             all.pop_front();
         }
-        let effect = RevocationEffect { took: None, ended: 0 };
+        let effect = RevocationEffect { duration: None, ended: 0 };
         all.push_back(TokenRevocation { token: token.to_owned(), began: now, effect });
     }
 
     /// Forgets one that was not made.
     pub fn cancel(&self, token: &str) {
-        self.all().retain(|one| one.token != token || one.effect.took.is_some());
+        self.all().retain(|one| one.token != token || one.effect.duration.is_some());
     }
 
     /// Notes which of them calls are decided by from now on.
     pub fn apply(&self, is_revoked: impl Fn(&str) -> bool, now: Instant) {
-        for one in self.all().iter_mut().filter(|one| one.effect.took.is_none()) {
+        for one in self.all().iter_mut().filter(|one| one.effect.duration.is_none()) {
             if is_revoked(&one.token) {
-                one.effect.took = Some(now.saturating_duration_since(one.began));
+                one.effect.duration = Some(now.saturating_duration_since(one.began));
             }
         }
     }
@@ -88,7 +88,8 @@ mod tests {
         revocations.begin("a", at(500));
         revocations.ended("a");
         revocations.ended("unknown");
-        let effect = |took, ended| Some(RevocationEffect { took: Some(Duration::from_millis(took)), ended });
+        let effect =
+            |duration, ended| Some(RevocationEffect { duration: Some(Duration::from_millis(duration)), ended });
         assert_eq!((revocations.of("a"), revocations.of("b")), (effect(80, 1), effect(90, 0)));
         revocations.begin("c", at(0));
         revocations.cancel("c");

@@ -151,6 +151,7 @@ async fn the_newest_entries_come_by_themselves_and_stand_still_on_demand() {
     assert!(!still.text.contains("<script") && still.text.contains("Go on updating"), "{}", still.text);
     // At most 40 entries, whatever there is.
     look_up(&stage, &["tax"; 45]).await;
+    let mut kiem = Browser::signed_in(&stage, "kiem").await;
     let all = kiem.get("/console/tail/live?client=tax").await;
     assert_eq!(all.text.matches("<tr>").count(), 41, "{}", all.text);
     let payload = kiem.get("/console/tail?client=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E").await;

@@ -33,7 +33,7 @@ fn filled(route: &str) -> String {
 }
 
 /// Who may send which form: everybody else is refused by the service. What is not in it is tried all the same, without this.
-const FORMS: [(&str, &[&str]); 13] = [
+const FORMS: [(&str, &[&str]); 14] = [
     ("/console/clients", &["lan"]),
     ("/console/clients/{id}/{action}", &["lan", "van"]),
     ("/console/grants", &["lan"]),
@@ -46,6 +46,7 @@ const FORMS: [(&str, &[&str]); 13] = [
     ("/console/staff/{id}/remove", &["lan"]),
     ("/console/keys/rotate", &["lan"]),
     ("/console/keys/{id}/retire", &["lan"]),
+    ("/console/sources/{id}/check", &["lan", "van"]),
     ("/console/sign-out", &["lan", "minh", "kiem", "van"]),
 ];
 /// Routes that are the same for everybody.
@@ -287,4 +288,30 @@ async fn a_grant_s_extent_is_changed_and_more_of_it_waits_where_it_needs_approva
     assert!(number.status == 400 && number.text.contains("whole number"), "{}", number.text);
     assert_eq!(minh.submit(&to, &to, &fields("civilstatus:record", "1")).await.status, 403);
     stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_is_checked_on_demand_and_left_alone_in_between() {
+    let stage = staffed();
+    registered(&stage, "van", Role::Operator);
+    stage.folder.pki().issue("van", &Certificate::Staff("van".into()), DEFAULT_DAYS).unwrap();
+    let mut van = Browser::signed_in(&stage, "van").await;
+    let page = van.submit("/console/sources/population", "/console/sources/population/check", &[]).await;
+    assert!(page.status == 200 && page.text.contains("Result of the check"), "{}", page.text);
+    assert!(page.text.contains(">Reached<") && !page.text.contains("Not reached"), "{}", page.text);
+    let again = van.submit("/console/sources/population", "/console/sources/population/check", &[]).await;
+    assert!(again.status == 429 && again.text.contains("RATE_LIMITED"), "{}", again.text);
+    // Another source is not left alone, and who does not look after sources checks none.
+    let mut minh = Browser::signed_in(&stage, "minh").await;
+    assert!(!minh.get("/console/sources/land").await.text.contains("/check"));
+    let refused = minh.submit("/console/", "/console/sources/land/check", &[]).await;
+    assert!(refused.status == 403 && refused.text.contains("ROLE_MISSING"), "{}", refused.text);
+    assert_eq!(van.submit("/console/sources/land", "/console/sources/none/check", &[]).await.status, 404);
+    let other = van.submit("/console/sources/land", "/console/sources/land/check", &[]).await;
+    assert!(other.status == 200 && other.text.contains(">Reached<"), "{}", other.text);
+    stage.verify();
+    let entries = stage.entries();
+    let checks = entries.iter().filter(|one| one.entry.event == "source.check" && one.entry.status == 0);
+    let checks: Vec<(&str, &str)> = checks.map(|one| (one.entry.actor.as_str(), one.entry.object.as_str())).collect();
+    assert_eq!(checks, [("staff:van", "source:population"), ("staff:van", "source:land")]);
 }

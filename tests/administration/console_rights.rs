@@ -9,7 +9,10 @@ use ndxp_gateway::sandbox::samples::samples;
 async fn look_up(stage: &Stage, client: &str, times: usize) {
     let all = samples(&stage.sandbox.province);
     let sample = all.iter().find(|one| format!("/{}", one.operation) == VERIFY).unwrap();
-    let system = stage.system(client);
+    stage.client(client);
+    stage.grant(client, &["population:verify"], |_| ());
+    stage.settle();
+    let system = stage.actor(client);
     for _ in 0..times {
         assert_eq!(system.call(VERIFY, sample.requests[0].clone()).await.reason(), "", "{client}");
     }
@@ -17,6 +20,18 @@ async fn look_up(stage: &Stage, client: &str, times: usize) {
 
 fn row<'p>(page: &'p str, text: &str) -> &'p str {
     page.split("<tr>").find(|row| row.contains(text)).unwrap_or_else(|| panic!("{text}: {page}"))
+}
+
+/// A page, once everything on it is looked up.
+async fn looked_up(browser: &mut Browser, path: &str) -> String {
+    for _ in 0..100 {
+        let page = browser.get(path).await.text;
+        if !page.contains("being looked up") && !page.contains("≥") {
+            return page;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{path} never says when all of it was used last");
 }
 
 /// The grant by which a client called.
@@ -34,27 +49,27 @@ async fn lists_say_when_each_right_was_used_last_and_the_overview_counts_those_t
     let young = stage.grant("kho", &["population:verify"], |_| ());
     stage.settle();
     let mut lan = Browser::signed_in(&stage, "lan").await;
-    let grants = lan.get("/console/grants").await.text;
+    let grants = looked_up(&mut lan, "/console/grants").await;
     let (none, used) = ("not in the last 90 days", "(UTC+7)</div></td></tr>");
     assert!(row(&grants, &unused).contains(none) && row(&grants, &young).contains(none), "{grants}");
     assert!(row(&grants, &grant_of(&stage, "portal")).contains(used), "{grants}");
-    let clients = lan.get("/console/clients").await.text;
+    let clients = looked_up(&mut lan, "/console/clients").await;
     assert!(row(&clients, "/console/clients/portal").contains(used), "{clients}");
     assert!(row(&clients, "/console/clients/kho").contains(none), "{clients}");
-    let tokens = lan.get("/console/tokens?client=portal").await.text;
+    let tokens = looked_up(&mut lan, "/console/tokens?client=portal").await;
     assert!(!row(&tokens, "/console/clients/portal").contains(none), "{tokens}");
     // A grant that is young has not been unused for long.
     let card = |page: &str| {
         page.split("grants unused for 90 days").next().unwrap().rsplit("<strong>").next().unwrap().to_owned()
     };
-    let page = lan.get("/console/").await.text;
+    let page = looked_up(&mut lan, "/console/").await;
     assert!(card(&page).starts_with("1<"), "{}", card(&page));
     // Once somebody uses it, it is used.
     let kho = stage.actor("kho");
     let all = samples(&stage.sandbox.province);
     let sample = all.iter().find(|one| format!("/{}", one.operation) == VERIFY).unwrap();
     assert_eq!(kho.call(VERIFY, sample.requests[0].clone()).await.reason(), "");
-    let page = lan.get("/console/").await.text;
+    let page = looked_up(&mut lan, "/console/").await;
     assert!(card(&page).starts_with("0<"), "{}", card(&page));
 }
 

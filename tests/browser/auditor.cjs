@@ -62,6 +62,16 @@ async function tasks(browser, locale, size, scripts) {
   }
   await page.locator(".actions a").first().click();
   await kiem.look("tail-still");
+  await kiem.open("exports-empty", "/console/exports?client=so-tu-phap");
+  await page.locator("main form button").last().click();
+  for (let tries = 0; tries < 50 && (await page.locator("a[download]").count()) === 0; tries += 1) {
+    if (!scripts) await page.reload();
+    await page.waitForTimeout(200);
+  }
+  await kiem.look("exports");
+  const [exported] = await Promise.all([page.waitForEvent("download"), page.locator("a[download]").first().click()]);
+  check(exported.suggestedFilename().endsWith(".csv"), `export: ${exported.suggestedFilename()}`);
+  await page.locator("form[action$='/remove'] button").first().click();
   await kiem.open("exchanges", "/console/exchanges?operation=VerifyCitizen");
   await page.locator("td a").first().click();
   await kiem.look("exchange");

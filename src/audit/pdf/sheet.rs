@@ -28,7 +28,7 @@ const COLUMNS: [(&str, f32); 5] = [
     ("Lượt", 36.0),
 ];
 /// Side of the QR code.
-const QR: f32 = 92.0;
+const QR: f32 = 120.0;
 
 /// Something to draw below what is there.
 enum Block<'s> {
@@ -102,8 +102,8 @@ impl Writer<'_> {
         }
     }
 
-    fn code(&mut self, y: f32, address: &str) {
-        let Ok(code) = QrCode::new(address.as_bytes()) else { return };
+    fn code(&mut self, y: f32, text: &str) {
+        let Ok(code) = QrCode::new(text.as_bytes()) else { return };
         let side = code.width();
         // Four modules of white around it (ISO/IEC 18004).
         let module = QR / (side + 8) as f32;
@@ -111,7 +111,12 @@ impl Writer<'_> {
             let (column, row) = ((at % side + 4) as f32, (at / side + 4) as f32);
             self.rect((LEFT + column * module, y + row * module, module + 0.05, module + 0.05), 0);
         }
-        self.pen.regular(LEFT + QR + 8.0, y + QR / 2.0, 10.0, "Quét mã để mở địa chỉ biên nhận.");
+        self.pen.regular(
+            LEFT + QR + 8.0,
+            y + QR / 2.0,
+            10.0,
+            "Điểm kiểm tra có chữ ký số của nhật ký (C2SP tlog-checkpoint).",
+        );
     }
 
     fn signature(&mut self, y: f32, sheet: &Sheet) {
@@ -155,7 +160,7 @@ fn blocks<'s>(fonts: &Fonts, sheet: &'s Sheet) -> Vec<Block<'s>> {
     }
     paragraph(if sheet.rows.is_empty() { "2. Cách kiểm tra" } else { "3. Cách kiểm tra" }, true, &mut all);
     sheet.check().iter().for_each(|line| paragraph(line, false, &mut all));
-    if !sheet.address.is_empty() {
+    if !sheet.checkpoint.is_empty() {
         all.push(Block::Code);
     }
     paragraph(if sheet.rows.is_empty() { "3. Phản ánh, khiếu nại" } else { "4. Phản ánh, khiếu nại" }, true, &mut all);
@@ -213,7 +218,7 @@ pub fn citizen_sheet(sheet: &Sheet) -> Result<Vec<u8>, PdfError> {
                     writer.row(y, &cells, false);
                     writer.rect((LEFT, y + height - 1.5, RIGHT - LEFT, 0.5), 170);
                 }
-                Block::Code => writer.code(y, &sheet.address),
+                Block::Code => writer.code(y, &sheet.checkpoint),
                 Block::Signature => writer.signature(y, sheet),
             }
             y += height;
@@ -254,7 +259,7 @@ mod tests {
             rows: (0..rows).map(|at| if at % 3 == 2 { refused.clone() } else { row.clone() }).collect(),
             log: "Nhật ký ndxp.quangninh.gov.vn/log, 1234 bản ghi, gốc 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".into(),
             complete: "Đầy đủ đến bản ghi thứ 1234 của nhật ký".into(),
-            address: "https://ndxp.quangninh.gov.vn:8443/console/exchanges/1234/receipt".into(),
+            checkpoint: "ndxp.quangninh.gov.vn/log\n1234\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— ndxp.quangninh.gov.vn/log AZ3xW0kQ9c7i0l4i1kqzGk3r9m2n7PqTqv2c3w8yB0w6mQ2u5vZ1sD4kR8tY7xN0aLhJ9fE6bC3pM5iV2oU1gX4dS7w=\n".into(),
         }
     }
 

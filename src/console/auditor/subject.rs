@@ -6,7 +6,7 @@ use crate::audit::pdf::{PdfError, TableHeader, citizen_sheet, subject_report};
 use crate::audit::query::outcome;
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::audit::service::api::{Complete, GetCheckpointRequest, GetStatusRequest, Query, SearchRequest};
-use crate::audit::sheet::{Letterhead, Sheet};
+use crate::audit::sheet::{Letterhead, Sheet, own_signature};
 use crate::console::failure::{Failure, message_of};
 use crate::console::form::{Form, Sent};
 use crate::console::session::SignedIn;
@@ -19,7 +19,7 @@ use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
 use crate::exchange_log::reader::Found;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{StatusCode, header};
 use maud::{Markup, html};
 use serde_json::json;
 use std::sync::Arc;
@@ -105,12 +105,7 @@ fn shown(session: &SignedIn, form: &Form, errors: &Errors, below: &Markup) -> Ma
 }
 
 /// The report, in the form that was asked for.
-pub async fn report(
-    State(console): State<Arc<Console>>,
-    uri: Uri,
-    headers: HeaderMap,
-    sent: Sent,
-) -> Result<Response, Failure> {
+pub async fn report(State(console): State<Arc<Console>>, sent: Sent) -> Result<Response, Failure> {
     let Sent { session, form } = sent;
     let locale = session.locale;
     let wanted = match wanted(&form) {
@@ -120,19 +115,18 @@ pub async fn report(
         }
     };
     let (found, complete) = about(&console, &session, &wanted).await?;
-    let checkpoint = checkpoint(&console, &session).await?;
+    let (checkpoint, note) = checkpoint(&console, &session).await?.unzip();
     let head = TableHeader::new(&wanted.ids, &wanted.case, wanted.period, checkpoint.as_ref(), complete.as_ref());
+    let note = note.unwrap_or_default();
     match form.text("as") {
         "pdf" => document(locale, "report.pdf", move || subject_report(&head, &found)).await,
         "json" => Ok(file("application/json", "report.json", as_json(&found, complete.as_ref()))),
         "sheet" => {
-            let host = uri.authority().map(|authority| authority.to_string());
-            let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok().map(str::to_owned));
-            let sheet = sheet(&console, &form, (wanted, head), &found, host);
+            let sheet = sheet(&console, &form, (wanted, head), &found, &note);
             document(locale, "sheet.pdf", move || citizen_sheet(&sheet)).await
         }
         _ => {
-            let sheet = sheet(&console, &form, (wanted, head), &found, None);
+            let sheet = sheet(&console, &form, (wanted, head), &found, &note);
             let below = html! {
                 (answer(locale, &sheet, &found))
                 (exchanges::complete(locale, complete.as_ref()))
@@ -196,25 +190,19 @@ async fn searched(
 }
 
 /// The published checkpoint, checked with the log's key; `None` where there is none yet.
-async fn checkpoint(console: &Console, session: &SignedIn) -> Result<Option<Checkpoint>, Failure> {
+async fn checkpoint(console: &Console, session: &SignedIn) -> Result<Option<(Checkpoint, String)>, Failure> {
     let got = message_of(session, console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await)?;
     if got.checkpoint.is_empty() {
         return Ok(None);
     }
     let unsound = || Failure::plain(session.locale, StatusCode::INTERNAL_SERVER_ERROR, "person-checkpoint");
     let key = LogVerifier::parse(&got.verifier_key).map_err(|_| unsound())?;
-    key.check(&got.checkpoint).map(Some).map_err(|_| unsound())
+    let checkpoint = key.check(&got.checkpoint).map_err(|_| unsound())?;
+    Ok(Some((checkpoint, got.checkpoint)))
 }
 
-fn sheet(
-    console: &Console,
-    form: &Form,
-    (wanted, head): (Wanted, TableHeader),
-    found: &[Found],
-    host: Option<String>,
-) -> Sheet {
+fn sheet(console: &Console, form: &Form, (wanted, head): (Wanted, TableHeader), found: &[Found], note: &str) -> Sheet {
     let text = |name: &str| form.text(name).to_owned();
-    let newest = found.last().zip(host);
     Sheet {
         head: Letterhead {
             superior: text("superior"),
@@ -230,9 +218,7 @@ fn sheet(
         rows: Sheet::rows_of(&console.contracts.load(), found),
         log: head.log,
         complete: head.complete,
-        address: newest.map_or_else(String::new, |(newest, host)| {
-            format!("https://{host}/console/exchanges/{}/receipt", newest.index)
-        }),
+        checkpoint: own_signature(note),
     }
 }
 

@@ -93,8 +93,8 @@ fn preview(locale: Locale, found: &PreviewGrantChangeResponse) -> Markup {
         };
         facts.push((key, number(one.exchanges)));
     }
-    if found.narrowed > 0 {
-        facts.push(("preview-narrowed", number(found.narrowed)));
+    if found.reduced > 0 {
+        facts.push(("preview-narrowed", number(found.reduced)));
         facts.push(("preview-fields", folded(locale, &found.fields)));
     }
     html! {

@@ -1,12 +1,15 @@
 //! Sources: how each does, what protects it, and how its exchanges have failed.
 
 use super::live;
-use crate::admin::api::{EndpointOverview, GuardOverview, RecentError, SourceOverview};
-use crate::console::failure::Failure;
+use crate::admin::api::admin_service_server::AdminService;
+use crate::admin::api::{AddressCheck, EndpointOverview, GuardOverview, RecentError, SourceId, SourceOverview};
+use crate::console::failure::{Failure, message_of};
+use crate::console::form::Sent;
 use crate::console::session::{SignedIn, Watching};
 use crate::console::table::{properties, table};
 use crate::console::text::Locale;
-use crate::console::{Console, layout};
+use crate::console::{Console, layout, request};
+use crate::registry::Role;
 use crate::status::Reason;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -37,14 +40,55 @@ pub async fn one(
 ) -> Result<Response, Failure> {
     let locale = session.locale;
     let source = found(&console, &session, &id).await?;
-    let body = html! {
+    Ok(layout::live_page(&session, HERE, &live::name(locale, &source), &shown(&session, &source, None)))
+}
+
+/// A source's page; with what a check has found.
+fn shown(session: &SignedIn, source: &SourceOverview, checked: Option<&[AddressCheck]>) -> Markup {
+    let locale = session.locale;
+    html! {
         p.actions {
             a.button href={ "/console/catalogue?source=" (source.id) } { (locale.text("source-operations")) }
             a.button.quiet href={ "/console/contracts?source=" (source.id) } { (locale.text("source-drift")) }
         }
-        div #live hx-get={ (HERE) "/" (source.id) "/live" } hx-trigger="every 5s" { (part(locale, &source)) }
+        @if session.has(&[Role::Administrator, Role::Operator]) {
+            form method="post" action={ (HERE) "/" (source.id) "/check" } {
+                (layout::token(session))
+                button.quiet type="submit" { (locale.text("source-check")) }
+                p.hint { (locale.text("source-check-hint")) }
+            }
+        }
+        @if let Some(all) = checked { div role="status" { h2 { (locale.text("source-checked")) } (checks(locale, all)) } }
+        div #live hx-get={ (HERE) "/" (source.id) "/live" } hx-trigger="every 5s" { (part(locale, source)) }
+    }
+}
+
+/// Checks a source, and shows what that has found.
+pub async fn check(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    Sent { session, .. }: Sent,
+) -> Result<Response, Failure> {
+    let checked = console.admin.check_source(request(&session, SourceId { id: id.clone() })).await;
+    let checked = message_of(&session, checked)?.checks;
+    let source = found(&console, &session, &id).await?;
+    let body = shown(&session, &source, Some(&checked));
+    Ok(layout::live_page(&session, HERE, &live::name(session.locale, &source), &body))
+}
+
+fn checks(locale: Locale, all: &[AddressCheck]) -> Markup {
+    let row = |one: &AddressCheck| {
+        let (key, kind) = if one.reachable { ("check-reached", "good") } else { ("check-not-reached", "wrong") };
+        let hub = if one.hub.is_empty() { locale.text("hub-none") } else { one.hub.clone() };
+        vec![
+            html! { code { (one.address) } },
+            html! { (hub) },
+            html! { span.state.(kind) { (locale.text(key)) } },
+            html! { (locale.milliseconds(one.duration_us)) },
+        ]
     };
-    Ok(layout::live_page(&session, HERE, &live::name(locale, &source), &body))
+    let headings = ["column-address", "column-hub", "column-state", "column-duration"];
+    table(locale, "source-checked", &headings, &all.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The part of its page that renews itself.

@@ -1,9 +1,10 @@
-//! Health checks of endpoints, for a source or hub with several.
+//! Health checks of endpoints: for a source or hub with several, and on demand.
 
+use crate::admin::{SourceChecker, api};
 use crate::drivers::reachability::reachable;
 use crate::server::shared::Shared;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often each endpoint is checked.
 const EVERY: Duration = Duration::from_secs(2);
@@ -26,4 +27,27 @@ pub(in crate::server) async fn check_endpoints(shared: Arc<Shared>) {
         }
         checks.join_all().await;
     }
+}
+
+/// Checks the addresses of a source when somebody asks for it.
+pub(in crate::server) fn checker(shared: Arc<Shared>) -> SourceChecker {
+    Arc::new(move |source| {
+        let served = shared.served.load();
+        let entry = served.catalogue.sources.get(&source)?;
+        let targets = std::iter::once(&entry.first).chain(entry.second.as_ref().map(|(_, target)| target));
+        let mut checks = Vec::new();
+        for target in targets {
+            for address in target.addresses.clone() {
+                let (tls, path) = (target.tls.clone(), target.health_path.clone());
+                let hub = target.hub.clone().unwrap_or_default();
+                checks.push(async move {
+                    let began = Instant::now();
+                    let reachable = reachable(&address, &tls, path.as_deref()).await;
+                    let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    api::AddressCheck { address, hub, reachable, duration_us }
+                });
+            }
+        }
+        Some(Box::pin(futures_util::future::join_all(checks)))
+    })
 }
