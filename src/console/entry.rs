@@ -1,5 +1,6 @@
 //! One entry of the log in words: what it says, what it was decided by, and where its time went.
 
+use super::operator::live::fault;
 use super::session::SignedIn;
 use super::table::{lines, properties, table};
 use super::text::Locale;
@@ -69,7 +70,7 @@ pub fn facts(locale: Locale, index: u64, entry: &Entry) -> Facts {
         ("entry-protocol", text(&entry.protocol)),
         ("entry-peer", text(&entry.peer)),
         ("entry-listener", text(&entry.listener)),
-        ("entry-fault", text(&entry.fault)),
+        ("entry-fault", text(&fault(locale, &entry.fault))),
         ("entry-cause", code(&entry.cause)),
         ("entry-source-code", code(&entry.source_code)),
         ("entry-source-reason", code(&entry.source_reason)),

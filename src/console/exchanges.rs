@@ -147,10 +147,10 @@ fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     let what = if entry.operation.is_empty() { &entry.event } else { &entry.operation };
     let who = if entry.client.is_empty() { &entry.actor } else { &entry.client };
     Some(vec![
-        html! { a href=(place(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
+        html! { a.moment href=(place(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
         html! { (entry::kind(locale, entry)) },
         html! { (who) },
-        html! { (what) @if !entry.object.is_empty() { br; (entry.object) } },
+        html! { (what) @if !entry.object.is_empty() { br; span.object { (entry.object) } } },
         entry::outcome(entry),
         html! { @if entry.total_us > 0 { (locale.milliseconds(entry.total_us)) } },
     ])
