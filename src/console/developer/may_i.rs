@@ -76,20 +76,9 @@ fn asked(locale: Locale, console: &Console, query: &Form, faults: &FieldFaults) 
 
 /// Why a rule refuses: the service's own words in English, the rule's in Vietnamese.
 fn explanation(locale: Locale, found: &CanIResponse) -> String {
-    let key = match found.rule.as_str() {
-        _ if locale == Locale::English => return found.explanation.clone(),
-        "client" => "may-i-rule-client",
-        "token-scope" => "may-i-rule-token-scope",
-        "scope" => "may-i-rule-scope",
-        "approval" => "may-i-rule-approval",
-        "period" => "may-i-rule-period",
-        "network" => "may-i-rule-network",
-        "purpose-given" => "may-i-rule-purpose-given",
-        "official-given" => "may-i-rule-official-given",
-        "purpose" => "may-i-rule-purpose",
-        _ => return found.explanation.clone(),
-    };
-    locale.text(key)
+    let key = format!("may-i-rule-{}", found.rule);
+    let words = locale.text(&key);
+    if locale == Locale::English || words == key { found.explanation.clone() } else { words }
 }
 
 fn answer(locale: Locale, found: &CanIResponse) -> Markup {
