@@ -133,7 +133,7 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
         let same = before().filter(|(other, _)| local(**other).0 == of_day).count();
         if same == 0 {
             let reason = format!(
-                "{count} exchanges in the hour from {of_day}:00, at which it made none on the {} days before on which it asked",
+                "{count} exchanges in the hour from {of_day}:00, in which it made none on the {} earlier days with calls",
                 days.len()
             );
             found.push((*hour, (Rule::UnusualHour, reason)));
@@ -146,15 +146,15 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, String))> 
 fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
     for crowd in crowds.clients_of_one_person(CLIENTS)? {
-        let explanation = format!("{} clients asked about the same person on one day", crowd.others);
+        let explanation = format!("{} clients looked up the same person on one day", crowd.others);
         found.push(crowd.finding(Rule::OnePersonManyClients, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_dossier(PEOPLE)? {
-        let explanation = format!("{} people were asked about under the dossier {}", crowd.others, crowd.name);
+        let explanation = format!("{} people were looked up under the dossier {}", crowd.others, crowd.name);
         found.push(crowd.finding(Rule::ManyPeopleOneDossier, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_official(BY_OFFICIAL)? {
-        let explanation = format!("one official of {} asked about {} people on one day", crowd.name, crowd.others);
+        let explanation = format!("one official of {} looked up {} people on one day", crowd.name, crowd.others);
         let client = crowd.name.clone();
         found.push(crowd.finding(Rule::ManyPeopleOneOfficial, explanation, client));
     }

@@ -110,13 +110,13 @@ fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDiff
     let last = history.last()?;
     let of = |what: String, is_warning: bool| Some(FileDifference { file: file.to_owned(), what, is_warning });
     let newest = match last.index {
-        u64::MAX => "an act that waits for the log".to_owned(),
+        u64::MAX => "an admin event that waits for the log".to_owned(),
         index => format!("entry {index}"),
     };
     match digest_of(&data.join(file)) {
         Err(error) => of(error.to_string(), false),
         // A missing list is fetched again, or is no longer published.
-        Ok(None) => of(format!("is gone; {newest} tells of it: put it back"), file.ends_with(".crl")),
+        Ok(None) => of(format!("is gone; {newest} records it: put it back"), file.ends_with(".crl")),
         Ok(Some(there)) if there == last.digest => {
             let first = history.iter().find(|one| one.digest != last.digest).filter(|_| is_mark(file))?;
             let what = format!(

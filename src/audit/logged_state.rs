@@ -132,14 +132,14 @@ impl LoggedState {
             (None, None) => None,
             (Some((_, digest, _)), Some(there)) if *digest == there => None,
             (Some((id, _, index)), None) => Some(format!(
-                "the alarm {id}, which {} tells of, is gone, and nobody acknowledged it: a witness has another history of this log",
+                "the alarm {id}, which {} records, is gone, and nobody acknowledged it: a witness has another history of this log",
                 place(*index)
             )),
             (Some((id, _, index)), Some(_)) => {
                 Some(format!("it is not the alarm {id} that {} tells of: somebody changed it", place(*index)))
             }
             (None, Some(_)) => {
-                Some("an alarm stands there that no entry tells of: look into it, then audit acknowledge".into())
+                Some("an alarm is there that no entry records: investigate it, then run audit acknowledge".into())
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The first page: what needs a decision, how the gateway does now, what ends soon, and how the log is.
+//! The first page: pending decisions, the gateway's current state, what expires soon, and the state of the log.
 
 use super::failure::{Failure, message_of};
 use super::session::SignedIn;
@@ -17,12 +17,12 @@ use axum::response::Response;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-/// What ends within so many seconds is shown.
+/// How far ahead expiries are shown, in seconds.
 const SOON_S: i64 = 30 * 86_400;
-/// Grants that are looked through for those that end soon: one page of the registry.
+/// Maximum of grants that are searched for expiries: one page of the registry.
 const LOOKED_AT: u32 = 1_000;
 
-/// The page.
+/// Shows the page.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Response, Failure> {
     let locale = session.locale;
     let overview = operator::live::overview(&console, &session).await?;
@@ -46,7 +46,7 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
     Ok(layout::live_page(&session, "/console/", &locale.text("menu-overview"), &body))
 }
 
-/// What ends, and when: Unix time in seconds.
+/// What expires, and when: Unix time in seconds.
 type Ends = Vec<(i64, Markup)>;
 
 fn is_soon(end: i64) -> bool {
@@ -54,7 +54,7 @@ fn is_soon(end: i64) -> bool {
     end > now && end - now <= SOON_S
 }
 
-/// What ends within 30 days, the next one first: certificates and lists of the gateway, grants, signing keys; and how many tokens.
+/// What expires within 30 days, soonest first: certificates and revocation lists, grants, signing keys; and the number of tokens.
 async fn ending(console: &Console, session: &SignedIn, overview: &GetOverviewResponse) -> Result<Markup, Failure> {
     let locale = session.locale;
     let message = ListGrantsRequest { page_size: LOOKED_AT, ..Default::default() };
@@ -81,7 +81,7 @@ async fn ending(console: &Console, session: &SignedIn, overview: &GetOverviewRes
     })
 }
 
-/// Certificates, CAs and revocation lists; those that have ended, too.
+/// Certificates, CAs and revocation lists, expired ones included.
 fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
     let ended = |end: i64| end <= now();
     let near = overview.ends.iter().filter(|one| is_soon(one.at) || ended(one.at));
@@ -94,7 +94,7 @@ fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
     near.map(|one| (one.at, what(&one.file, &one.what, ended(one.at)))).collect()
 }
 
-/// Tokens are many and live for hours: one line for all of them, at the end of the last that ends soon.
+/// Tokens are many and live for hours: one line for all of them, placed at the latest end within the period.
 async fn tokens(console: &Console, session: &SignedIn) -> Result<Option<(i64, Markup)>, Failure> {
     let locale = session.locale;
     let message = ListTokensRequest { in_force: true, page_size: LOOKED_AT, ..Default::default() };
@@ -108,7 +108,7 @@ async fn tokens(console: &Console, session: &SignedIn) -> Result<Option<(i64, Ma
     }))
 }
 
-/// How far the log, its checkpoint, its cosignatures and its index are, and what alarms stand.
+/// The sizes of the log, its checkpoint, its cosigned part and its index, and the active alarms.
 async fn log(console: &Console, session: &SignedIn) -> Result<Markup, Failure> {
     let locale = session.locale;
     let status = message_of(session, console.audit.get_status(request(session, GetStatusRequest {})).await)?;

@@ -1,4 +1,4 @@
-//! Access tokens: their list, one issued by hand and shown once, and revocation.
+//! Access tokens: the list, one issued by hand and shown once, and revocation.
 
 use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/tokens";
 
-/// Tokens as a table, each with its revocation where who looks may revoke it.
+/// Shows tokens as a table, each with a revocation form if the signed-in person may revoke it.
 pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
     let (locale, now) = (session.locale, now());
     let rows: Vec<Vec<Markup>> = tokens
@@ -59,7 +59,7 @@ pub fn rows(session: &SignedIn, tokens: &[Token]) -> Markup {
     )
 }
 
-/// The list, and the form to issue one.
+/// Lists the tokens, with the form that issues one.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));

@@ -24,7 +24,8 @@ pub fn warnings(operation: &Operation) -> Vec<String> {
         found.push(format!("an absent {:?} reads as false: say `required: true`, or make it `optional`", field.name));
     }
     if operation.response.fields.is_empty() && !rules.has_code() && !matches!(operation.binding, Binding::Soap(_)) {
-        found.push("its answer has no field, and no code says that it succeeded: any JSON would do".to_owned());
+        found
+            .push("its response has no field, and no code indicates success: any JSON document is accepted".to_owned());
     }
     found
 }

@@ -392,7 +392,7 @@ fn restore(data: &Path, now: &Files, path: &Path) {
 }
 
 #[test]
-fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
+fn every_alteration_is_detected_and_no_output_is_wrong() {
     let finished = Finished::make();
     let now = &finished.now;
     let kind_of = |path: &Path| {

@@ -1,4 +1,4 @@
-//! A wall clock that is set back gives nobody anything twice: no quota, no right that has ended; also over a restart.
+//! A wall clock that is set back restores nothing: no quota, no expired right; also over a restart.
 
 use crate::support::ca::Ca;
 use crate::support::{Actor, Outside, Running, UNIT, add_client, add_grant, entries, files, issue, until};
@@ -69,7 +69,7 @@ fn limited(outside: &Outside) -> impl Fn() -> Actor {
 }
 
 #[test]
-fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
+fn l11_a_clock_that_is_set_back_restores_no_quota_and_no_expired_right() {
     let outside = Outside::new();
     let Outside { folder, config, .. } = &outside;
     let limited = limited(&outside);
@@ -116,7 +116,7 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
 
 /// Before, the handshake asked the wall clock: an ended certificate was let in again, and only then its connection ended.
 #[test]
-fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock_was_set_back() {
+fn l11_an_expired_certificate_is_refused_at_the_handshake_although_the_clock_was_set_back() {
     let outside = Outside::new();
     let Outside { folder, config, contracts, .. } = &outside;
     let soon = |params: &mut rcgen::CertificateParams| {
@@ -153,7 +153,7 @@ fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock
 
 /// What was used of quotas lies in a file that anybody with the folder could edit: it counted as it was.
 #[test]
-fn l11_a_quota_is_not_had_again_by_an_edit_of_what_was_used() {
+fn l11_an_edit_of_the_usage_restores_no_quota() {
     let outside = Outside::new();
     let Outside { folder, config, .. } = &outside;
     let limited = limited(&outside);

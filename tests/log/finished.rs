@@ -1,5 +1,5 @@
-//! A data folder with everything in it that a gateway writes: of one that ran with witnesses of which one has seen a fork, with legal
-//! holds, pruning, revoked tokens and a verified index, and that has ended.
+//! A data folder with every kind of file that a gateway writes: of a gateway that ran with witnesses (one of which has seen a fork),
+//! legal holds, pruning, revoked tokens and a verified index, and has ended.
 
 use super::witnesses::{Running, config, cosigned, log_signer, tree, with_policy};
 use crate::support::{self, Stage, audit_cli, until};

@@ -1,5 +1,5 @@
-//! Readers that share no code with the gateway take its log as their own: the published crates `signed_note` and `tlog_tiles` (Cloudflare's
-//! Azul). `tests/python/verify_log.py` is another.
+//! Readers that share no code with the gateway accept its log: the published crates `signed_note` and `tlog_tiles` (Cloudflare's Azul).
+//! `tests/python/verify_log.py` is another.
 
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::reader::LogReader;
@@ -58,7 +58,7 @@ fn read(data: &Path, entries: &[Vec<u8>]) -> Result<u64, String> {
 }
 
 #[test]
-fn published_crates_read_the_log_and_believe_nothing_else() {
+fn published_crates_read_the_log_and_reject_anything_else() {
     let folder = tempfile::tempdir().unwrap();
     let signer = LogSigner::from_pkcs8("log.example/foreign", &LogSigner::generate().unwrap()).unwrap();
     let log = ExchangeLog::open(folder.path(), signer).unwrap();

@@ -1,6 +1,7 @@
-//! What a crash leaves of the search index, by seed. SQLite's own recovery is not what is shown (the simulator does without it for
-//! that reason): whatever main file and write-ahead log a crash puts together, of whatever moments, torn or lost, searches and
-//! look-ups give what the log has, `verify --index` says whether the index is whole, and the thread that follows the log mends it.
+//! What a crash leaves of the search index, by seed: whatever combination of main file and write-ahead log a crash leaves, torn or
+//! lost, searches and look-ups return what the log has, `verify --index` reports whether the index is complete, and the thread that
+//! follows the log repairs it. A process that is killed while it builds the index leaves nothing that is trusted. `NDXP_INDEX_CRASHES`
+//! for more seeds.
 
 use crate::alterations::Numbers;
 use crate::support::until;
@@ -181,7 +182,7 @@ fn crashed(moments: &[Moment], numbers: &mut Numbers) -> (String, Moment) {
 }
 
 #[test]
-fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_mended() {
+fn l7_after_any_crash_searches_are_right_and_the_index_is_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let (data, vault) = (folder.path(), Vault::default());
     let key = LogSigner::generate().unwrap();
@@ -234,7 +235,7 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
 }
 
 #[test]
-fn l7_a_process_that_is_killed_while_it_makes_the_index_leaves_nothing_that_is_believed() {
+fn l7_a_process_killed_while_it_builds_the_index_leaves_nothing_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let key = LogSigner::generate().unwrap();
     // A transaction and some.

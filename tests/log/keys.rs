@@ -1,4 +1,5 @@
-//! The gateway's own keys are made on command, and one that is gone is never replaced unasked.
+//! The gateway's own keys are made only by command, and a lost one is never replaced without a command; a month's key of pseudonyms and
+//! its mark cannot be replaced together unnoticed.
 
 use crate::support::{self, Running, Stage, audit_cli, lay, show, until};
 use ndxp_gateway::audit::logged_files::{digest_of, object};
@@ -83,7 +84,7 @@ fn l11_a_gateway_makes_no_key_of_its_own_log() {
 }
 
 #[test]
-fn l11_the_key_of_acts_comes_with_the_registry_and_is_replaced_on_command_only() {
+fn l11_the_key_of_admin_events_is_made_with_the_registry_and_replaced_only_on_command() {
     let (_dir, folder) = lay(&|_| {});
     let key = folder.path.join("data/keys/acts.key");
     let add = |id| ["client", "add", id, "--agency", "H49.12"];
@@ -110,7 +111,7 @@ fn exchange(stage: &Stage) {
 }
 
 #[test]
-fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
+fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
     let mut stage = Stage::start();
     drop(stage.system("one-stop-shop"));
     let period = period_of(clock::now_us());

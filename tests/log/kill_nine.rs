@@ -1,4 +1,4 @@
-//! The promise itself: an answered exchange survives `kill -9`, a hundred times under load.
+//! The promise itself: an exchange with a response survives `kill -9`, a hundred times under load.
 
 use crate::support::{Outside, PROCEDURE, Running, UNIT};
 use ndxp_gateway::config::Config;

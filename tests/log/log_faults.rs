@@ -1,5 +1,5 @@
-//! What disks and crashes do to the log: either everything comes back, or the fault is told with its file; never a silent
-//! gap, never a wrong proof.
+//! What disks and crashes do to the log: either everything comes back, or the fault is reported with its file; never a silent gap,
+//! never a wrong proof.
 
 use crate::support::{Actor, Outside, Running, UNIT};
 use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
@@ -23,7 +23,7 @@ fn runtime() -> Runtime {
 async fn call(actor: &Actor) -> Result<(Code, String, String), String> {
     let message = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
     let answered = tokio::time::timeout(Duration::from_secs(5), actor.raw(UNIT, &[], vec![message])).await;
-    let told = answered.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+    let told = answered.map_err(|_| "the call timed out".to_owned())?.map_err(|error| error.to_string())?;
     Ok((told.code(), told.reason(), told.exchange()))
 }
 
@@ -38,7 +38,7 @@ fn all_there(outside: &Outside, answered: &[String]) {
 }
 
 #[test]
-fn a_crash_at_any_place_loses_nothing_that_was_answered() {
+fn a_crash_at_any_point_loses_no_answered_exchange() {
     let (outside, runtime) = (Outside::new(), runtime());
     let mut answered = Vec::new();
     let places = [
@@ -127,7 +127,7 @@ async fn refused_then_answered(actor: &Actor, break_it: impl FnOnce(), mend_it: 
 }
 
 #[test]
-fn while_nothing_can_be_written_calls_are_refused_and_service_resumes_by_itself() {
+fn while_writes_fail_calls_are_refused_and_service_resumes_automatically() {
     let (outside, runtime) = (Outside::new(), runtime());
     let gateway = Running::start(&outside.folder, &[]);
     let (actor, pid) = (outside.actor(), gateway.0.id());
@@ -163,7 +163,7 @@ fn ends(outside: &Outside) -> Vec<(String, String)> {
 
 /// The gateway goes, or its log does, while a write is at its source.
 #[test]
-fn l10_a_write_whose_end_is_not_in_the_log_may_have_happened() {
+fn l10_a_write_without_a_logged_end_has_an_unknown_outcome() {
     let (outside, runtime) = (Outside::new(), runtime());
     let source = "publicservice";
     let write = |actor: &Actor| {
@@ -223,7 +223,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn a_full_disk_refuses_calls_until_there_is_room_again() {
+fn a_full_disk_refuses_calls_until_there_is_space_again() {
     let (outside, runtime) = (Outside::new(), runtime());
     let (data, copy) = (outside.config.data.clone(), outside.config.data.with_extension("copy"));
     std::fs::rename(&data, &copy).unwrap();
@@ -323,7 +323,7 @@ fn told_or_whole(data: &Path, key: &[u8], verifier: &LogVerifier, what: &str) {
 }
 
 #[test]
-fn damage_to_any_file_of_the_log_is_told_or_put_right() {
+fn damage_to_any_file_of_the_log_is_reported_or_repaired() {
     let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
     let (good, data) = (folder.path().join("good"), folder.path().join("data"));
     let verifier = {
@@ -379,7 +379,7 @@ fn damage_to_any_file_of_the_log_is_told_or_put_right() {
 }
 
 #[test]
-fn a_log_that_was_rolled_back_is_noticed_at_start() {
+fn a_rolled_back_log_is_detected_at_start() {
     let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
     let (data, old) = (folder.path().join("data"), folder.path().join("old"));
     make(&data, &key);

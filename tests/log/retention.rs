@@ -1,4 +1,4 @@
-//! Old entries are archived and pruned; whatever was proved about them stays proved, and nothing vanishes unnoticed.
+//! Old entries are archived and pruned; earlier proofs about them remain valid, and nothing disappears unnoticed.
 
 use crate::support::Stage;
 use ndxp_gateway::audit::index::{SearchIndex, rebuild};
@@ -40,7 +40,7 @@ fn day(number: i64) -> impl Iterator<Item = Entry> {
 }
 
 #[test]
-fn what_is_pruned_is_archived_told_of_and_still_proved() {
+fn pruned_entries_are_archived_recorded_and_still_provable() {
     let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (data, key) = (folder.path(), LogSigner::generate().unwrap());
     let log = open(data, &key);

@@ -201,7 +201,7 @@ fn a_witness_signs_one_history_and_no_other() {
 }
 
 #[test]
-fn w_a_witness_keeps_to_the_letter_of_the_specification() {
+fn w_a_witness_follows_the_specification_exactly() {
     let state = tempfile::tempdir().unwrap();
     let signer = |origin: &str| LogSigner::from_pkcs8(origin, &LogSigner::generate().unwrap()).unwrap();
     // Two keys of one log, as while it changes its key; and one whose empty tree is witnessed.
@@ -408,7 +408,7 @@ pub(crate) fn cosigned(stage: &Stage) -> u64 {
 }
 
 #[test]
-fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_five_times_a_second() {
+fn w_one_wrong_response_does_not_end_a_witness_and_a_failing_one_has_a_backoff() {
     // First sizes that the witness has never cosigned, then a refusal; in the end it does its work.
     let wrong = |number: usize, told: WitnessResponse| match number {
         0 => (StatusCode::CONFLICT, "18446744073709551615\n".into()),
@@ -429,7 +429,7 @@ fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_fiv
 }
 
 #[test]
-fn w_a_cosignature_of_another_time_does_not_count() {
+fn w_a_cosignature_with_a_wrong_time_does_not_count() {
     // The witness's clock stands at 1,000 seconds after 1970.
     let (stage, witness) = scripted_at(Some(1_000), |_, told| plain(told));
     until("it was asked", Duration::from_secs(20), || witness.asked.load(Ordering::SeqCst) > 1);
@@ -439,7 +439,7 @@ fn w_a_cosignature_of_another_time_does_not_count() {
 }
 
 #[test]
-fn l8_what_is_cosigned_is_told_apart_from_what_is_only_signed_and_may_not_lag() {
+fn l8_cosigned_and_only_signed_entries_are_distinguished_and_the_lag_is_bounded() {
     let (stage, _witness) = scripted(|number, told| match number {
         0 => plain(told),
         _ => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
@@ -467,7 +467,7 @@ fn l8_what_is_cosigned_is_told_apart_from_what_is_only_signed_and_may_not_lag() 
 
 /// A witness asks nobody who he is, so silence must not keep its places.
 #[test]
-fn who_says_nothing_to_a_witness_is_cut_off() {
+fn a_silent_connection_to_a_witness_is_closed() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
     let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));

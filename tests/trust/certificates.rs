@@ -1,5 +1,4 @@
-//! Certificates that must not pass: each is refused at the handshake, or at the call where the certificate itself is in
-//! order, and logged.
+//! Certificates that must not pass: each is refused at the handshake, or at the call if the certificate itself is in order, and logged.
 
 use crate::support::ca::{Ca, ca_params, publish};
 use crate::support::{Actor, Stage, UNIT, files, until};
@@ -26,7 +25,7 @@ async fn handshake_fails(stage: &Stage, token: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_logged() {
+async fn invalid_certificates_are_refused_at_the_handshake_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let own = Ca::of_folder(&stage.folder);
@@ -66,7 +65,7 @@ async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_log
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_whose_name_is_not_registered_is_refused_at_the_call_and_logged() {
+async fn an_unregistered_certificate_is_refused_at_the_call_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     for (name, san) in [
@@ -85,7 +84,7 @@ async fn a_certificate_whose_name_is_not_registered_is_refused_at_the_call_and_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_published_revocation_list_is_followed_within_a_second_and_a_bad_one_is_not_taken() {
+async fn a_published_revocation_list_is_applied_within_a_second_and_a_bad_one_is_rejected() {
     let slot = Arc::new(Mutex::new(Vec::new()));
     let (url, asked) = publish(slot.clone()).await;
     let stage = Stage::prepared(&|folder| {

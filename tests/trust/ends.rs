@@ -1,4 +1,4 @@
-//! Every right has its end looked at by time: what runs on an open connection ends within a second of it.
+//! Every right expires on time: anything that runs on an open connection ends within a second of it.
 
 use crate::support::ca::{Ca, crl, lay_cas};
 use crate::support::{Actor, Stage, UNIT, files};
@@ -51,7 +51,7 @@ async fn wait_for(at: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_with_the_grant_under_which_it_began_and_others_go_on() {
+async fn t6_a_stream_ends_with_its_grant_and_others_continue() {
     let stage = Stage::start();
     stage.client("short");
     let end = now() + 5;
@@ -70,7 +70,7 @@ async fn t6_a_stream_ends_with_the_grant_under_which_it_began_and_others_go_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_with_the_belief_in_its_token_s_key() {
+async fn t6_a_stream_ends_with_the_trust_in_its_token_s_key() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let stream = watching(&stage, &actor, 0).await;
@@ -83,7 +83,7 @@ async fn t6_a_stream_ends_with_the_belief_in_its_token_s_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_call_under_way_ends_with_its_grant_and_one_that_is_over_before_does_not() {
+async fn t6_a_call_in_flight_ends_with_its_grant_and_an_earlier_one_does_not() {
     let stage = Stage::start();
     stage.client("short");
     let end = now() + 4;
@@ -98,7 +98,7 @@ async fn t6_a_call_under_way_ends_with_its_grant_and_one_that_is_over_before_doe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_certificate_s_end_closes_its_connections_and_ends_what_is_under_way() {
+async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flight() {
     let stage = Stage::start();
     let end = short_lived(&stage, "short", Duration::from_secs(9)) + 1;
     stage.grant("short", &["*"], |_| {});
@@ -166,7 +166,7 @@ async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Futu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_open_connections_end_with_a_ca_above_or_with_the_list_that_tells_of_them() {
+async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list() {
     let end = now() + 9;
     let at_end = std::time::UNIX_EPOCH + Duration::from_secs(end.unsigned_abs());
     // A CA is good through its last second.

@@ -1,5 +1,5 @@
-//! Handshakes that explain themselves: each refused one with its cause, certificate and port in entry and metric; and a
-//! gateway that says what cannot work before anybody asks. Row T7 of the findings.
+//! Handshakes that explain themselves: each refused one with its cause, certificate and port in entry and metric; and a gateway that
+//! reports what cannot work before a client is affected. Row T7 of the findings.
 
 use crate::support::ca::{Ca, HOUR, MOMENT, check, lay_cas, over, unready};
 use crate::support::{Stage, edit, ops_text, secured, until};
@@ -80,7 +80,7 @@ fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
+async fn t7_each_refused_certificate_is_reported_with_its_cause_on_both_ports() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
     let stranger = Ca::root("good CA");
@@ -135,7 +135,7 @@ async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
+async fn t7_handshakes_without_a_certificate_are_distinguished() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
     cas.good.client_with(&stage.folder, "in-order", 1, "", |_| {});
@@ -176,7 +176,7 @@ async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_text_in_a_certificate_that_steers_is_told_of_safely() {
+async fn t7_control_characters_in_a_certificate_are_escaped() {
     let stage = Stage::start();
     let [(_, grpc, h2), _] = ports(&stage);
     // A stranger writes what they like into a certificate of their own.
@@ -208,7 +208,7 @@ fn own(folder: &DevFolder, change: impl FnOnce(&mut CertificateParams)) {
 }
 
 #[test]
-fn t7_a_certificate_of_our_own_that_nobody_can_believe_is_told_by_readiness_and_check() {
+fn t7_an_untrusted_certificate_of_our_own_is_reported_by_readiness_and_check() {
     let stage = Stage::start();
     let folder = &stage.folder;
     assert_eq!(check(folder).0, 0, "{}", check(folder).1);
@@ -230,7 +230,7 @@ fn t7_a_certificate_of_our_own_that_nobody_can_believe_is_told_by_readiness_and_
 }
 
 #[test]
-fn t7_the_file_that_is_at_fault_is_the_one_named() {
+fn t7_the_faulty_file_is_named() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     folder.pki().issue("other", &CertificateRole::Client("other".into()), 5).unwrap();
     let pki = folder.path.join("pki");
@@ -273,7 +273,7 @@ fn t7_the_file_that_is_at_fault_is_the_one_named() {
 }
 
 #[test]
-fn t7_certs_show_tells_of_each_list() {
+fn t7_certs_show_reports_each_list() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     folder.pki().issue("lost", &CertificateRole::Client("lost".into()), 5).unwrap();
     folder.pki().revoke(&crate::support::files(&folder, "lost").certificate).unwrap();

@@ -1,5 +1,5 @@
-//! Revocation lists: who is let in when a list is missing, garbled, old, foreign or a part of one, and when a CA gets a new
-//! key. Rows T1 and T5 of the findings.
+//! Revocation lists: which clients are admitted when a list is missing, garbled, old, foreign or partial, and when a CA gets a new key.
+//! Rows T1 and T5 of the findings.
 
 use crate::support::ca::{Ca, HOUR, MOMENT, check, clients, crl, lay_cas, over, publish, ready, unready};
 use crate::support::{Stage, UNIT, edit, ops_text, until};
@@ -48,7 +48,7 @@ fn starts(folder: &DevFolder) -> Result<Gateway, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_lists_that_cannot_be_read_keep_those_before_and_are_told_of() {
+async fn t1_unreadable_lists_keep_the_previous_ones_and_are_reported() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.client("lost");
@@ -90,7 +90,7 @@ async fn t1_lists_that_cannot_be_read_keep_those_before_and_are_told_of() {
 }
 
 #[test]
-fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
+fn t1_without_a_list_for_each_ca_the_start_fails_and_check_reports_it() {
     let (one, other, stranger) = (Ca::root("one"), Ca::root("other"), Ca::root("stranger"));
     let both = format!("{}{}", one.list(1, &[]), other.list(1, &[]));
     let (_dir, folder) = crate::support::lay(&|folder| lay_cas(folder, &[&one, &other], &both));
@@ -118,7 +118,7 @@ fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
+async fn t1_revocation_checks_are_disabled_only_explicitly() {
     let ca = Ca::root("one");
     let (_dir, folder) = crate::support::lay(&|folder| lay_cas(folder, &[&ca], &ca.list(1, &[7])));
     let set = |text: &str| edit(&folder.gateway_config(), |all| all.replace("crl = \"pki/ca.crl\"", text));
@@ -147,7 +147,7 @@ async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_text_between_lists_does_no_harm_and_a_ca_without_a_list_lets_nobody_in() {
+async fn t1_text_between_lists_is_ignored_and_a_ca_without_a_list_admits_nobody() {
     let (one, other) = (Ca::root("one"), Ca::root("other"));
     let lists = format!(
         "Lists of the province\n\n{}\nand of others:\r\n{}\ngood-bye\n",
@@ -187,7 +187,7 @@ async fn t1_a_revocation_does_not_wait_for_the_rest_of_the_configuration_to_be_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_the_newest_list_of_an_issuer_counts_in_any_order_and_any_file() {
+async fn t5_the_newest_list_of_an_issuer_applies_in_any_order_and_any_file() {
     let ca = Ca::root("one");
     let (old, new) = (ca.list(255, &[]), ca.list(256, &[7]));
     for lists in [format!("{old}{new}"), format!("{new}{old}")] {
@@ -247,7 +247,7 @@ async fn t5_a_ca_with_the_same_name_and_a_new_key_is_rolled_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_every_certificate_of_a_path_is_looked_up_in_the_list_of_its_own_issuer() {
+async fn t5_every_certificate_of_a_path_is_checked_with_its_issuer_s_list() {
     let root = Ca::root("root");
     let issuing = root.below("issuing", 40);
     let revoked = root.below("revoked", 41);
@@ -274,7 +274,7 @@ async fn t5_every_certificate_of_a_path_is_looked_up_in_the_list_of_its_own_issu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
+async fn t5_partial_and_outdated_lists_are_refused_with_a_reason() {
     let ca = Ca::root("one");
     let point = |scope| {
         let distribution_point = CrlDistributionPoint { uris: vec!["http://ca/one.crl".into()] };
@@ -309,7 +309,7 @@ async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
+async fn t5_lists_of_intermediate_cas_are_neither_rolled_back_nor_removed() {
     let root = Ca::root("root");
     let (issuing, quiet) = (root.below("issuing", 40), root.below("quiet", 41));
     let lists = |root: &str, issuing: &str, quiet: &str| format!("{root}{issuing}{quiet}");
@@ -350,7 +350,7 @@ async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
+async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     let root = Ca::root("root");
     let issuing = root.below("issuing", 40);
     let mut stage = stage(&[&root], &format!("{}{}", root.list(5, &[]), issuing.list(5, &[7])));
@@ -420,7 +420,7 @@ fn d_lists_that_no_ca_of_the_clients_signed_are_bounded_in_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_list_that_is_out_of_date_lets_nobody_of_its_ca_in_and_check_and_readiness_say_so() {
+async fn t5_an_outdated_list_admits_nobody_of_its_ca_and_check_and_readiness_report_it() {
     let (late, good) = (Ca::root("late"), Ca::root("good"));
     let stage = stage(&[&late, &good], &format!("{}{}", late.list_with(1, &[], over), good.list(1, &[])));
     unready(&stage, "the revocation list of CN=late is out of date");
@@ -446,7 +446,7 @@ fn kept(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
+async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() {
     let (one, other) = (Ca::root("one"), Ca::root("other"));
     let slots = [one.list(5, &[7]), other.list(5, &[])].map(|text| Arc::new(Mutex::new(text.into_bytes())));
     let (first, asked) = publish(slots[0].clone()).await;
@@ -511,7 +511,7 @@ fn verified(stage: &Stage) -> (bool, String) {
 const RECORD: &str = "state/revocation.json";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unnoticed() {
+async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetected() {
     let root = Ca::root("root");
     let mut stage = stage(&[&root], &root.list(5, &[]));
     let record = stage.data().join(RECORD);
@@ -560,7 +560,7 @@ async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unno
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_fetched_list_that_was_put_back_or_altered_is_named_by_verify() {
+async fn t5_a_rolled_back_or_altered_fetched_list_is_named_by_verify() {
     let one = Ca::root("one");
     let slot = Arc::new(Mutex::new(one.list(5, &[]).into_bytes()));
     let (url, _) = publish(slot.clone()).await;

@@ -1,5 +1,5 @@
-//! Attacks on tokens, each through the real listener: refused with its status and reason, and logged. What is signed
-//! here is signed with the gateway's own key: only the form is wrong.
+//! Attacks on tokens, each through the real listener: refused with its status and reason, and logged. The tokens are signed with the
+//! gateway's own key: only the form is wrong.
 
 use crate::support::{Actor, Stage, UNIT, files};
 use aws_lc_rs::hmac;

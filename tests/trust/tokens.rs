@@ -1,4 +1,4 @@
-//! Tokens: how many there may be, how fast they come, what listing them costs the others, and what is refused at issue.
+//! Tokens: their maximum number, their rate, the cost of listings for others, and refusals at issue.
 
 use crate::support::tokens::ended;
 use crate::support::{Stage, UNIT, edit, files, until};
@@ -136,7 +136,7 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_reads_calls_and_changes_wait_for_no_writer_of_the_other_kind() {
+async fn d2_reads_calls_and_changes_do_not_wait_for_each_other_s_writers() {
     let stage = Stage::start();
     let clerk = stage.system("clerk");
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
@@ -209,7 +209,7 @@ async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
+async fn d2_long_expired_tokens_are_removed_and_others_stay() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "keep_ended_days = 3\naudience = "));
     });
@@ -232,7 +232,7 @@ async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_more_ended_tokens_than_are_kept_go_oldest_first_and_those_in_force_stay() {
+async fn d2_excess_expired_tokens_are_removed_oldest_first_and_valid_ones_stay() {
     let mut stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "max_ended = 1000\naudience = "));
     });
@@ -275,7 +275,7 @@ fn issue(client: &str, certificate: String, scopes: &[&str]) -> api::IssueTokenR
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do() {
+async fn t8_an_unusable_token_is_refused_at_issue_with_a_remedy() {
     let stage = Stage::start();
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
     for id in ["waits", "later", "over", "works", "gone", "stopped", "none"] {
@@ -331,7 +331,7 @@ async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
+async fn t8_scopes_are_a_set_and_a_token_fits_a_call_s_headers() {
     let stage = Stage::start();
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
     stage.client("clerk");
@@ -371,7 +371,7 @@ async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_once_for_kept_tokens_too() {
+async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_once_for_cached_tokens() {
     use api::KeyState::{KeyPublished, KeyReplaced, KeyRetired, KeySigning};
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "jwks_max_age_s = 3\naudience = "));
@@ -438,7 +438,7 @@ async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
+async fn t8_an_expired_token_is_refused_although_it_was_verified_before() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "leeway_s = 0\naudience = "));
     });
@@ -458,7 +458,7 @@ async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_introspection_and_revocation_say_what_is_so() {
+async fn t8_introspection_and_revocation_report_the_token_s_state() {
     let stage = Stage::start();
     stage.client("clerk");
     let grant = stage.grant("clerk", &["budgetunit:read"], |_| {});
@@ -506,7 +506,7 @@ async fn t8_introspection_and_revocation_say_what_is_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_issued_tokens_that_are_good_are_what_the_log_says() {
+async fn t4_valid_issued_tokens_match_the_log() {
     let mut stage = Stage::start();
     stage.system("clerk");
     stage.token("clerk", Duration::from_secs(3_600), Duration::ZERO);

@@ -67,7 +67,7 @@ pub fn prune(
         "held_bundles": plan.held, "telling_bundles": plan.evidence_bundles, "archive": args.archive,
     });
     let kept = format!(
-        "{} bundles are kept by holds, {} since they tell of a pruning or of a hold",
+        "{} bundles are kept by holds, {} because they record a pruning or a hold",
         plan.held, plan.evidence_bundles
     );
     if args.dry_run || plan.runs.is_empty() {

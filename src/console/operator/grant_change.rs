@@ -1,4 +1,4 @@
-//! Another extent of a grant: what it allows more waits for a second person, what it allows less is gone at once.
+//! Changes of a grant: extensions wait for a second person, restrictions take effect at once.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{ChangeGrantRequest, Grant, GrantId};
@@ -21,7 +21,7 @@ async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<Grant,
     message_of(session, console.admin.get_grant(request(session, GrantId { id: id.to_owned() })).await)
 }
 
-/// The form, with what the grant allows now.
+/// Shows the form with the grant's current values.
 pub async fn form(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -31,7 +31,7 @@ pub async fn form(
     Ok(page(&session, &grant, None, &FieldFaults::default()))
 }
 
-/// The form with what was written, or, before that, with what holds.
+/// The form with the submitted values, or with the current ones at first.
 fn page(session: &SignedIn, grant: &Grant, written: Option<&Form>, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
     let list = |name: &str, now: &[String]| written.map_or_else(|| now.join("\n"), |form| form.list(name).join("\n"));
@@ -75,8 +75,8 @@ fn number(locale: Locale, name: &str, key: &str, value: &str) -> Markup {
     html! { label { (locale.text(key)) input name=(name) inputmode="numeric" pattern="[0-9]*" value=(value); } }
 }
 
-/// The change that a form asks for; `None` where a number is none.
-fn asked(grant: &Grant, form: &Form) -> Option<ChangeGrantRequest> {
+/// The change that a form requests; `None` if a number is invalid.
+fn requested(grant: &Grant, form: &Form) -> Option<ChangeGrantRequest> {
     let days: i64 = form.number("days")?;
     let networks = form.list("network");
     Some(ChangeGrantRequest {
@@ -95,7 +95,7 @@ fn asked(grant: &Grant, form: &Form) -> Option<ChangeGrantRequest> {
     })
 }
 
-/// Asks for the change.
+/// Requests the change.
 pub async fn apply(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
@@ -103,7 +103,7 @@ pub async fn apply(
 ) -> Result<Result<Redirect, (StatusCode, Markup)>, Failure> {
     let grant = found(&console, &session, &id).await?;
     let wrong = || Failure::plain(session.locale, StatusCode::BAD_REQUEST, "failure-number");
-    let message = asked(&grant, &form).ok_or_else(wrong)?;
+    let message = requested(&grant, &form).ok_or_else(wrong)?;
     match console.admin.change_grant(change(&session, &form, message)).await {
         Ok(changed) if changed.get_ref().pending_change.is_empty() => Ok(Ok(Redirect::to(&format!("{HERE}/{id}")))),
         Ok(_) => Ok(Ok(Redirect::to("/console/approvals"))),

@@ -1,4 +1,4 @@
-//! Sources: how each does, what protects it, and how its exchanges have failed.
+//! Sources: their figures, their limits and breakers, and the errors of their exchanges.
 
 use super::live;
 use crate::admin::api::{EndpointOverview, GuardOverview, RecentError, SourceOverview};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/sources";
 
-/// The list.
+/// Lists the sources.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     let overview = live::overview(&console, &session).await?;
     let body = live::sources(session.locale, &overview.sources);
@@ -29,7 +29,7 @@ async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<Source
     sources.next().ok_or_else(|| Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found"))
 }
 
-/// One source.
+/// Shows one source.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -47,7 +47,7 @@ pub async fn one(
     Ok(layout::live_page(&session, HERE, &live::name(locale, &source), &body))
 }
 
-/// The part of its page that renews itself.
+/// Returns the part of its page that refreshes itself.
 pub async fn fragment(
     State(console): State<Arc<Console>>,
     Watching(session): Watching,
