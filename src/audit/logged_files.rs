@@ -126,10 +126,10 @@ fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDiff
             of(what, true)
         }
         Ok(Some(there)) if history.iter().any(|one| one.digest == there) => {
-            of(format!("is an older one: {newest} tells of a newer one; put that back"), false)
+            of(format!("is an older one: {newest} records a newer one; put that back"), false)
         }
         Ok(Some(_)) => {
-            of(format!("is not what {newest} tells of, and no other entry tells of it: put the file back"), false)
+            of(format!("is not what {newest} records, and no other entry records it: put the file back"), false)
         }
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         for (content, says, version) in [
             ("two", "", FileVersion::Newest),
             ("one", "is an older one: entry 700", FileVersion::Older),
-            ("three", "is not what entry 700 tells of", FileVersion::Unknown),
+            ("three", "is not what entry 700 records", FileVersion::Unknown),
         ] {
             std::fs::write(data.join(file), content).unwrap();
             assert!(what().0.starts_with(says) && !what().1 && what().0.is_empty() == says.is_empty(), "{:?}", what());

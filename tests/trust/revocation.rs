@@ -241,7 +241,7 @@ async fn t5_a_ca_with_the_same_name_and_a_new_key_is_rolled_over() {
     becomes(&stage, &before, false).await;
     assert!(passes(&stage, &after).await);
     ready(&stage);
-    // Neither key's list passes for the other's.
+    // Neither key's list is accepted for the other's.
     std::fs::write(crl(&stage.folder), &lists[0]).unwrap();
     unready(&stage, "CN=the CA");
 }
@@ -295,7 +295,7 @@ async fn t5_partial_and_outdated_lists_are_refused_with_a_reason() {
         unready(&stage, reason);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
     }
-    // A complete list with its distribution point is one like any other, if it takes nothing back.
+    // A complete list with its distribution point is accepted if it undoes no revocation.
     let part = |number, revoked: &[u64]| {
         ca.list_with(number, revoked, |params| params.issuing_distribution_point = point(None))
     };
@@ -326,20 +326,20 @@ async fn t5_lists_of_intermediate_cas_are_neither_rolled_back_nor_removed() {
         (lists(&of_root, &issuing.list_with(6, &[], over), &of_quiet), "CN=issuing (number 06) is out of date"),
         (lists(&of_root, &part, &of_quiet), "cover other certificates"),
         (lists(&of_root, "", &of_quiet), "clients come under that CA"),
-        // A newer one by another key of that name is none of its.
+        // A newer one by another key with that name does not belong to it.
         (lists(&of_root, &root.below("issuing", 42).list(9, &[]), &of_quiet), "clients come under that CA"),
-        // Nobody has come under this one yet.
+        // No client has used this one yet.
         (lists(&of_root, &good, &quiet.list(8, &[])), "CN=quiet (number 08) is older"),
     ] {
         std::fs::write(crl(&stage.folder), text).unwrap();
         unready(&stage, reason);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
     }
-    // A newer one is taken, and one under which nobody came may go.
+    // A newer one is accepted, and an unused one may be removed.
     std::fs::write(crl(&stage.folder), lists(&of_root, &issuing.list(6, &[7, 8]), "")).unwrap();
     becomes(&stage, &eight, false).await;
     ready(&stage);
-    // So may that of a CA that is one no more.
+    // So may that of a removed CA.
     std::fs::write(crl(&stage.folder), root.list(2, &[40])).unwrap();
     ready(&stage);
     until("taken", MOMENT, || ops_text(&stage, "/metrics").contains("ndxp_faults{part=\"tls_files\"} 0"));
@@ -377,7 +377,7 @@ async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     std::fs::write(crl(&stage.folder), format!("{}{}", root.list(7, &[]), issuing.list(7, &[7]))).unwrap();
     ready(&stage);
     assert_eq!(check(&stage.folder).0, 0);
-    // What its CA means to go back is taken once somebody says so.
+    // An intended rollback by its CA is accepted once it is confirmed.
     stage.gateway.take().unwrap().stop();
     std::fs::write(crl(&stage.folder), format!("{}{}", root.list(1, &[]), issuing.list(7, &[7]))).unwrap();
     stage.gateway = Some(starts(&stage.folder).unwrap());
@@ -390,7 +390,7 @@ async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"));
     stage.gateway = Some(starts(&stage.folder).unwrap());
     unready(&stage, "nobody knows whether revocation lists went back");
-    // Nor is one believed in which somebody has lowered what was in force, so that an older list could come back.
+    // Nor is a record trusted whose state was lowered, so that an older list could return.
     std::fs::remove_file(&record).unwrap();
     ready(&stage);
     until("a new record", MOMENT, || recorded("CN=root"));
@@ -458,7 +458,7 @@ async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() 
     let [seven, eight] = [7, 8].map(|serial| one.client(&stage.folder, &format!("one-{serial}"), serial, ""));
     let nine = other.client(&stage.folder, "other-9", 9, "");
     assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await && passes(&stage, &nine).await);
-    // Nothing of this takes the place of what is there; what is in order beside it is taken.
+    // None of these replaces the current lists; valid ones among them are accepted.
     let part = one.list_with(9, &[], |params| {
         let distribution_point = CrlDistributionPoint { uris: vec!["http://ca/one.crl".into()] };
         params.issuing_distribution_point =
@@ -478,7 +478,7 @@ async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() 
             .into_bytes();
     becomes(&stage, &nine, false).await;
     assert!(!passes(&stage, &seven).await);
-    // What is kept starts a gateway while nobody answers, and a file that was spoilt does not keep it from starting.
+    // The cache starts a gateway while the URLs do not respond, and a damaged file does not prevent the start.
     assert_eq!(kept(&stage.folder.path).len(), 2);
     stage.gateway.take().unwrap().stop();
     std::fs::write(stage.folder.path.join("data/state/fetched.crl"), "spoilt").unwrap();
@@ -494,7 +494,7 @@ async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() 
     assert_eq!(check(&stage.folder).0, 2);
 }
 
-/// Whether the log tells of a file as it is now.
+/// Whether the log records a file in its current state.
 fn is_stated(stage: &Stage, file: &str) -> bool {
     let Some(digest) = logged_files::digest_of(&stage.data().join(file)).unwrap() else { return false };
     let object = logged_files::object(file, &digest);
@@ -502,7 +502,7 @@ fn is_stated(stage: &Stage, file: &str) -> bool {
     last.is_some_and(|one| one.entry.object == object && one.entry.event == "log.file")
 }
 
-/// What `audit verify` says.
+/// The output of `audit verify`.
 fn verified(stage: &Stage) -> (bool, String) {
     let (content, _, told) = crate::support::audit_cli(stage, &["verify"]);
     (content, told)
@@ -531,14 +531,14 @@ async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetecte
     let (content, told) = verified(&stage);
     assert!(!content && told.contains(RECORD) && told.contains("is an older one"), "{told}");
     for _ in 0..2 {
-        // However often it is started, nothing is written over it, and it says so.
+        // However often it starts, nothing is overwritten, and it reports it.
         stage.gateway = Some(starts(&stage.folder).unwrap());
         unready(&stage, "is an older one, and the exchange log tells of a newer one");
         stage.gateway.take().unwrap().stop();
         assert_eq!(std::fs::read(&record).unwrap(), older);
         assert!(!verified(&stage).0);
     }
-    // With the record that belongs there the list itself is told of, and with the list all is well.
+    // With the right record, the list itself is reported; with the right list, everything is in order.
     std::fs::write(&record, &newer).unwrap();
     assert!(verified(&stage).0, "{:?}", verified(&stage));
     stage.gateway = Some(starts(&stage.folder).unwrap());
@@ -546,7 +546,7 @@ async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetecte
     std::fs::write(crl(&stage.folder), root.list(6, &[7])).unwrap();
     ready(&stage);
     assert!(!passes(&stage, &seven).await);
-    // Who means it removes the record, and the log tells of the one in its place.
+    // To confirm it, the record is removed, and the log records the new one.
     stage.gateway.take().unwrap().stop();
     std::fs::remove_file(&record).unwrap();
     let (content, told) = verified(&stage);
@@ -590,7 +590,7 @@ async fn t5_a_rolled_back_or_altered_fetched_list_is_named_by_verify() {
         let (content, told) = verified(&stage);
         assert!(!content && told.contains(&name) && told.contains(says), "{says}: {told}");
     }
-    // One that is gone is fetched again, and one that nobody knows of is said.
+    // A missing one is fetched again, and an unknown one is reported.
     std::fs::remove_file(&file).unwrap();
     let (content, told) = verified(&stage);
     assert!(content && told.contains("WARNING") && told.contains(&name), "{told}");
@@ -599,7 +599,7 @@ async fn t5_a_rolled_back_or_altered_fetched_list_is_named_by_verify() {
     let (content, told) = verified(&stage);
     assert!(content && told.contains("state/fetched-0.crl"), "{told}");
     std::fs::remove_file(stage.data().join("state/fetched-0.crl")).unwrap();
-    // An older one at a start while nobody answers: what was in force before says so, and the log keeps its word.
+    // An older one at a start while the URLs do not respond: the record of the lists in force reports it, and so does the log.
     std::fs::write(&file, &older).unwrap();
     *slot.lock().unwrap() = b"nothing".to_vec();
     stage.gateway = Some(starts(&stage.folder).unwrap());

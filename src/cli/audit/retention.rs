@@ -83,7 +83,7 @@ pub fn prune(
     let began = Instant::now();
     while !retention::is_logged(data, &plan)? || !retention::is_restated(data, &plan)? {
         if began.elapsed() > TOLD_WITHIN {
-            let why = "nothing was pruned: the log does not tell of it yet. Is the gateway running? The archive is whole; try again";
+            let why = "nothing was pruned: the log does not record it yet. Is the gateway running? The archive is complete; try again";
             return Err(CliError::Failed(why.into()));
         }
         std::thread::sleep(Duration::from_millis(200));
