@@ -31,7 +31,7 @@ impl TileReader for Folder {
     fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
 }
 
-/// What they make of a log: its checkpoint, and each entry's proof under it. An error says what they do not believe.
+/// Their verification of a log: its checkpoint, and each entry's proof under it. An error names what they reject.
 fn read(data: &Path, entries: &[Vec<u8>]) -> Result<u64, String> {
     let log = data.join("log");
     let text = |name: &str| std::fs::read_to_string(log.join(name)).map_err(|error| error.to_string());

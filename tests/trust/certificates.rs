@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A client's certificate that is in order, but for what `change` does; `above` follows it in the chain.
+/// A client's certificate that is valid except for `change`; `above` follows it in the chain.
 fn made(stage: &Stage, name: &str, by: &Ca, above: &str, change: impl FnOnce(&mut CertificateParams)) {
     by.client_with(&stage.folder, name, 7, above, change);
 }
@@ -29,7 +29,7 @@ async fn invalid_certificates_are_refused_at_the_handshake_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let own = Ca::of_folder(&stage.folder);
-    // The maker works: a certificate in order connects, and is told apart from the one that the token is bound to.
+    // The test's issuer works: a valid certificate connects, and differs from the one that the token is bound to.
     made(&stage, "in-order", &own, "", |_| {});
     let told = stage.with_token("in-order", &actor.token).call(UNIT, json!({ "unitCode": "1057000" })).await;
     assert_eq!(told.reason(), "TOKEN_NOT_BOUND_TO_CERTIFICATE");
@@ -96,7 +96,7 @@ async fn a_published_revocation_list_is_applied_within_a_second_and_a_bad_one_is
     let (actor, other) = (stage.system("clerk"), stage.system("other"));
     let ask = json!({ "unitCode": "1057000" });
     actor.call(UNIT, ask.clone()).await.ok();
-    // A list that another CA signed, garbage, nothing: what is in force stays.
+    // A list signed by another CA, garbage, nothing: the current list stays.
     let stranger = ndxp_gateway::pki::Pki::at(&stage.folder.path.join("stranger"));
     std::fs::create_dir_all(stage.folder.path.join("stranger")).unwrap();
     stranger.init().unwrap();

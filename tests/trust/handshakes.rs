@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Two CAs of clients, one of them with a list that is over, and one below the first that has no list.
+/// Two client CAs, one of them with an expired list, and an intermediate CA below the first without a list.
 struct Cas {
     good: Ca,
     late: Ca,
@@ -35,18 +35,18 @@ impl Cas {
     }
 }
 
-/// Where a stage listens, by the entry's name of the port.
+/// The address of a stage's port, by the entry's name for it.
 fn ports(stage: &Stage) -> [(&'static str, std::net::SocketAddr, &'static [u8]); 2] {
     let gateway = stage.gateway.as_ref().unwrap();
     [("grpc", gateway.address, b"h2"), ("https", gateway.https.unwrap(), b"http/1.1")]
 }
 
-/// Tries a handshake with this certificate; the alert that came back.
+/// Tries a handshake with this certificate; returns the received alert.
 async fn alert(stage: &Stage, at: std::net::SocketAddr, name: Option<&str>, alpn: &[u8]) -> String {
     let own = name.map(|name| crate::support::files(&stage.folder, name));
     let own = own.as_ref().map(|files| (files.certificate.as_path(), files.key.as_path()));
     let stream = TcpStream::connect(at).await.unwrap();
-    // With TLS 1.3, a client hears of its refusal when it reads.
+    // With TLS 1.3, a client learns of its refusal when it reads.
     let refused = match secured(stream, &stage.folder.pki().ca(), own, &[alpn]).await {
         Err(error) => error,
         Ok(mut stream) => {
@@ -71,7 +71,7 @@ fn counted(stage: &Stage, cause: &str) -> u64 {
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// The newest entry of a cause at a port, once it is there and counted.
+/// Waits for the newest entry of a cause at a port, and its count.
 fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
     until(cause, MOMENT, || counted(stage, cause) > counted_before);
     let found = || refusals(stage).into_iter().rfind(|entry| entry.cause == cause && entry.listener == port);
@@ -123,7 +123,7 @@ async fn t7_each_refused_certificate_is_reported_with_its_cause_on_both_ports() 
             assert_eq!((entry.reason.as_str(), entry.certificate.len()), ("HANDSHAKE_FAILED", 32));
         }
     }
-    // Who shows none is refused at the gRPC port, and gets the public documents at the other.
+    // A client without one is refused at the gRPC port, and gets the public documents at the other.
     let [(_, grpc, h2), (_, https, http)] = ports(&stage);
     let heard = alert(&stage, grpc, None, h2).await;
     assert!(heard.contains("CertificateRequired"), "{heard}");
@@ -162,7 +162,7 @@ async fn t7_handshakes_without_a_certificate_are_distinguished() {
         alert(&stage, at, Some("in-order"), b"spdy/3").await;
         entry(&stage, "no_common_protocol", port, before);
 
-        // A client that does not believe the gateway says so, and we hear it.
+        // A client that does not trust the gateway sends an alert, and we record it.
         let before = counted(&stage, "peer_alert");
         let stream = TcpStream::connect(at).await.unwrap();
         let elsewhere = stage.folder.path.join("pki/clients.pem");
@@ -179,7 +179,7 @@ async fn t7_handshakes_without_a_certificate_are_distinguished() {
 async fn t7_control_characters_in_a_certificate_are_escaped() {
     let stage = Stage::start();
     let [(_, grpc, h2), _] = ports(&stage);
-    // A stranger writes what they like into a certificate of their own.
+    // An unknown peer can write any text into its own certificate.
     let stranger = Ca::root("x\ny");
     let name = format!("shop\n\u{1b}[2J{}", "ế".repeat(3_000));
     stranger.client_with(&stage.folder, "steering", 1, "", |params| {
@@ -193,7 +193,7 @@ async fn t7_control_characters_in_a_certificate_are_escaped() {
     assert!(found.certificate_subject.contains("shop"));
 }
 
-/// Gives the gateway another certificate of its own.
+/// Replaces the gateway's own certificate.
 fn own(folder: &DevFolder, change: impl FnOnce(&mut CertificateParams)) {
     let pki = folder.path.join("pki");
     let by = Ca::of_folder(folder);
@@ -260,7 +260,7 @@ fn t7_the_faulty_file_is_named() {
     );
     spoilt("gateway.key", &|path| std::fs::write(path, "").unwrap(), "tls.key");
     spoilt("ca.crl", &|path| std::fs::write(path, "").unwrap(), "no revocation list");
-    // A CA whose time is over, beside the one that works.
+    // An expired CA beside the valid one.
     let bygone = Ca::root_with("bygone", |params| params.not_after = (SystemTime::now() - HOUR).into()).pem;
     spoilt("ca.pem", &|path| edit(path, |text| text + &bygone), "");
     assert_eq!(check(&folder).0, 0, "{}", check(&folder).1);
