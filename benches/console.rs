@@ -1,6 +1,6 @@
-//! How long the console's pages take beside a big log and many clients: `cargo bench --bench console [-- --entries 1000000]`, 10 million
-//! entries and 10,000 clients unless said otherwise. One session, one connection, page after page, as a browser would; the time of a page is
-//! from its request to its last byte, TLS included. Figures in docs/performance.md.
+//! Latency of the console's pages with a big log and many clients: `cargo bench --bench console [-- --entries 1000000]`, by default 10
+//! million entries and 10,000 clients. One session, one connection, page after page, like a browser; a page's time is measured from its
+//! request to its last byte, TLS included. Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
@@ -33,19 +33,19 @@ mod entries;
 mod filled;
 use entries::{entry, hash};
 
-/// Each page is fetched so many times.
+/// Number of requests per page.
 const TIMES: u64 = 100;
 const CLIENTS: usize = 10_000;
-/// Entries that are written at once: most of a journal segment.
+/// Entries per write: most of a journal segment.
 const BATCH: usize = 100_000;
-/// Who signs in: administrator and auditor.
+/// The person who signs in: administrator and auditor.
 const PERSON: &str = "lan";
 
-/// What a page is called, and its path the nth time.
+/// A page's name, and its path for the nth request.
 type PageOf = (&'static str, fn(u64) -> String);
 type BoxedPage = (&'static str, Box<dyn Fn(u64) -> String>);
 
-/// The pages, by number of the time that they are fetched: filters and ids differ from one time to the next.
+/// The pages, by the number of the request: filters and ids differ between requests.
 const PAGES: [PageOf; 12] = [
     ("overview", |_| "/console/".into()),
     ("clients", |_| "/console/clients".into()),
@@ -63,7 +63,7 @@ const PAGES: [PageOf; 12] = [
     ("exchanges of a dossier", |n| format!("/console/exchanges?purpose={}", entry(n * 31).purpose)),
 ];
 
-/// Writes so many entries with the folder's own key, and their index.
+/// Writes that many entries with the folder's own key, and their index.
 fn grow(config: &Config, to: u64) {
     let signer = key::read(&config.data, &Vault::default(), &config.log.origin).unwrap();
     let (pipeline, mut journal) = Pipeline::open(LogPaths::new(&config.data), signer).unwrap();
@@ -161,7 +161,7 @@ async fn pages(pki: &Path, to: SocketAddr, entries: u64) {
 }
 
 fn main() {
-    // `cargo bench` passes --bench; `cargo test --benches` does not, and wants nothing measured.
+    // `cargo bench` passes --bench; `cargo test --benches` does not, and measures nothing.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|one| one == "--bench") {
         return;

@@ -1,6 +1,6 @@
-//! The exchange log as it grows: appends that each wait for the disk, what they cost the data path, verification, search,
-//! inclusion proofs and start on logs of 10^5, 10^6 and 10^7 entries. `cargo bench --bench log [-- --max 1000000]`;
-//! `taskset -c 0` before it gives the figures of one core. Figures in docs/performance.md.
+//! The exchange log as it grows: appends that each wait for the disk, their cost on the data path, verification, search,
+//! inclusion proofs and start on logs of 10^5, 10^6 and 10^7 entries. `cargo bench --bench log [-- --max 1000000]`; with
+//! `taskset -c 0` it measures one core. Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use ndxp_gateway::audit::index::{SearchIndex, rebuild};
@@ -78,7 +78,7 @@ fn appends() {
         runtime.block_on(futures_util::future::join_all((0..256).map(|_| async {
             while began.elapsed() < APPENDING {
                 let number = count.load(Ordering::Relaxed);
-                // A log that is further ahead of its sealing than it may be refuses.
+                // The log refuses appends if too many entries are not sealed.
                 match log.append(&entries[number as usize % entries.len()]).await {
                     Ok(_) => count.fetch_add(1, Ordering::Relaxed),
                     Err(LogError::Full) => {
@@ -106,7 +106,7 @@ fn appends() {
     println!("encoding an entry of {} bytes: {:?}", bytes.len(), began.elapsed() / 200_000);
 }
 
-/// A log of so many entries, as the gateway's own threads make it.
+/// A log with that many entries, written by the gateway's own threads.
 fn grow(data: &Path, to: u64) -> LogSigner {
     let key = LogSigner::generate().unwrap();
     let make = || LogSigner::from_pkcs8("bench.example/log", &key).unwrap();
@@ -119,7 +119,7 @@ fn grow(data: &Path, to: u64) -> LogSigner {
     make()
 }
 
-/// Entries that are written at once: some 50 MB, most of a journal segment.
+/// Entries per write: some 50 MB, most of a journal segment.
 const BATCH: usize = 100_000;
 
 fn percentile(mut all: Vec<Duration>, percent: usize) -> Duration {
@@ -217,7 +217,7 @@ fn searches(data: &Path, size: u64) {
 }
 
 fn main() {
-    // `cargo bench` passes --bench; `cargo test --benches` does not, and wants nothing measured.
+    // `cargo bench` passes --bench; `cargo test --benches` does not, and measures nothing.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|one| one == "--bench") {
         return;

@@ -1,7 +1,7 @@
-//! A whole province, and ten times that: the gateway with 100,000 clients of 10 grants each. How long it takes to start and
-//! how much it holds, what a decision costs, how soon a change is followed, tokens at `/oauth2/token`, and full handshakes
-//! with client certificate and revocation list. `cargo bench --bench province`; other servers' handshakes beside it, in
-//! the same rounds: `-- NAME=ADDRESS=PID …` (with the certificates of `--pki DIR`). Figures in docs/performance.md.
+//! A province and ten times its size: the gateway with 100,000 clients of 10 grants each. Start time, memory, cost of a
+//! decision, time until a change takes effect, tokens at `/oauth2/token`, and full handshakes with client certificate and
+//! revocation list. `cargo bench --bench province`; other servers' handshakes in the same rounds: `-- NAME=ADDRESS=PID …`
+//! (with the certificates of `--pki DIR`). Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use bytes::Bytes;
@@ -105,7 +105,7 @@ fn decisions(store: &SqliteStore, config: &Config, clients: usize) {
     store.suspend_client(SYSTEM, false).unwrap();
 }
 
-/// The gateway's own binary, on one core where `taskset` is there.
+/// The gateway's own binary, on one core if `taskset` exists.
 fn serve(folder: &DevFolder) -> (Child, Duration, String) {
     let began = Instant::now();
     let mut child = Command::new("taskset")
@@ -144,8 +144,8 @@ fn client_tls(pki: &Path, hybrid: bool, alpn: &[u8]) -> rustls::ClientConfig {
     config
 }
 
-/// CPU microseconds that the server spends on a full handshake: one after the other, each connection closed at once.
-/// Told where the server has no such key exchange.
+/// CPU microseconds of the server per full handshake: sequential, each connection closed at once. An error if the server
+/// does not have the key exchange.
 fn handshakes(config: rustls::ClientConfig, to: SocketAddr, pid: u32) -> String {
     let config = Arc::new(config);
     let before = cpu(pid);
@@ -209,7 +209,7 @@ fn issuing(pki: &Path, to: SocketAddr, pid: u32) {
 }
 
 fn main() {
-    // `cargo bench` passes --bench; `cargo test --benches` does not, and wants nothing measured.
+    // `cargo bench` passes --bench; `cargo test --benches` does not, and measures nothing.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|one| one == "--bench") {
         return;
@@ -229,7 +229,7 @@ fn main() {
         decisions(&store, &config, clients);
         let (mut child, took, line) = serve(&folder);
         let pid = child.id();
-        println!("  the gateway answers after {took:?}, and holds {} MB", rss_mb(pid));
+        println!("  the gateway accepts calls after {took:?}, with {} MB resident", rss_mb(pid));
         let (grpc, https) = (address(&line, "gRPC on "), address(&line, "HTTPS on https://"));
         let pki = folder.path.join("pki");
         issuing(&pki, https, pid);

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Throughput of one worker with a share of one core, beside that of two with the same share of each of two cores: what is left of the
-# cores is for load and sandbox, which would otherwise be what is measured on a machine of two. GetOfficial (gRPC), closed loop, as many
+# Throughput of one worker with a share of one core, compared with two workers with the same share of two cores: the rest of the cores is
+# for load and sandbox, which would otherwise be the bottleneck on a machine with two. GetOfficial (gRPC), closed loop, the same number of
 # callers for each worker. Needs root, for a group with a CPU quota (cgroup v1's cpu controller). Builds nothing.
 # Usage: benches/scale.sh [rounds] [seconds] [share of a core in percent]
 set -eu
@@ -9,7 +9,7 @@ rounds=${1:-5} secs=${2:-4} share=${3:-35}
 group=/sys/fs/cgroup/cpu/ndxp-scale.$$
 mkdir "$group"
 trap 'rmdir "$group"' EXIT
-# A tenth of the usual period: a pause is not to be longer than a call.
+# A tenth of the usual period: a pause must not be longer than a call.
 echo 10000 > "$group/cpu.cfs_period_us"
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 for _ in $(seq "$rounds"); do for workers in 1 2; do (

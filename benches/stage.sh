@@ -1,7 +1,7 @@
-# Sourced by the scripts beside it, at the repository's root: a development folder in $dir/dev, its sandbox on core 1 (or
-# SANDBOX_CORE), the gateway with one worker on core 0 (or WORKERS, CORES), and a client that may everything (pki/client.pem, pki/token.jwt). Sets bin,
-# dir, pids, gateway (its process), port, control (the sandbox's faults), sample. Builds nothing: `cargo build --release` first. INDEX=true keeps the search
-# index, too; SCOPE: the token's scope, all that are granted unless set; SERVE: another binary that serves.
+# Sourced by the other scripts, at the repository's root: a development folder in $dir/dev, its sandbox on core 1 (or SANDBOX_CORE), the
+# gateway with one worker on core 0 (or WORKERS, CORES), and a client with all rights (pki/client.pem, pki/token.jwt). Sets bin, dir, pids,
+# gateway (its process), port, control (the sandbox's faults), sample. Builds nothing: `cargo build --release` first. INDEX=true also
+# maintains the search index; SCOPE: the token's scope, by default all granted ones; SERVE: another binary that serves.
 bin=$PWD/target/release/ndxp-gateway dir=$(mktemp -d) pids=()
 trap 'for p in "${pids[@]}"; do kill $p 2>/dev/null || true; done; wait 2>/dev/null; rm -rf "$dir"' EXIT
 "$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null
@@ -11,7 +11,7 @@ taskset -c "${SANDBOX_CORE:-1}" "$bin" sandbox --config sandbox.toml > sandbox.l
 NDXP_LOG=error taskset -c "${CORES:-0}" "${SERVE:-$bin}" serve --config gateway.toml > gateway.log 2>&1 & gateway=$!; pids+=($gateway)
 for _ in $(seq 100); do grep -q "^gRPC on" gateway.log && break; sleep 0.1; done
 control=$(sed -n 's/^control = "\(.*\)"/\1/p' sandbox.toml)
-# The sandbox's example of an operation: its whole name, a tab, a request.
+# The sandbox's example of an operation: its full name, a tab, a request.
 sample() { "$bin" --output json sandbox samples | python3 -c '
 import json, sys
 one = next(one for one in json.load(sys.stdin) if one["operation"].endswith("/" + sys.argv[1]))

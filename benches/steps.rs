@@ -1,5 +1,5 @@
-//! What the steps of one exchange cost: token check (kept and not), contract (decode, check, map both ways) for a REST
-//! and a SOAP operation, granted fields, log append. `cargo bench`; figures in docs/performance.md.
+//! The cost of the steps of one exchange: token check (cached and not), contract (decode, check, map in both directions) for
+//! a REST and a SOAP operation, granted fields, log append. `cargo bench`; figures in docs/performance.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
@@ -147,14 +147,14 @@ fn contract(criterion: &mut Criterion) {
         response::read(&citizen.response, place, &value).unwrap().into()
     };
     let value = xml::parse(document.as_bytes()).unwrap().into_value();
-    group.bench_function("SOAP answer, held against its shape", |bench| {
+    group.bench_function("SOAP response, compared with its shape", |bench| {
         bench.iter(|| {
             let mut notes = Notes::default();
             citizen.response_shape.document.observe(black_box(&value), &String::new, &mut notes);
             notes
         });
     });
-    group.bench_function("SOAP answer (parse, map, encode)", |bench| bench.iter(|| read(black_box(&document))));
+    group.bench_function("SOAP response (parse, map, encode)", |bench| bench.iter(|| read(black_box(&document))));
     let bytes = read(&document);
     for (title, fields) in
         [("fields, all granted", vec!["*"]), ("fields, three granted", vec!["citizen_id", "name", "birth_date"])]

@@ -1,6 +1,6 @@
-//! A million tokens: how long the gateway takes to start with as many that have ended, and how soon a revocation and a
-//! suspension are effective while they are listed and while 2,000 a second are issued. The gateway runs as a process of
-//! its own. `cargo bench --bench tokens [-- COUNT]`. Figures in docs/performance.md.
+//! A million tokens: the start time with that many expired ones, and the time until a revocation and a suspension take
+//! effect while tokens are listed and 2,000 a second are issued. The gateway runs as a separate process.
+//! `cargo bench --bench tokens [-- COUNT]`. Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]
@@ -32,13 +32,13 @@ use tokio::net::TcpStream;
 /// Tokens a second, by all connections together.
 const ISSUED_PER_S: u32 = 2_000;
 const CONNECTIONS: u32 = 16;
-/// Revocations and as many suspensions that are timed.
+/// Number of timed revocations, and of timed suspensions.
 const CHANGES: usize = 10;
 const ENDED: &str = "archive";
 const BUSY: &str = "busy";
 const PERSON: &str = "lan";
 
-/// A folder with systems whose tokens are to be revoked (`r-N`) and that are to be suspended (`s-N`).
+/// A folder with clients whose tokens are revoked (`r-N`) and clients that are suspended (`s-N`).
 struct Setup {
     folder: DevFolder,
     config: Config,
@@ -102,7 +102,7 @@ async fn ask<A: Message + Default>(person: &GatewayClient, method: &str, request
     A::decode(answered.messages[0].clone()).unwrap()
 }
 
-/// Pages through the tokens until it is to stop; gives how long each page took.
+/// Pages through the tokens until it must stop; returns the time of each page.
 async fn list(
     person: Arc<GatewayClient>,
     client: &'static str,
@@ -138,7 +138,7 @@ async fn fetch(mut sender: SendRequest<Full<Bytes>>, issued: Arc<AtomicU64>, sto
     }
 }
 
-/// From the request that changes something to the first call that is refused for it.
+/// The time from the request of a change to the first call that is refused for it.
 async fn until_refused(actor: &Actor, reason: &str, change: impl AsyncFnOnce()) -> Duration {
     let query = json!({ "unitCode": "1057000" });
     actor.call(UNIT, query.clone()).await.ok();
@@ -193,7 +193,7 @@ async fn changes_under_load(setup: &Setup) {
 }
 
 fn main() {
-    // `cargo bench` passes --bench; `cargo test --benches` does not, and wants nothing measured.
+    // `cargo bench` passes --bench; `cargo test --benches` does not, and measures nothing.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if !arguments.iter().any(|one| one == "--bench") {
         return;

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds the gateway for production: with a profile of itself at work (PGO, the compiler's own way: doc.rust-lang.org/rustc, "Profile-guided
-# Optimization"). It costs some 7 % less CPU a call than `cargo build --release`, and behaves the same.
-# Builds the gateway three times, and lets it serve the sandbox for half a minute: some twelve minutes on two cores.
+# Builds the gateway for production with profile-guided optimisation (doc.rust-lang.org/rustc, "Profile-guided Optimization"). It uses some
+# 7 % less CPU per call than `cargo build --release`, and behaves the same.
+# Builds the gateway three times and serves the sandbox for half a minute: some twelve minutes on two cores.
 # Usage: deploy/optimise.sh        # target/optimised/ndxp-gateway
 #   LLVM_PROFDATA   the tool of the compiler's LLVM version (`rustc -vV`): `rustup component add llvm-tools` brings it, or llvm-22 of Debian
 set -eu

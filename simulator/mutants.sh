@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts known faults back, one by one, and sees that the simulator finds each within 10,000 seeds; the race between taking and
-# retiring a segment is found by the model of the hand-over, too. A patch that begins with `Trouble: KIND` is looked for among the
-# seeds of that kind alone, of ten times as many.
+# Reintroduces known faults, one by one, and checks that the simulator finds each within 10,000 seeds; the race between taking and
+# retiring a segment is also found by the model of the hand-over. For a patch that starts with `Trouble: KIND`, only seeds of that kind
+# are run, ten times as many.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="$PWD/target/simulator"

@@ -51,7 +51,7 @@ pub enum CallerError {
     #[error("the gateway at {0} cannot be reached: {1}")]
     Unreachable(String, String),
     /// The connection broke in the middle of a response.
-    #[error("the answer broke off: {0}")]
+    #[error("the response was cut off: {0}")]
     Broken(#[from] FrameError),
     /// A request could not be encoded.
     #[error("the request cannot be sent: {0}")]

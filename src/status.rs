@@ -133,9 +133,9 @@ reasons! {
     /// The caller's own deadline passed; the outcome at the source is not known.
     CallerDeadline, "CALLER_DEADLINE", DeadlineExceeded, Caller, "Your own deadline passed before the source had the operation's time: set a longer one.", "Đã hết thời hạn do bên gọi đặt: hãy đặt thời hạn dài hơn.";
     /// The source's response does not match its contract.
-    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, Source, "The source's response does not match its contract.", "Câu trả lời của nguồn không đúng hợp đồng.";
+    SourceProtocolError, "SOURCE_PROTOCOL_ERROR", Internal, Source, "The source's response does not match its contract.", "Phản hồi của nguồn không đúng hợp đồng.";
     /// The source's response has drifted from its contract, and the operation's policy refuses that.
-    SourceDrifted, "SOURCE_DRIFTED", Internal, Source, "The source's response has drifted from its contract: notify the operator.", "Câu trả lời của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
+    SourceDrifted, "SOURCE_DRIFTED", Internal, Source, "The source's response has drifted from its contract: notify the operator.", "Phản hồi của nguồn khác với mô tả trong hợp đồng: báo người vận hành.";
     /// The source refused the gateway's credentials.
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, Gateway, "The source refused the gateway's credentials: notify the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
     /// The certificate names no member of staff.

@@ -129,7 +129,7 @@ impl WorkPermit {
             done
         };
         let done = tokio::task::spawn_blocking(work).await;
-        done.inspect_err(|error| tracing::error!(%error, "work beside the calls broke off")).ok()
+        done.inspect_err(|error| tracing::error!(%error, "background work failed")).ok()
     }
 }
 

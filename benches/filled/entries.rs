@@ -1,4 +1,4 @@
-//! Entries of a log as a province's are.
+//! Log entries like those of a province.
 
 use ndxp_gateway::exchange_log::entry::Pseudonym;
 use ndxp_gateway::exchange_log::{Entry, Kind};
@@ -55,7 +55,7 @@ pub fn entry(number: u64) -> Entry {
     }
 }
 
-/// The person whom one entry in a hundred names.
+/// The person in one entry of a hundred.
 pub fn everybody() -> Pseudonym {
     Pseudonym { key: "2026-11".into(), value: vec![9; 16] }
 }

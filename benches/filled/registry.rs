@@ -1,14 +1,14 @@
-//! A registry with as many clients as a bench wants.
+//! A registry with any number of clients.
 
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::server::registry_path;
 use std::path::Path;
 
-/// Grants of a client.
+/// Grants per client.
 pub const GRANTS: usize = 10;
 
-/// So many clients with 10 grants each; the lists are as varied as a province's.
+/// That many clients with 10 grants each; the lists are as varied as a province's.
 pub fn fill(data: &Path, clients: usize) -> SqliteStore {
     let store = SqliteStore::open(&registry_path(data)).unwrap();
     let sql = rusqlite::Connection::open(registry_path(data)).unwrap();

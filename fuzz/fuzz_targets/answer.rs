@@ -1,4 +1,4 @@
-//! JSON of a source, read as the answer of every operation: never a panic, and what comes out passes the field walk.
+//! JSON of a source, read as the response of every operation: never a panic, and the result passes the field walk.
 #![no_main]
 
 use bytes::Bytes;

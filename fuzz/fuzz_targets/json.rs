@@ -1,5 +1,5 @@
-//! The JSON reader, with what reads a document after it: never a panic, what was read is read the same after it was written, and where
-//! serde_json reads the document too, both read the same.
+//! The JSON reader and the functions that use its documents: never a panic, a written document is read back the same, and if serde_json
+//! reads the document as well, both read the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The same but for numbers, which keep their own text here.
+/// The same except for numbers, which keep their own text here.
 fn same(ours: &Value, other: &Value) -> bool {
     match (ours, other) {
         (Value::Number(_) | Value::String(_), Value::Number(_)) => true,

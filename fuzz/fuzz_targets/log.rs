@@ -1,4 +1,4 @@
-//! Files of the exchange log: journal segment, checkpoint, entry. Never a panic, and an entry is canonical or none.
+//! Files of the exchange log: journal segment, checkpoint, entry. Never a panic, and an entry is canonical or rejected.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! SOAP answers, most of them in parts: the first line is the media type, the rest the body, read as the answer of every SOAP operation.
-//! Never a panic, and never larger than what was received by more than references may make it.
+//! SOAP responses, most of them multipart: the first line is the media type, the rest the body, read as the response of every SOAP
+//! operation. Never a panic, and the result never exceeds the received size by more than references allow.
 #![no_main]
 
 use bytes::Bytes;

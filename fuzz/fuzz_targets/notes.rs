@@ -1,5 +1,5 @@
-//! What auditors, witnesses and other machines hand in: receipts, policies, cosignatures, requests to a witness, bundles,
-//! lists of pruned bundles. Never a panic; and bytes are canonical exactly where decoding and encoding gives them back.
+//! Input from auditors, witnesses and other machines: receipts, policies, cosignatures, requests to a witness, bundles, lists of
+//! pruned bundles. Never a panic; bytes are canonical exactly if decoding and encoding returns them unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! PROXY headers: never a panic, and what is taken names a peer.
+//! PROXY headers: never a panic, and an accepted header names a peer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,9 @@
 //! A disk that crashes.
 //!
-//! What was written stands in memory (`now`) until it is synced (`durable`). A crash keeps of what was not synced any sectors
-//! of any writes, any lengths, and any changes of names, or none; a name's changes keep their order among themselves, and a
-//! rename is whole. A sync that fails keeps some of it, and what it lost is not tried again, as Linux does. Every call is a
-//! point at which the scheduler may go to another thread, a fault may come, or the machine may die.
+//! Written data is in memory (`now`) until it is synced (`durable`). Of unsynced data, a crash keeps any sectors of any writes,
+//! any lengths, and any changes of names, or none; the changes of one name keep their order, and a rename is atomic. A failed
+//! sync keeps some of it, and lost data is not written again, as in Linux. At every call, the scheduler may switch threads, a
+//! fault may occur, or the machine may crash.
 
 use crate::exchange_log::disk::{Disk, DiskFile, Open, PathKind};
 use crate::inode::{Inode, Pending, SECTOR, put};
@@ -16,24 +16,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const BLOCK: usize = 4_096;
 const SYNC_FOLDER: &str = "sync folder";
 
-/// What may go wrong until the next crash. Nothing, by default.
+/// The faults until the next crash. None by default.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// The machine dies after so many calls.
+    /// The machine crashes after this number of calls.
     pub crash_in: Option<u64>,
-    /// It dies so many calls after the first one that failed: what a failure leaves half done is best seen then.
+    /// It crashes this number of calls after the first failed one: that exposes the effects of a failure best.
     pub crash_after_error: Option<u64>,
-    /// One call in so many fails with EIO; 0: none.
+    /// One call of this number fails with EIO; 0: none.
     pub errors: u32,
-    /// Only syncs of folders fail: names were changed, and whoever changed them does not know whether that is durable.
+    /// Only syncs of folders fail: names were changed, and it is unknown whether the change is durable.
     pub only_names: bool,
     /// Only calls below this folder count.
     pub place: Option<&'static str>,
-    /// Bytes that are left; `None`: plenty.
+    /// Free bytes; `None`: unlimited.
     pub room: Option<u64>,
-    /// After so many writes, one goes to another place than its own, and the call says that all is well.
+    /// After this number of writes, one is written to a wrong location, and the call succeeds.
     pub misdirect_in: Option<u64>,
-    /// The machine dies so many calls after that.
+    /// The machine crashes this number of calls after that.
     pub crash_after_misdirected: Option<u64>,
 }
 
@@ -52,23 +52,23 @@ impl Node {
 /// Files and their bytes.
 pub type Snapshot = BTreeMap<PathBuf, Vec<u8>>;
 
-/// A write that went to another place.
+/// A misdirected write.
 #[derive(Debug, Clone)]
 pub struct Misdirected {
-    /// What it was, where it belonged, and where it landed.
+    /// The data, its right location, and its actual one.
     pub what: String,
-    /// The file that it landed in, under the name that it had.
+    /// The file that it was written to, by its name at that time.
     pub landed: PathBuf,
-    /// Where in it.
+    /// The offset there.
     pub place: usize,
-    /// Whether nothing stood there before.
+    /// Whether there was no data before.
     pub free: bool,
-    /// What of it landed.
+    /// The part that was written.
     pub bytes: Vec<u8>,
 }
 
 type Names = BTreeMap<PathBuf, Node>;
-/// What one call does to names; `None`: gone.
+/// The changes of names by one call; `None`: removed.
 type Change = Vec<(PathBuf, Option<Node>)>;
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ struct State {
     faults: Faults,
     calls: u64,
     dead: bool,
-    /// No faults, and no other thread in between: whoever checks.
+    /// No faults and no other thread in between: for checks.
     quiet: bool,
     notes: Vec<Vec<u8>>,
     misdirected: Option<Misdirected>,
@@ -134,12 +134,12 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what may go wrong from the next call on.
+    /// Sets the faults from the next call on.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
-    /// Whether the machine has died.
+    /// Whether the machine has crashed.
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
@@ -152,12 +152,12 @@ impl SimDisk {
         checked
     }
 
-    /// What was written to files that hold checkpoints, since this was asked last.
+    /// Returns the writes to checkpoint files since the last call.
     pub fn take_notes(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.state().notes)
     }
 
-    /// The write that went to another place, where there was one.
+    /// Returns the misdirected write, if there was one.
     pub fn misdirected(&self) -> Option<Misdirected> {
         self.state().misdirected.clone()
     }
@@ -169,7 +169,7 @@ impl SimDisk {
         }
     }
 
-    /// The process dies, the machine does not: all that was written is there, synced or not.
+    /// The process dies, the machine does not: all written data is there, synced or not.
     pub fn kill(&self) {
         let state = &mut *self.state();
         (state.dead, state.faults) = (false, Faults::default());
@@ -178,12 +178,12 @@ impl SimDisk {
         }
     }
 
-    /// Everything that was done.
+    /// Returns the trace of all calls.
     pub fn trace(&self) -> Vec<String> {
         self.state().trace.clone().unwrap_or_default()
     }
 
-    /// The power goes and comes again: what was not synced is kept or lost, piece by piece.
+    /// Power loss and restart: unsynced data is kept or lost, piece by piece.
     pub fn restart(&self) {
         let state = &mut *self.state();
         // Of bytes, and of names.
@@ -197,7 +197,7 @@ impl SimDisk {
         let wanted: Vec<bool> = (0..state.changes.len()).map(|at| kept(&mut state.rng, at)).collect();
         state.apply(|at, _| wanted[at]);
         state.changes.clear();
-        // What is in a folder that did not come back is not there either.
+        // The contents of a lost folder are lost as well.
         let durable = state.durable.clone();
         state.durable.retain(|path, _| path.ancestors().all(|above| durable.contains_key(above)));
         state.now = state.durable.clone();
@@ -214,7 +214,7 @@ impl SimDisk {
         files.map(|(path, _)| path.clone()).collect()
     }
 
-    /// Changes a file's bytes behind everybody's back.
+    /// Changes a file's bytes, unnoticed by all threads.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         if let Some(Node::File(inode)) = state.now.get(path).copied() {
@@ -231,7 +231,7 @@ impl SimDisk {
         files.filter_map(|(path, node)| Some((path.clone(), state.inodes[node.inode()?].now.clone()))).collect()
     }
 
-    /// Puts the files below a folder back to what they were. Folders stay.
+    /// Restores the files below a folder to an earlier state. Folders stay.
     pub fn put_back(&self, below: &Path, snapshot: &Snapshot) {
         let state = &mut *self.state();
         state.now.retain(|path, node| *node == Node::Folder || !path.starts_with(below));
@@ -246,7 +246,7 @@ impl SimDisk {
         state.changes.clear();
     }
 
-    /// Begins a call: another thread may go first, the machine may die, the call may fail.
+    /// Starts a call: another thread may run first, the machine may crash, the call may fail.
     fn call(&self, name: &str, path: &Path, more: &dyn Debug) -> io::Result<MutexGuard<'_, State>> {
         if !self.state().quiet {
             shuttle::thread::yield_now();
@@ -281,7 +281,7 @@ impl SimDisk {
 }
 
 impl State {
-    /// Applies the wanted changes of names, and those before them that they build on, in order; the others stay.
+    /// Applies the selected changes of names and those that they depend on, in order; the others are not applied.
     fn apply(&mut self, wanted: impl Fn(usize, &Change) -> bool) {
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut taken = vec![false; self.changes.len()];
@@ -318,7 +318,7 @@ impl State {
         if there { Ok(()) } else { Err(missing()) }
     }
 
-    /// Takes space, where there is some.
+    /// Takes space, if there is any.
     fn take(&mut self, bytes: u64) -> io::Result<()> {
         if let Some(room) = self.faults.room.as_mut().filter(|_| !self.quiet) {
             *room = room.checked_sub(bytes).ok_or_else(full)?;
@@ -326,7 +326,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether this write is the one that goes astray.
+    /// Whether this write is the misdirected one.
     fn goes_astray(&mut self, path: &Path) -> bool {
         let counts = self.faults.place.is_none_or(|place| path.starts_with(place));
         let Some(left) = self.faults.misdirect_in.as_mut().filter(|_| counts && !self.quiet) else { return false };
@@ -339,8 +339,8 @@ impl State {
         now
     }
 
-    /// Writes somewhere else, in the same file or another: that place is durable, its own stays as it was. Drives go astray by
-    /// sectors or blocks, within what a file has.
+    /// Writes to another location, in the same file or another: that location is durable, the right one is unchanged. Drives
+    /// misdirect writes by sectors or blocks, within a file's length.
     fn astray(&mut self, wanted: (usize, &Path, usize), bytes: &[u8]) {
         let (own, path, at) = wanted;
         let others: Vec<(PathBuf, usize)> =
@@ -355,7 +355,7 @@ impl State {
         if inode == own && place == at {
             place += unit;
         }
-        // A file does not grow by it.
+        // The file does not grow.
         let fits = bytes.len().min(there.saturating_sub(place));
         let Inode { now, durable, .. } = &mut self.inodes[inode];
         let free = now.iter().skip(place).take(fits).all(|byte| *byte == 0);
@@ -542,7 +542,7 @@ impl DiskFile for SimFile {
             Err(error) => {
                 let state = &mut *self.disk.state();
                 if !state.dead {
-                    // It was reported once; what did not reach the disk is no longer tried.
+                    // It was reported once; data that did not reach the disk is not written again.
                     let now = state.inodes[self.inode].now.clone();
                     state.inodes[self.inode].settle(&mut state.rng, 50);
                     state.inodes[self.inode].now = now;

@@ -1,9 +1,9 @@
 //! Every interleaving of the hand-over of journal files between the writer, the sealer and the thread that fills segments:
-//! the product's own [`Journal`] and its spare, through [`SEGMENTS`] segments, on a disk in memory without faults.
+//! the product's own [`Journal`] and its preallocated segment, through [`SEGMENTS`] segments, on a disk in memory without faults.
 //!
-//! The three may change at each lock, each wait and each call of the disk. Two ways that lead to the same state (what is on
-//! the disk, who holds which file open, what the spare is, and what each thread has seen so far) go on in the same ways, so
-//! only the first is followed further: all states are reached, and each only once is gone on from.
+//! Threads may switch at each lock, each wait and each disk call. Two paths that lead to the same state (the disk, the open files
+//! of each thread, the preallocated segment, and each thread's observations) have the same continuations, so only the first is
+//! explored further: all states are reached, and each is continued once.
 
 use crate::exchange_log::disk::{Disk, DiskFile, Open, PathKind};
 use crate::exchange_log::journal::Journal;
@@ -20,25 +20,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Segments that are written; all but the last are sealed and retired.
+/// Number of written segments; all but the last are sealed and retired.
 const SEGMENTS: u64 = 3;
-/// An entry of which two do not fit into a segment of the simulator's.
+/// An entry so large that two do not fit in a segment of the simulator.
 const ENTRY_BYTES: usize = 9_000;
 const FOLDER: &str = "/journal";
 /// The thread that the model begins with is the journal's writer.
 const WRITER: usize = 0;
 
 thread_local! {
-    /// The execution of this thread, where it is the model's.
+    /// The execution of this thread, if it belongs to the model.
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }
 
-/// What tells states apart.
+/// The state for comparison.
 #[derive(Default)]
 struct Watch {
-    /// Of each thread: everything that it has seen, and how far it is.
+    /// For each thread: its observations and its position.
     threads: Vec<u64>,
-    /// The spare's state.
+    /// The state of the preallocated segment.
     shared: u8,
     disk: ModelDisk,
 }
@@ -66,17 +66,17 @@ fn see(what: impl Hash) {
     watched(|watch| watch.fold(shuttle::current::me().into(), what));
 }
 
-/// The running thread has seen this of what is shared.
+/// Records that the running thread has observed this shared state.
 pub fn seen(what: u8) {
     see(what);
 }
 
-/// What is shared has become this.
+/// Records a new shared state.
 pub fn changed(what: u8) {
     watched(|watch| watch.shared = what);
 }
 
-/// What the running thread has seen is of no matter to it from here on: it is where it was before.
+/// The running thread's observations do not matter from here on: it is in an earlier position again.
 pub fn forgets() {
     forgets_but(());
 }
@@ -90,10 +90,10 @@ fn forgets_but(what: impl Hash) {
     });
 }
 
-/// Goes through all interleavings; gives the numbers of states and of executions.
+/// Explores all interleavings; returns the numbers of states and executions.
 ///
 /// # Panics
-/// Where one of them breaks what is checked.
+/// If one of them violates a check.
 pub fn every_interleaving() -> (usize, u64) {
     let counted = Arc::new(Mutex::new((0, 0)));
     let mut config = Config::new();
@@ -109,7 +109,7 @@ fn entry(index: u64) -> Vec<u8> {
     vec![index as u8 + 1; ENTRY_BYTES]
 }
 
-/// One execution: batches of one entry, each of which needs a segment of its own, while what is durable is sealed at any pace.
+/// One execution: batches of one entry, each in its own segment, while durable entries are sealed at any pace.
 fn run() {
     let disk = ModelDisk::default();
     watched(|watch| watch.disk = disk.clone());
@@ -152,17 +152,17 @@ fn run() {
     disk.files().quiet = true;
     let left: Vec<PathBuf> = disk.files().names.keys().cloned().collect();
     assert!(left.iter().all(|path| path.extension().is_some_and(|end| end == "seg")), "left over: {left:?}");
-    // All but the last segment are given up; the last batch is there.
+    // All segments but the last are retired; the last batch is there.
     let from = SEGMENTS - 1;
     let found: Result<_, LogError> = Journal::recover(&paths, key(), from).map(|recovered| recovered.records);
     let found: Vec<_> = found.expect("the last segment").into_iter().map(|record| record.bytes).collect();
     assert!(found == [entry(from)], "the last batch is not there");
 }
 
-/// Depth first, back to the last choice that is left, until there is none.
+/// Depth-first search, back to the last open choice, until there is none.
 #[derive(Default)]
 struct Everything {
-    /// The choices of this execution: which threads could go on, and which one did.
+    /// The choices of this execution: the runnable threads, and the chosen one.
     choices: Vec<(Vec<TaskId>, usize)>,
     depth: usize,
     executions: u64,
@@ -234,7 +234,7 @@ struct ModelDisk(Arc<Mutex<Files>>);
 struct Files {
     names: BTreeMap<PathBuf, usize>,
     inodes: Vec<Inode>,
-    /// No other thread in between: whoever checks.
+    /// No other thread in between: for checks.
     quiet: bool,
 }
 
@@ -242,7 +242,7 @@ struct Files {
 struct Inode {
     bytes: Vec<u8>,
     sum: u32,
-    /// Who has it open: thread, its how-manieth open file, whether to write.
+    /// The open handles: thread, number of its open file, whether it writes.
     open: Vec<(usize, u32, bool)>,
 }
 
@@ -253,7 +253,7 @@ struct ModelFile {
 }
 
 impl Files {
-    /// What is on the disk, and who holds what; inodes have no numbers of their own here.
+    /// The disk's contents and the open files; inodes have no numbers here.
     fn fingerprint(&self) -> Vec<u64> {
         let of = |(at, inode): (usize, &Inode)| {
             let names: Vec<&PathBuf> = self.names.iter().filter(|(_, to)| **to == at).map(|(name, _)| name).collect();
@@ -275,7 +275,7 @@ impl ModelDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a call: another thread may go first.
+    /// Starts a call: another thread may run first.
     fn call(&self) -> MutexGuard<'_, Files> {
         if !self.files().quiet {
             thread::yield_now();
@@ -284,7 +284,7 @@ impl ModelDisk {
     }
 }
 
-/// The calling thread sees whether a call went well.
+/// Records the result of a call as an observation of the calling thread.
 fn result<T>(result: io::Result<T>) -> io::Result<T> {
     see(result.is_ok());
     result
@@ -368,15 +368,15 @@ impl Disk for ModelDisk {
 }
 
 impl Files {
-    /// A file has one owner at each moment: nobody opens it to write, or gives it another name, while another thread has it
-    /// open to write; and what is a segment by its name is opened to write by the writer alone.
+    /// A file has one owner at a time: no thread opens it for writing or renames it while another thread has it open for
+    /// writing; and only the writer opens a file with a segment's name for writing.
     fn own(&self, inode: usize, thread: usize) {
         let others = self.inodes[inode].open.iter().any(|(other, _, writes)| *writes && *other != thread);
         assert!(!others, "a file is taken that another thread writes to");
     }
 }
 
-/// Whoever has a file open has it alone, so that what it does there is nothing to others, and no point to change threads.
+/// An open file belongs to one thread, so its calls are not visible to others, and threads do not switch there.
 impl ModelFile {
     fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
         let mut files = self.disk.files();

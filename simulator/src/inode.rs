@@ -2,30 +2,30 @@
 
 use std::ops::Range;
 
-/// The least that is kept or lost.
+/// The unit that is kept or lost.
 pub const SECTOR: usize = 512;
 
-/// The bytes of a file: as they are seen, and as they are on the disk.
+/// The bytes of a file: the visible ones and the durable ones.
 #[derive(Debug, Default)]
 pub struct Inode {
-    /// What is read.
+    /// The visible bytes.
     pub now: Vec<u8>,
-    /// What is there after a crash, whatever happens.
+    /// The bytes that survive any crash.
     pub durable: Vec<u8>,
-    /// What makes the difference, in order.
+    /// The unsynced changes, in order.
     pub pending: Vec<Pending>,
 }
 
-/// A change that was not synced.
+/// An unsynced change.
 #[derive(Debug)]
 pub enum Pending {
-    /// Bytes at a place.
+    /// Bytes at an offset.
     Write(usize, Vec<u8>),
-    /// Cut or lengthened.
+    /// Truncated or extended.
     Length(usize),
 }
 
-/// Writes bytes at a place, behind the end, too.
+/// Writes bytes at an offset, also beyond the end.
 pub fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
     if bytes.len() < at + new.len() {
         bytes.resize(at + new.len(), 0);
@@ -39,7 +39,7 @@ fn sectors(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Inode {
-    /// All of it reaches the disk.
+    /// Everything reaches the disk.
     pub fn sync(&mut self) {
         for pending in self.pending.drain(..) {
             match pending {
@@ -49,7 +49,7 @@ impl Inode {
         }
     }
 
-    /// Keeps so many of a hundred pieces of what was not synced, and forgets the rest.
+    /// Keeps this percentage of the unsynced pieces, and drops the rest.
     pub fn settle(&mut self, rng: &mut fastrand::Rng, keep: u32) {
         let length = self.durable.len();
         let same_length = rng.u32(..100) >= keep;

@@ -35,13 +35,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Seeds that a core takes at once.
+/// Seeds per batch of a core.
 const STRIDE: u64 = 250;
 
-/// A seed that fails, why, and what was done.
+/// A failing seed, its cause and its trace.
 type Failure = (u64, String, Vec<String>);
 
-/// Runs seeds on this thread; gives the first that fails.
+/// Runs seeds on this thread; returns the first failing one.
 fn run(seeds: Range<u64>, key: &Arc<Vec<u8>>, trace: bool) -> Option<Failure> {
     let (current, failure) = (Arc::new(Current::default()), Arc::new(Mutex::new(None)));
     let mut config = Config::new();

@@ -1,4 +1,4 @@
-//! What must be true of the log, whatever happened: docs/exchange-log.md, "What is promised", by number.
+//! The invariants of the log: docs/exchange-log.md, "What is promised", by number.
 
 use crate::exchange_log::chain::check as check_chain;
 use crate::exchange_log::checkpoint::LogSigner;
@@ -12,21 +12,21 @@ use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Why a run is wrong: the invariant's number, and what was seen.
+/// A violation: the invariant's number, and the observation.
 pub type Violation = String;
 
-/// Everything that was promised to somebody.
+/// Everything that the log has promised.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// By index: what was acknowledged, or read back after a crash.
+    /// By index: acknowledged entries, and those read after a crash.
     pub acknowledged: Vec<Vec<u8>>,
-    /// Whatever was ever given to the log to write.
+    /// All entries that were ever submitted to the log.
     pub attempted: BTreeSet<Vec<u8>>,
-    /// By size: the root of every tree that was signed, in base64.
+    /// By size: the root of every signed tree, in base64.
     pub signed: BTreeMap<u64, String>,
-    /// The tree of what was compared.
+    /// The tree of the compared entries.
     edge: Edge,
-    /// Bundles that may be gone.
+    /// Bundles that may be pruned.
     pub pruned: BTreeSet<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Model {
         Ok(())
     }
 
-    /// When the newest entry was made.
+    /// Time of the newest entry.
     pub fn newest_us(&self) -> i64 {
         self.acknowledged.last().map_or(0, |entry| time_us(entry))
     }
@@ -88,7 +88,7 @@ impl Model {
         Ok(all)
     }
 
-    /// Compares what is there with what was promised; what is there beyond is promised from now on.
+    /// Compares the log with the promises; further entries are promised from now on.
     pub fn check(&mut self, paths: &LogPaths, archive: &Path) -> Result<(), Found> {
         let found = self.entries(paths, archive)?;
         let promised = self.acknowledged.len();
@@ -122,7 +122,7 @@ impl Model {
 }
 
 impl Model {
-    /// Whether what is there is a beginning of what was acknowledged, and all that is missing came after the last signed tree.
+    /// Whether the log is a prefix of the acknowledged entries, and all missing ones came after the last signed tree.
     pub fn lacks_only_an_unsigned_end(&self, paths: &LogPaths, archive: &Path) -> bool {
         let Ok(found) = self.entries(paths, archive) else { return false };
         let signed = self.signed.last_key_value().map_or(0, |(size, _)| *size);
@@ -134,12 +134,12 @@ fn time_us(entry: &[u8]) -> i64 {
     Entry::from_bytes(entry).map_or(0, |entry| entry.time_us)
 }
 
-/// Why a check ended: the log says so itself, or it does not.
+/// Why a check ended: the log reports it itself, or not.
 #[derive(Debug)]
 pub enum Found {
-    /// The log told it.
+    /// The log reported it.
     Told(LogError),
-    /// Nobody told it.
+    /// Nothing reported it.
     Wrong(Violation),
 }
 

@@ -1,4 +1,4 @@
-//! Which thread goes on, by seed.
+//! Chooses the next thread, by seed.
 
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use std::ops::Range;
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What the scheduler and the simulation share.
 #[derive(Debug, Default)]
 pub struct Current {
-    /// The seed that runs.
+    /// The running seed.
     pub seed: AtomicU64,
     /// No further seed is to run.
     pub stop: AtomicBool,
 }
 
-/// One run for each seed. At each point the thread that runs goes on with odds that the seed chooses, so that some runs
-/// change threads at every call and some hardly ever.
+/// One run for each seed. At each point the running thread continues with a probability that the seed chooses, so that some
+/// runs switch threads at every call and some hardly ever.
 #[derive(Debug)]
 pub struct BySeed {
     seeds: Range<u64>,

@@ -1,5 +1,5 @@
-//! One run: some lives of a gateway's log on one disk, each with its threads and its faults, a crash between them, and at
-//! the end a time without faults in which everything must be there and go on.
+//! One run: some lives of a gateway's log on one disk, each with its threads and its faults, a crash between them, and a final
+//! life without faults, in which everything must be there and work.
 
 use crate::disk::{Faults, Misdirected, SimDisk};
 use crate::exchange_log::archive::archive;
@@ -24,25 +24,25 @@ use std::time::Duration;
 const DATA: &str = "/data";
 const ARCHIVE: &str = "/archive";
 
-/// What goes wrong in a run.
+/// The kind of fault in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     /// Nothing.
     None,
-    /// The machine dies.
+    /// The machine crashes.
     Crash,
-    /// Calls fail with EIO, and the machine dies.
+    /// Calls fail with EIO, and the machine crashes.
     Errors,
-    /// Names are changed and are not known to be durable; the process or the machine dies soon after, in one short life after
-    /// the other. What such names bring back is seldom met where any call may fail.
+    /// Changed names are not known to be durable; the process or the machine crashes soon after, in several short lives. The
+    /// effects of such names are rarely reached if any call may fail.
     Names,
-    /// The disk is full, and has room again.
+    /// The disk is full, and later has space again.
     Full,
-    /// A file is changed, cut, swapped or taken away behind the log's back.
+    /// A file is changed, truncated, swapped or removed, unnoticed by the log.
     Damage,
-    /// A write goes to another place than its own, and the disk says that all is well.
+    /// A write is misdirected, and the disk reports success.
     Misdirected,
-    /// The files are put back to what they were, and refilled with other entries by somebody who has the keys.
+    /// The files are rolled back, and refilled with other entries by somebody with the keys.
     Forged,
 }
 
@@ -55,7 +55,7 @@ struct World {
     model: Model,
     trouble: Trouble,
     faults: Faults,
-    /// So many of twenty things that are done are sealings.
+    /// This many of twenty actions are sealings.
     seals: u32,
     written: u64,
     clock: SimClock,
@@ -70,7 +70,7 @@ struct SimClock {
 }
 
 impl SimClock {
-    /// Time passes; now and then somebody sets the wall clock, by seconds or by years, back or forward.
+    /// Time passes; sometimes the wall clock is set, by seconds or by years, back or forward.
     fn now_us(&mut self, rng: &mut fastrand::Rng) -> i64 {
         let passed = rng.u64(1..2_000_000);
         self.monotonic += Duration::from_micros(passed);
@@ -82,14 +82,14 @@ impl SimClock {
         self.own.at(self.wall_us, || self.monotonic)
     }
 
-    /// Another process begins; the log's newest entry was of this time.
+    /// Another process starts; the log's newest entry has this time.
     fn restart(&mut self, newest_us: i64) {
         (self.monotonic, self.own) = (Duration::ZERO, Clock::new());
         self.own.not_before(newest_us, self.monotonic);
     }
 }
 
-/// Runs a seed, if its trouble is the one that is asked for, where one is; gives what was wrong.
+/// Runs a seed, if it has the requested kind of fault (or any, if none is requested); returns the violation.
 pub fn run(seed: u64, key: &Arc<Vec<u8>>, (only, trace): (Option<&str>, bool)) -> Result<(), (Violation, Vec<String>)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let disk = SimDisk::new(rng.u64(..), trace);
@@ -173,22 +173,22 @@ impl World {
                 errors: rng.u32(3..300),
                 ..Faults::default()
             },
-            // One place fails often, and the machine dies while something is done there.
+            // One location fails often, and the machine crashes while it is used.
             Trouble::Errors => Faults {
                 crash_in: soon(rng, 6),
                 errors: rng.u32(2..20),
                 place: rng.choice(["/data/state", "/data/journal", "/data/log"]),
                 ..Faults::default()
             },
-            // In the journal, what was named last is all that the next life may go on with; elsewhere, a file that was put in
-            // another's place is written to again some calls later.
+            // In the journal, the next life continues with the last named segment; elsewhere, a file that replaced another is
+            // written again some calls later.
             Trouble::Names => {
                 let place = rng.choice(["/data/state", "/data/state", "/data/journal", "/data/log"]);
                 let at_once = place == Some("/data/journal") && rng.bool();
                 let crash_after_error = Some(if at_once { 1 } else { rng.u64(1..9) });
                 Faults { crash_after_error, errors: rng.u32(2..9), only_names: true, place, ..Faults::default() }
             }
-            // Most of what is written is the journal's.
+            // Most writes are the journal's.
             Trouble::Misdirected => Faults {
                 misdirect_in: soon(rng, 7),
                 crash_after_misdirected: rng.bool().then(|| rng.u64(2..20)),
@@ -199,14 +199,14 @@ impl World {
         }
     }
 
-    /// From a start to a crash, or to an end with a loss of power behind it.
+    /// From a start to a crash, or to a stop followed by a power loss.
     fn one_life(&mut self) -> Result<(), Violation> {
         let known = !self.model.signed.is_empty();
         self.disk.set_faults(self.faults.clone());
         let opened = Pipeline::open(self.paths.clone(), self.signer());
         self.take_notes()?;
         match opened {
-            // What is wrong with it is told at the end.
+            // Its faults are reported at the end.
             _ if self.is_astray() => {}
             Ok((pipeline, journal)) => {
                 self.check("after the start")?;
@@ -228,7 +228,7 @@ impl World {
         Ok(())
     }
 
-    /// A write went astray: files are not what was written to them, and whoever meets one says so.
+    /// A misdirected write: files differ from what was written, and their readers report it.
     fn is_astray(&self) -> bool {
         self.trouble == Trouble::Misdirected && self.disk.misdirected().is_some()
     }
@@ -282,7 +282,7 @@ impl World {
         done.and(sealed)
     }
 
-    /// One thing that the gateway does.
+    /// One action of the gateway.
     fn step(&mut self, pipeline: &Pipeline, journal: &mut Journal) -> Result<(), Violation> {
         let did = match self.rng.u32(..20) {
             turn if turn >= 20 - self.seals => pipeline.seal().map(drop),
@@ -380,8 +380,8 @@ impl World {
         })
     }
 
-    /// Puts the log back to a time before its last entries, writes others in their place, and puts the last signed state,
-    /// which is kept apart, where it was: no tree may be signed that does not contain the one that it names.
+    /// Rolls the log back to before its last entries, writes others instead, and restores the last signed state, which is kept
+    /// apart: no tree may be signed that does not contain the one that it names.
     fn forge(&mut self) -> Result<(), Violation> {
         let (before, disk, paths) = (self.disk.snapshot(Path::new(DATA)), self.disk.clone(), self.paths.clone());
         let size = self.model.acknowledged.len();
@@ -412,8 +412,8 @@ impl World {
         }
     }
 
-    /// What a write that went astray left: a start, a reader or `audit verify` says which file is not as it was written, or all is
-    /// there; and nothing is there that nobody wrote.
+    /// The effect of a misdirected write: a start, a reader or `audit verify` names the file that differs, or everything is there;
+    /// and nothing is there that was not written.
     fn is_told(&mut self, astray: &Misdirected) -> Result<(), Violation> {
         let (paths, archive, signer, disk) = (self.paths.clone(), Path::new(ARCHIVE), self.signer(), self.disk.clone());
         let (auditor, is_there) = (self.signer(), self.is_there_still(astray));
@@ -431,31 +431,31 @@ impl World {
                 Ok(())
             }
             Err(Found::Told(error)) => Err(format!("4: {}: no file is named: {error}", astray.what)),
-            // As if the disk had never got it: of that nothing is left to be seen.
+            // As if it had never reached the disk: nothing of it can be found.
             Err(Found::Wrong(_)) if !is_there && self.model.lacks_only_an_unsigned_end(&paths, archive) => Ok(()),
             Err(Found::Wrong(violation)) => Err(format!("4: {}, and nobody tells: {violation}", astray.what)),
         }
     }
 
-    /// Whether what landed elsewhere still lies there, in a file that is read.
+    /// Whether the misdirected data is still there, in a file that is read.
     fn is_there_still(&self, astray: &Misdirected) -> bool {
         let Misdirected { landed, place, free, bytes, .. } = astray;
-        // A file that is being made is read by nobody, and neither is the one that the last signed state left.
+        // Nobody reads an unfinished file, or the previous version of the last signed state.
         let name = landed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_read = !["spare", "unnamed", "unfinished"].contains(&name) && !name.ends_with(".new");
         let files = self.disk.snapshot(Path::new(DATA));
         let there = files.get(landed).and_then(|file| file.get(*place..place + bytes.len()));
-        // Nor is what stands behind the end of a segment that another one follows: a write that failed may have left anything there.
+        // Nor the data after the end of a segment that another one follows: a failed write may have left anything there.
         let followed = name.ends_with(".seg")
             && files.keys().any(|file| {
                 file.parent() == landed.parent() && file > landed && file.extension() == landed.extension()
             });
-        // The middle of a batch alone, behind the end of a segment, is what a crash leaves of a last write, too.
+        // A crash can also leave only the middle of a batch after the end of a segment, of a last write.
         let shows = if name.ends_with(".seg") { has_batch_head(bytes) } else { bytes.iter().any(|byte| *byte != 0) };
         is_read && !(followed && *free) && shows && there == Some(bytes)
     }
 
-    /// Changes one file of the log, which must then be told of, or not matter.
+    /// Changes one file of the log: the change must be reported, or have no effect.
     fn damage(&mut self) -> Result<(), Violation> {
         let Some((what, like_a_crash)) = self.change_a_file() else { return Ok(()) };
         self.disk.note(|| format!("-- {what}"));
@@ -475,16 +475,16 @@ impl World {
                 Ok(())
             }
             Err(Found::Told(error)) => Err(format!("4: {what}: no file is named: {error}")),
-            // The last write, lost sectors of it, is what a crash leaves of one that nobody was told of.
+            // Lost sectors of the last write are the same as a crash during an unacknowledged write.
             Err(Found::Wrong(_)) if like_a_crash => Ok(()),
             Err(Found::Wrong(violation)) => Err(format!("4: {what}, and nobody tells: {violation}")),
         }
     }
 
-    /// What was done, and whether it may look like a last write that was cut short.
+    /// The change, and whether it can look like a truncated last write.
     fn change_a_file(&mut self) -> Option<(String, bool)> {
         let files = self.disk.files(Path::new(DATA));
-        // Half of the time the newest segment, whose entries are nowhere else.
+        // In half of the cases the newest segment, whose entries are nowhere else.
         let newest = files.iter().find(|path| self.is_newest_segment(path));
         let newest = if self.rng.bool() { newest } else { None };
         let path = newest.or(self.rng.choice(&files))?.clone();
@@ -529,8 +529,8 @@ impl World {
         Some((what, false))
     }
 
-    /// Whether a journal segment that lost a sector looks like one whose last write was cut short: nothing stands behind the
-    /// first batch in the sector; or, where its length is lost, too, behind the last batch that begins in the sector.
+    /// Whether a journal segment that lost a sector looks like one with a truncated last write: nothing follows the first batch
+    /// in the sector; or, if its length is lost as well, nothing follows the last batch that starts in the sector.
     fn like_a_crash(bytes: &[u8], sector: &Range<usize>) -> bool {
         let (mut start, mut end) = (HEAD, HEAD);
         while end <= sector.start || start + 4 > sector.start && end < sector.end {
@@ -548,7 +548,7 @@ impl World {
     }
 }
 
-/// Whether the head of a batch stands anywhere: 84 bytes, then their CRC-32C (docs/exchange-log.md).
+/// Whether there is a batch header anywhere: 84 bytes, then their CRC-32C (docs/exchange-log.md).
 fn has_batch_head(bytes: &[u8]) -> bool {
     bytes.windows(88).any(|head| head[0] == 0 && crc32c::crc32c(&head[..84]).to_be_bytes() == head[84..])
 }

@@ -41,7 +41,7 @@ pub(super) fn can_i(
                 operation.response_fields.discloses_sensitive(&operation.response_fields.mask(&grant.fields));
             let withheld = match withheld && !grant.approved {
                 true => {
-                    "; without the answer's sensitive fields, since nobody approved the grant: grant change asks for that"
+                    "; without the response's sensitive fields, since nobody approved the grant: grant change requests that"
                 }
                 false => "",
             };
@@ -108,8 +108,8 @@ fn explanation(
         ),
         AccessRule::Period => format!("{grants}: not in force at that time"),
         AccessRule::Network => format!("{grants}: {} is in none of its networks", message.address),
-        AccessRule::PurposeGiven => "the operation wants a purpose: metadata ndxp-purpose".to_owned(),
-        AccessRule::OfficialGiven => "the operation wants the acting official: metadata ndxp-official".to_owned(),
+        AccessRule::PurposeGiven => "the operation requires a purpose: metadata ndxp-purpose".to_owned(),
+        AccessRule::OfficialGiven => "the operation requires the acting official: metadata ndxp-official".to_owned(),
         AccessRule::Purpose => format!("{grants}: does not cover the purpose {}", message.purpose),
     })
 }

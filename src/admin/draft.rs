@@ -170,7 +170,7 @@ impl GrantDraft {
         let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
         let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.response_fields.has(path));
         if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
-            return Err(format!("no answer within these scopes has the field {wrong:?}: `contract show` lists them"));
+            return Err(format!("no response within these scopes has the field {wrong:?}: `contract show` lists them"));
         }
         if self.legal_basis.trim().is_empty() {
             return Err("a grant needs its legal basis".into());

@@ -169,7 +169,7 @@ fn unusual(hours: &BTreeMap<i64, u64>, from: i64) -> Vec<(i64, (Rule, Explanatio
             let days = days.len();
             let reason = Explanation {
                 english: format!(
-                    "{count} exchanges in the hour from {of_day}:00, at which it made none on the {days} days before on which it asked"
+                    "{count} exchanges in the hour from {of_day}:00, in which it made none on the {days} earlier days with calls"
                 ),
                 vietnamese: format!(
                     "{count} lượt trong giờ từ {of_day}:00; {days} ngày có hoạt động trước đó không có lượt nào vào giờ này"
@@ -186,21 +186,21 @@ fn crowds(crowds: &Clusters) -> Result<Vec<Finding>, AuditError> {
     let mut found = Vec::new();
     for crowd in crowds.clients_of_one_person(CLIENTS)? {
         let explanation = Explanation {
-            english: format!("{} clients asked about the same person on one day", crowd.others),
+            english: format!("{} clients looked up the same person on one day", crowd.others),
             vietnamese: format!("{} hệ thống tra cứu cùng một người trong một ngày", crowd.others),
         };
         found.push(crowd.finding(Rule::OnePersonManyClients, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_dossier(PEOPLE)? {
         let explanation = Explanation {
-            english: format!("{} people were asked about under the dossier {}", crowd.others, crowd.name),
+            english: format!("{} people were looked up under the dossier {}", crowd.others, crowd.name),
             vietnamese: format!("{} người được tra cứu theo cùng hồ sơ {}", crowd.others, crowd.name),
         };
         found.push(crowd.finding(Rule::ManyPeopleOneDossier, explanation, String::new()));
     }
     for crowd in crowds.people_of_one_official(BY_OFFICIAL)? {
         let explanation = Explanation {
-            english: format!("one official of {} asked about {} people on one day", crowd.name, crowd.others),
+            english: format!("one official of {} looked up {} people on one day", crowd.name, crowd.others),
             vietnamese: format!("một cán bộ của {} tra cứu {} người trong một ngày", crowd.name, crowd.others),
         };
         let client = crowd.name.clone();

@@ -92,7 +92,10 @@ impl FolderCheck<'_> {
         // A copy of a log has no registry and none of the gateway's own keys.
         let is_gateway_s = [FILE, "keys/acts.key", "keys/log.key"].iter().any(|file| self.data.join(file).exists());
         if is_gateway_s && !self.data.join(FILE).exists() {
-            faults.push(fault(FILE, "is missing: put it back before a start, which would begin with nobody in it"));
+            faults.push(fault(
+                FILE,
+                "is missing: put it back before a start, otherwise the gateway starts with an empty registry",
+            ));
         }
         let key = if is_gateway_s { self.keys(&mut faults) } else { None };
         faults.extend(self.pseudonyms());
@@ -119,7 +122,7 @@ impl FolderCheck<'_> {
             faults.extend(differences.map(of).filter(|fault| !known.contains(&fault.file)));
             let fetched = names_in(&self.data.join("state")).into_iter().filter(|name| is_fetched(name));
             for file in fetched.map(|name| format!("state/{name}")).filter(|file| logged.files().last(file).is_none()) {
-                let what = "is no revocation list that the log tells of: it was never in force here, or not since an earlier version";
+                let what = "is a revocation list that the log does not record: it was never in force here, or only under an earlier version";
                 faults.push(FolderFault { is_warning: true, ..fault(file, what) });
             }
         }
@@ -135,7 +138,7 @@ impl FolderCheck<'_> {
             Err(error) => return Some(fault("log/policy", error.to_string())),
         };
         let what =
-            "is not the policy that the configuration names (log.witness_policy): a gateway that starts puts it there";
+            "is not the policy of the configuration (log.witness_policy): the gateway writes it at its next start";
         (there.as_deref() != configured).then(|| fault("log/policy", what))
     }
 
@@ -149,9 +152,9 @@ impl FolderCheck<'_> {
         match read.map(|bytes| signer(&bytes)) {
             Ok(Some(signer)) if signer.verifier().to_string() == self.verifier.to_string() => {}
             Ok(Some(_)) => {
-                faults.push(fault(LOG_KEY, "is not the key of this log: put back the one that is, before a start"))
+                faults.push(fault(LOG_KEY, "is not the key of this log: put the right one back before a start"))
             }
-            Ok(None) => faults.push(fault(LOG_KEY, "is no key: put it back, before a start")),
+            Ok(None) => faults.push(fault(LOG_KEY, "is not a key: put it back before a start")),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 faults.push(fault(LOG_KEY, "is missing: put it back, or start a new log under a new origin"));
             }
@@ -174,7 +177,7 @@ impl FolderCheck<'_> {
             Ok(None) => {
                 faults.push(fault(
                     "keys/acts.key",
-                    "is missing or no key: admin events that wait for the log are not accepted without it",
+                    "is missing or not a key: admin events that wait for the log are not accepted without it",
                 ));
                 None
             }
@@ -195,7 +198,7 @@ impl FolderCheck<'_> {
             ),
             (
                 "state/drift.json",
-                "was not written with keys/acts.key: one of the two was changed; it counts for nothing, and drift is counted anew",
+                "was not written with keys/acts.key: one of the two was changed; it is ignored, and drift counts start again",
             ),
         ];
         for (file, what) in known {
@@ -244,7 +247,7 @@ impl FolderCheck<'_> {
         let until = Instant::now() + LOOKED_FOR;
         for period in periods::unknown(&reader, index.as_ref(), &known, (None, None), until)? {
             let what = format!(
-                "the log names people by the key of {period}, of which nothing is there: nobody of that period can be found; put it back"
+                "the log names people by the key of {period}, which is missing: nobody of that period can be found; put it back"
             );
             faults.push(fault("keys/pseudonyms", what));
         }
@@ -283,13 +286,13 @@ impl FolderCheck<'_> {
             if !pair.as_ref().is_some_and(is_own) {
                 faults.push(fault(
                     path(kid),
-                    "is not the key that the registry knows by this id: put it back, or make a new one",
+                    "is not the key with this id in the registry: put it back, or create a new one",
                 ));
             }
         }
         for name in names_in(&folder) {
             if !name.strip_suffix(".pem").is_some_and(|kid| known.contains_key(kid)) && !is_unfinished(&name) {
-                faults.push(fault(format!("keys/signing/{name}"), "is no key that the registry knows: remove it"));
+                faults.push(fault(format!("keys/signing/{name}"), "is not a key in the registry: remove it"));
             }
         }
     }
@@ -320,14 +323,14 @@ impl FolderCheck<'_> {
                 if !known.contains(&name.as_str()) && !fetched && !is_unfinished(&name) {
                     faults.push(fault(
                         format!("{folder}/{name}"),
-                        "is no file of a gateway: look into it, then remove it",
+                        "is not a file of a gateway: investigate it, then remove it",
                     ));
                 }
             }
         }
         let making = std::fs::metadata(self.data.join("keys/.making")).map_or(0, |found| found.len());
         if making > 0 {
-            faults.push(fault("keys/.making", "holds something, which no gateway wrote: remove it"));
+            faults.push(fault("keys/.making", "has contents that no gateway wrote: remove them"));
         }
     }
 }

@@ -110,13 +110,13 @@ fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDiff
     let last = history.last()?;
     let of = |what: String, is_warning: bool| Some(FileDifference { file: file.to_owned(), what, is_warning });
     let newest = match last.index {
-        u64::MAX => "an act that waits for the log".to_owned(),
+        u64::MAX => "an admin event that waits for the log".to_owned(),
         index => format!("entry {index}"),
     };
     match digest_of(&data.join(file)) {
         Err(error) => of(error.to_string(), false),
         // A missing list is fetched again, or is no longer published.
-        Ok(None) => of(format!("is gone; {newest} tells of it: put it back"), file.ends_with(".crl")),
+        Ok(None) => of(format!("is gone; {newest} records it: put it back"), file.ends_with(".crl")),
         Ok(Some(there)) if there == last.digest => {
             let first = history.iter().find(|one| one.digest != last.digest).filter(|_| is_mark(file))?;
             let what = format!(
@@ -126,10 +126,10 @@ fn difference(data: &Path, file: &str, history: &[Statement]) -> Option<FileDiff
             of(what, true)
         }
         Ok(Some(there)) if history.iter().any(|one| one.digest == there) => {
-            of(format!("is an older one: {newest} tells of a newer one; put that back"), false)
+            of(format!("is an older one: {newest} records a newer one; put that back"), false)
         }
         Ok(Some(_)) => {
-            of(format!("is not what {newest} tells of, and no other entry tells of it: put the file back"), false)
+            of(format!("is not what {newest} records, and no other entry records it: put the file back"), false)
         }
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         for (content, says, version) in [
             ("two", "", FileVersion::Newest),
             ("one", "is an older one: entry 700", FileVersion::Older),
-            ("three", "is not what entry 700 tells of", FileVersion::Unknown),
+            ("three", "is not what entry 700 records", FileVersion::Unknown),
         ] {
             std::fs::write(data.join(file), content).unwrap();
             assert!(what().0.starts_with(says) && !what().1 && what().0.is_empty() == says.is_empty(), "{:?}", what());

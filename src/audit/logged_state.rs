@@ -111,7 +111,7 @@ impl LoggedState {
         faults.extend(invented.map(|hold| {
             let Hold { id, case, by, .. } = hold;
             format!(
-                "no entry tells of hold {id} for {case} by {by} as it is there: release it (audit hold release {id})"
+                "no entry records hold {id} for {case} by {by} as it is there: release it (audit hold release {id})"
             )
         }));
         if holds.last != self.last_hold && faults.is_empty() {
@@ -132,14 +132,14 @@ impl LoggedState {
             (None, None) => None,
             (Some((_, digest, _)), Some(there)) if *digest == there => None,
             (Some((id, _, index)), None) => Some(format!(
-                "the alarm {id}, which {} tells of, is gone, and nobody acknowledged it: a witness has another history of this log",
+                "the alarm {id}, which {} records, is gone, and nobody acknowledged it: a witness has another history of this log",
                 place(*index)
             )),
             (Some((id, _, index)), Some(_)) => {
-                Some(format!("it is not the alarm {id} that {} tells of: somebody changed it", place(*index)))
+                Some(format!("it is not the alarm {id} that {} records: somebody changed it", place(*index)))
             }
             (None, Some(_)) => {
-                Some("an alarm stands there that no entry tells of: look into it, then audit acknowledge".into())
+                Some("an alarm is there that no entry records: investigate it, then run audit acknowledge".into())
             }
         })
     }
@@ -248,7 +248,7 @@ mod tests {
         std::fs::write(&file, format!("{good}\n")).unwrap();
         assert!(Holds::read(data).is_err(), "something beside it");
         std::fs::write(&file, &good).unwrap();
-        assert!(faults(&admin_events[..1])[0].contains("no entry tells of hold 2"));
+        assert!(faults(&admin_events[..1])[0].contains("no entry records hold 2"));
         // Removed; the log's own is ended by its number, in the file or not.
         std::fs::remove_file(&file).unwrap();
         assert!(faults(&admin_events)[0].contains("hold 1 for 9/TA, which entry 5 placed, is missing"));
@@ -279,7 +279,7 @@ mod tests {
         let admin_events = [event(9, FORK_EVENT, &object)];
         let fault = |admin_events: &[FileEvent]| LoggedState::after(admin_events).fault_of_alarm(data).unwrap();
         assert_eq!(fault(&admin_events), None);
-        assert!(fault(&[]).unwrap().contains("no entry tells of"));
+        assert!(fault(&[]).unwrap().contains("no entry records"));
         let file = data.join("state/fork-alarm.json");
         let good = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, good.replace("note", "vote")).unwrap();

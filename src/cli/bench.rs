@@ -205,7 +205,7 @@ async fn progress(load: Arc<BenchLoad>, shards: Vec<Arc<Mutex<BenchResults>>>) {
         let (count, left) = (seen.times.len(), load.ends.saturating_duration_since(Instant::now()));
         let refused = count - seen.outcomes.get(OK).copied().unwrap_or(0);
         bar.set_message(format!(
-            "{} a second, {count} calls, {refused} not answered, p50 {}, p99 {}; {} s left",
+            "{} a second, {count} calls, {refused} refused or failed, p50 {}, p99 {}; {} s left",
             count - before,
             time(seen.times.value_at_percentile(50.0)),
             time(seen.times.value_at_percentile(99.0)),
@@ -249,11 +249,11 @@ fn report(args: &BenchArgs, seen: &BenchResults, output: Output) -> Result<(), C
         }
         if answered < count {
             for percent in [50.0, 99.0] {
-                let name = format!("p{percent} of those answered, from sending");
+                let name = format!("p{percent} of successful calls, from sending");
                 shown.add_row([name, time(seen.completed.value_at_percentile(percent))]);
             }
         }
         shown.to_string()
     })?;
-    if answered > 0 { Ok(()) } else { Err(CliError::Failed("no call was answered".into())) }
+    if answered > 0 { Ok(()) } else { Err(CliError::Failed("no call succeeded".into())) }
 }

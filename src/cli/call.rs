@@ -158,7 +158,8 @@ pub(super) fn encode(descriptor: &MessageDescriptor, value: &Value) -> Result<By
 
 /// The JSON form of a message.
 pub(super) fn decode(descriptor: &MessageDescriptor, bytes: &Bytes) -> Result<Value, CliError> {
-    let failed = |error: String| CliError::Failed(format!("the answer is no {}: {error}", descriptor.name()));
+    let failed =
+        |error: String| CliError::Failed(format!("the response is not a valid {}: {error}", descriptor.name()));
     let message =
         DynamicMessage::decode(descriptor.clone(), bytes.clone()).map_err(|error| failed(error.to_string()))?;
     let options = SerializeOptions::new();
@@ -199,7 +200,7 @@ impl Batch {
             match answering.next().await {
                 Ok(Some(message)) => print_json(&decode(&self.operation.response.message, &message)?)?,
                 Ok(None) => break,
-                Err(error) => return Err(CliError::Failed(format!("the answer broke off: {error}"))),
+                Err(error) => return Err(CliError::Failed(format!("the response was cut off: {error}"))),
             }
         }
         let (metadata, status) = answering.end();

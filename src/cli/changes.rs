@@ -41,7 +41,7 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
     match args.command {
         ChangeCommand::List => {
-            let header = ["change", "what", "of", "asked for by", "ends", "from where", "why", "from", "to"];
+            let header = ["change", "event", "object", "requested by", "expires", "address", "reason", "from", "to"];
             let wide = ["ends", "from where", "why", "from", "to"];
             output.messages_with(&list(&session)?, &header, &wide, row)
         }
@@ -112,7 +112,7 @@ fn details(change: &api::PendingChange) -> String {
         ("change", Some(change.id.clone())),
         ("what", Some(format!("{} {}", change.event, change.object))),
         ("whose right", holder),
-        ("asked for by", Some(change.requested_by.clone())),
+        ("requested by", Some(change.requested_by.clone())),
         ("from", address.or_else(|| Some("the gateway's own host".to_owned()))),
         ("certificate", Some(change.requester_certificate.clone()).filter(|text| !text.is_empty())),
         ("why", Some(change.justification.clone()).filter(|text| !text.is_empty())),

@@ -72,7 +72,7 @@ fn types(drift: &Drift) -> String {
 }
 
 fn beyond(one: &UnlistedDrift) -> String {
-    format!("{}: {} responses with paths beyond those that are kept", method(&one.operation), one.responses)
+    format!("{}: {} responses with paths beyond the bound", method(&one.operation), one.responses)
 }
 
 /// Describes each kind, in Vietnamese and in English.
@@ -92,7 +92,7 @@ fn report(found: &ListDriftResponse) -> String {
     let now = time(crate::registry::now());
     let mut out = format!(
         "# Khác biệt giữa dữ liệu trả về và mô tả kết nối\n\nDifferences between responses and contracts, {now} (UTC+7). Báo cáo chỉ nêu \
-         tên trường, không có giá trị nào của câu trả lời. The report names fields only; it holds no value of any answer.\n"
+         tên trường, không có giá trị nào của phản hồi. The report names fields only; it contains no value of any response.\n"
     );
     if found.drift.is_empty() && found.unlisted.is_empty() {
         out.push_str("\nKhông có khác biệt. None.\n");
@@ -105,7 +105,7 @@ fn report(found: &ListDriftResponse) -> String {
                 above = &drift.operation;
                 let (protocol, contract) = (&drift.protocol, &drift.contract);
                 out.push_str(&format!("\n### {} ({protocol}, contract {contract})\n\n", drift.operation));
-                out.push_str("| Đường dẫn (path) | Khác biệt (kind) | Kiểu (types) | Từ (since) | Gần nhất (last) | Số câu trả lời (responses) |\n");
+                out.push_str("| Đường dẫn (path) | Khác biệt (kind) | Kiểu (types) | Từ (since) | Gần nhất (last) | Số phản hồi (responses) |\n");
                 out.push_str("| --- | --- | --- | --- | --- | --- |\n");
             }
             let (since, last) = (time(drift.first_seen), time(drift.last_seen));

@@ -279,7 +279,7 @@ fn details(grant: &api::Grant) -> String {
         ("calls a day", quota_text(grant)),
         ("in force", format!("{} to {}", time(grant.not_before), time(grant.not_after))),
         ("legal basis", grant.legal_basis.clone()),
-        ("asked for by", grant.requested_by.clone()),
+        ("requested by", grant.requested_by.clone()),
         ("approved by", approved.to_owned()),
     ];
     lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")

@@ -41,7 +41,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     // There is no one to notify if systemd did not start this process.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     crate::server::watch(gateway.heartbeats())?;
-    tracing::info!(address = %gateway.address, "the gateway answers");
+    tracing::info!(address = %gateway.address, "the gateway accepts calls");
     let https = gateway.https.map(|https| format!(", HTTPS on https://{https}")).unwrap_or_default();
     anstream::println!(
         "gRPC on {}{https}{}",

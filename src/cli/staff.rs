@@ -103,7 +103,7 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
             let staff = session.change(session.admin().add_staff(request))?;
             output.message(&staff, || {
                 format!(
-                    "asked for {}\nan approver approves it: change approve {}",
+                    "requested {}\nan approver approves it: change approve {}",
                     described(&staff),
                     staff.pending_change
                 )

@@ -85,7 +85,7 @@ struct IssueToken {
 }
 
 /// The heading of the connection's arguments.
-const HEADING: &str = "Which gateway, and who acts";
+const HEADING: &str = "Gateway and acting person";
 
 fn state(token: &api::Token) -> TokenState {
     match token {

@@ -232,7 +232,7 @@ impl<'d> Table<'d> {
             return None;
         };
         if value.get_ref().as_table().is_none() {
-            self.fault(key, "a secret never stands in the file: write { file = \"…\" } or { env = \"…\" }");
+            self.fault(key, "a secret is never in the file: write { file = \"…\" } or { env = \"…\" }");
             return None;
         }
         self.section(key, |table| {

@@ -1,4 +1,4 @@
-//! The approval desk: what waits for a second person, what it changes, and their verdict.
+//! Approvals: changes that wait for a second person, their effect, and the decision.
 
 use super::failure::{Failure, message_of};
 use super::form::{Form, Sent};
@@ -19,12 +19,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const HERE: &str = "/console/approvals";
-/// Members of records that are times, Unix time in seconds.
+/// Record members that are times, as Unix time in seconds.
 const TIMES: [&str; 3] = ["not_before", "not_after", "created"];
-/// Changes on a page.
+/// Changes per page.
 const PAGE: u32 = 25;
 
-/// What waits.
+/// Lists the pending changes.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let message = ListPendingChangesRequest { page_size: PAGE, page_token: query.text("page").to_owned() };
@@ -61,7 +61,7 @@ fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
     }
 }
 
-/// Who asks, when and why; of a grant, why stands in the log alone.
+/// Who requested the change, when and why. A grant's reason is in the log only.
 fn request_facts(locale: Locale, one: &PendingChange) -> Vec<(&'static str, Markup)> {
     let mut facts = vec![("column-requested-by", html! { (one.requested_by) " " (one.requester_address) })];
     if one.requested > 0 {
@@ -88,13 +88,13 @@ fn verdict(session: &SignedIn, one: &PendingChange, verdict: &str, kind: &str) -
     }
 }
 
-/// Both records side by side, by member; those that change are marked.
+/// Both records side by side, by member; changed members are marked.
 fn differences(locale: Locale, before: &str, after: &str) -> Markup {
     let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (before, after) = (read(before), read(after));
     let members =
         |value: &Value| value.as_object().map(|all| all.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default();
-    // Who asks stands above.
+    // The requester is shown above.
     let shown =
         |name: &String| name != "requester" && (known(&before, name).is_some() || known(&after, name).is_some());
     let names: BTreeSet<String> =

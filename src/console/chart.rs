@@ -1,24 +1,24 @@
-//! Charts as SVG that is part of the page: no script, no style attribute, colours from the style sheet (so that they follow light and dark),
-//! and behind each chart a table with the same numbers. Plain markup, because chart libraries put colours and sizes of letters into the
-//! drawing, where neither the dark scheme nor a small screen reaches them.
+//! Charts as inline SVG: no script, no style attribute, colours from the style sheet (so that they follow the light and dark schemes), and
+//! below each chart a table with the same numbers. It is plain markup, because chart libraries put colours and font sizes into the drawing,
+//! where neither the dark scheme nor a small screen can change them.
 
 use super::table::table;
 use super::text::Locale;
 use maud::{Markup, html};
 
-/// Width of every drawing, in its own units: about that of a phone, so that letters stay readable there.
+/// Width of every drawing, in its own units: about the width of a phone, so that text stays readable there.
 const WIDTH: f64 = 360.0;
 /// Height of a row of bars: a line of text and the bar below it.
 const ROW: f64 = 31.0;
-/// Height of the area that columns and lines are drawn in.
+/// Height of the plot area of columns and lines.
 const HEIGHT: f64 = 120.0;
-/// Most bars that are drawn; the table has all.
+/// Maximum of drawn bars; the table has all values.
 const MAX_BARS: usize = 12;
-/// Longest text beside a bar, in characters.
+/// Maximum length of the text beside a bar, in characters.
 const MAX_LABEL: usize = 46;
-/// Labels below columns, at most.
+/// Maximum of labels below the columns.
 const MAX_TICKS: usize = 6;
-/// Colours that lines have in the style sheet.
+/// Line colours that the style sheet defines.
 const COLOURS: usize = 6;
 
 /// One value with its name.
@@ -42,7 +42,7 @@ fn share(value: u64, max: u64, of: f64) -> f64 {
     value as f64 / max.max(1) as f64 * of
 }
 
-/// A drawing with its title, and its table behind it.
+/// A drawing with its title, and its table below.
 fn figure(locale: Locale, title: &str, drawing: &Markup, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         figure.chart {
@@ -57,7 +57,7 @@ fn rows_of(locale: Locale, values: &[Value]) -> Vec<Vec<Markup>> {
     values.iter().map(|(name, value)| vec![html! { (name) }, html! { (locale.number(*value)) }]).collect()
 }
 
-/// Horizontal bars, one for each name, in the order given: the first twelve are drawn. `headings` are those of the table: name, value.
+/// Draws horizontal bars, one per name, in the given order; only the first twelve. `headings` are the table's: name, value.
 pub fn bars(locale: Locale, title: &str, headings: [&str; 2], values: &[Value]) -> Markup {
     if values.is_empty() {
         return figure(locale, title, &html! {}, &headings, &[]);
@@ -85,7 +85,7 @@ pub fn bars(locale: Locale, title: &str, headings: [&str; 2], values: &[Value]) 
     figure(locale, title, &drawing, &headings, &rows_of(locale, values))
 }
 
-/// The frame of columns and lines: the largest value above, some of the names below.
+/// The frame of columns and lines: the largest value above, some names below.
 fn frame<'n>(
     locale: Locale,
     title: &str,
@@ -110,7 +110,7 @@ fn frame<'n>(
     }
 }
 
-/// Columns side by side, in the order given: hours, days.
+/// Draws columns side by side, in the given order: hours, days.
 pub fn columns(locale: Locale, title: &str, headings: [&str; 2], values: &[Value]) -> Markup {
     let max = values.iter().map(|(_, value)| *value).max().unwrap_or(0);
     let step = WIDTH / values.len().max(1) as f64;
@@ -128,8 +128,8 @@ pub fn columns(locale: Locale, title: &str, headings: [&str; 2], values: &[Value
     figure(locale, title, &drawing, &headings, &rows_of(locale, values))
 }
 
-/// Lines over the same names: each with its own name and one value for each of `names`; a missing value is 0. `heading` is that of the
-/// names in the table.
+/// Draws lines over the same names: each with its own name and one value for each of `names`; a missing value is 0. `heading` is the
+/// table's heading for the names.
 pub fn lines(locale: Locale, title: &str, heading: &str, names: &[String], series: &[(String, Vec<u64>)]) -> Markup {
     let value = |values: &[u64], at: usize| values.get(at).copied().unwrap_or(0);
     let max = series.iter().flat_map(|(_, values)| values.iter().copied()).max().unwrap_or(0);
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_has_its_numbers_in_a_table_and_nothing_that_a_name_brings_along() {
+    fn a_chart_has_its_numbers_in_a_table_and_escapes_names() {
         let values = [("<script>".to_owned(), 1_500), ("b".to_owned(), 0)];
         let bars = bars(Locale::English, "By client", ["column-client", "Exchanges"], &values).into_string();
         assert!(bars.contains("1,500") && bars.contains("<th scope=\"col\">Client</th>"), "{bars}");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_zero_and_many_are_drawn_without_a_number_that_is_none() {
+    fn no_value_zero_and_many_values_are_drawn_with_valid_numbers() {
         let many: Vec<Value> = (0..400).map(|at| (format!("day {at}"), 0)).collect();
         for values in [&many[..], &many[..1], &[]] {
             let drawn = [

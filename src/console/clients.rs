@@ -1,4 +1,4 @@
-//! Provincial systems: their list, one with its rights, registering one by its certificate, and what stops it.
+//! Clients (provincial systems): the list, one client with its rights, registration by certificate, suspension and retirement.
 
 use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/clients";
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
-/// Who may take away in an emergency.
+/// Roles that may revoke rights in an emergency.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 /// Clients on a page, and records of a client that its page shows.
 const SHOWN: u32 = 50;
@@ -38,15 +38,15 @@ fn state(locale: Locale, client: &Client) -> Markup {
     html! { span.state.(kind) { (locale.text(key)) } }
 }
 
-/// The list.
+/// Lists the clients.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let (agency, stands) = (query.text("agency"), query.text("state"));
+    let (agency, chosen) = (query.text("agency"), query.text("state"));
     let message = ListClientsRequest {
         agency: agency.to_owned(),
         page_size: SHOWN,
         page_token: query.text("page").to_owned(),
-        state: ClientState::from_str_name(stands).unwrap_or_default().into(),
+        state: ClientState::from_str_name(chosen).unwrap_or_default().into(),
     };
     let found = message_of(&session, console.admin.list_clients(request(&session, message)).await)?;
     let object = |one: &Client| format!("client:{}", one.id);
@@ -77,18 +77,18 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
             label { (locale.text("column-agency")) input name="agency" value=(agency); }
             label { (locale.text("column-state"))
                 select name="state" {
-                    @for (value, key) in choices { option value=(value) selected[value == stands] { (locale.text(key)) } }
+                    @for (value, key) in choices { option value=(value) selected[value == chosen] { (locale.text(key)) } }
                 }
             }
             button type="submit" { (locale.text("filter")) }
         }
         (table(locale, "menu-clients", &headings, &rows))
-        (next(locale, HERE, &[("agency", agency), ("state", stands)], &found.next_page_token))
+        (next(locale, HERE, &[("agency", agency), ("state", chosen)], &found.next_page_token))
     };
     Ok(layout::page(&session, HERE, &locale.text("menu-clients"), &body))
 }
 
-/// One client, its grants and its tokens in force.
+/// Shows one client, its grants and its valid tokens.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -140,7 +140,7 @@ fn offers(session: &SignedIn, client: &Client, action: &str) -> bool {
     }
 }
 
-/// What an action will stop, before it is done.
+/// Shows what an action stops, before it is done.
 pub async fn confirmation(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -186,7 +186,7 @@ pub async fn apply(
     Ok(Redirect::to(&format!("{HERE}/{id}")))
 }
 
-/// The form to register a client.
+/// Shows the form that registers a client.
 pub async fn registration(session: SignedIn) -> Markup {
     fill(&session, &Form::default(), &FieldFaults::default())
 }
@@ -216,7 +216,7 @@ fn fill(session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
     layout::page(session, HERE, &locale.text("client-register"), &body)
 }
 
-/// Shows the names and the end of the certificate that was pasted; once these are confirmed, registers the client.
+/// Shows the names and the end of the pasted certificate; after confirmation, registers the client.
 pub async fn register(
     State(console): State<Arc<Console>>,
     Sent { session, form }: Sent,

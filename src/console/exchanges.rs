@@ -1,4 +1,4 @@
-//! The auditor's search, and one exchange: every entry of it, with its proof checked in view and its receipt to take away.
+//! The auditor's search, and one exchange: all its entries, with their proofs verified on the page and a receipt to download.
 
 use super::failure::{Failure, message_of};
 use super::form::Form;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 const HERE: &str = "/console/exchanges";
-/// Entries on a page.
+/// Entries per page.
 const PAGE: u32 = 50;
 /// Fields of the search, with their texts.
 pub(super) const FIELDS: [(&str, &str); 12] = [
@@ -41,8 +41,8 @@ pub(super) const FIELDS: [(&str, &str); 12] = [
     ("official", "column-official"),
 ];
 
-/// A moment as `datetime-local` writes it, on the clocks of Vietnam, in microseconds; 0 where there is none.
-fn moment(text: &str) -> Option<i64> {
+/// An instant as `datetime-local` writes it, in Vietnam time (UTC+7), as Unix time in microseconds; 0 for an empty field.
+fn instant(text: &str) -> Option<i64> {
     if text.is_empty() {
         return Some(0);
     }
@@ -65,19 +65,18 @@ pub(super) fn query(form: &Form) -> Option<Query> {
         event: text("event"),
         grant: text("grant"),
         token: text("token"),
-        from_us: moment(form.text("from"))?,
-        to_us: moment(form.text("to"))?,
+        from_us: instant(form.text("from"))?,
+        to_us: instant(form.text("to"))?,
         subject: text("subject"),
         official: text("official"),
         ..Query::default()
     })
 }
 
-/// The search. Ids of people stand in an address only as long as nothing else can be searched for: they are asked for with a reason,
-/// which is an entry of its own.
+/// Shows the search and its results. A search for a person's id needs a reason, and is an entry of its own.
 pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
-    let wrong = || Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-moment");
+    let wrong = || Failure::plain(locale, StatusCode::BAD_REQUEST, "failure-instant");
     let message = SearchRequest {
         query: Some(query(&form).ok_or_else(wrong)?),
         page_size: PAGE,
@@ -104,7 +103,7 @@ pub async fn search(State(console): State<Arc<Console>>, session: SignedIn, form
 }
 
 fn filter(locale: Locale, form: &Form) -> Markup {
-    let moment = |name: &str, key: &str| {
+    let instant = |name: &str, key: &str| {
         html! {
             label { (locale.text(key)) input type="datetime-local" name=(name) value=(form.text(name)); }
         }
@@ -114,8 +113,8 @@ fn filter(locale: Locale, form: &Form) -> Markup {
             @for (name, key) in FIELDS {
                 label { (locale.text(key)) input name=(name) value=(form.text(name)) autocomplete="off"; }
             }
-            (moment("from", "search-from"))
-            (moment("to", "search-to"))
+            (instant("from", "search-from"))
+            (instant("to", "search-to"))
             label { (locale.text("search-reason")) input name="reason" value=(form.text("reason")); }
             label.choice {
                 input type="checkbox" name="from_log" value="yes" checked[form.text("from_log") == "yes"];
@@ -128,7 +127,7 @@ fn filter(locale: Locale, form: &Form) -> Markup {
 }
 
 /// Where an entry is looked at: its exchange, or the entry alone where it belongs to none.
-fn place(one: &LogEntry, entry: &Entry) -> String {
+fn path_of(one: &LogEntry, entry: &Entry) -> String {
     match uuid::Uuid::from_slice(&entry.exchange_id) {
         Ok(id) if !id.is_nil() => format!("{HERE}/{id}"),
         _ => format!("{HERE}/{}", one.index),
@@ -147,7 +146,7 @@ fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     let what = if entry.operation.is_empty() { &entry.event } else { &entry.operation };
     let who = if entry.client.is_empty() { &entry.actor } else { &entry.client };
     Some(vec![
-        html! { a.moment href=(place(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
+        html! { a.moment href=(path_of(one, entry)) { (locale.timestamp(entry.time_us / 1_000_000)) } },
         html! { (entry::kind(locale, entry)) },
         html! { (who) },
         html! { (what) @if !entry.object.is_empty() { br; span.object { (entry.object) } } },
@@ -156,7 +155,7 @@ fn row(locale: Locale, one: &LogEntry) -> Option<Vec<Markup>> {
     ])
 }
 
-/// Up to where a page is complete.
+/// Shows the checkpoint up to which a page is complete.
 pub(super) fn complete(locale: Locale, complete: Option<&Complete>) -> Markup {
     html! {
         @if let Some(complete) = complete {
@@ -181,7 +180,7 @@ fn exchange_or_index(id: &str) -> GetRequest {
     }
 }
 
-/// One exchange.
+/// Shows one exchange.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -211,11 +210,12 @@ pub async fn one(
 
 /// The key that the log's checkpoint is checked with, or why there is none.
 async fn verifier(console: &Console, session: &SignedIn) -> Result<LogVerifier, String> {
-    let checkpoint = console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await.map_err(said)?;
+    let checkpoint =
+        console.audit.get_checkpoint(request(session, GetCheckpointRequest {})).await.map_err(reason_of)?;
     LogVerifier::parse(&checkpoint.get_ref().verifier_key).map_err(|error| error.to_string())
 }
 
-/// An entry's receipt, checked here as anybody can check it, or why there is none yet.
+/// Verifies an entry's receipt as anybody can, or shows why there is none yet.
 async fn proof(console: &Console, session: &SignedIn, verifier: &Result<LogVerifier, String>, index: u64) -> Markup {
     let locale = session.locale;
     match verified(console, session, verifier, index).await {
@@ -227,7 +227,7 @@ async fn proof(console: &Console, session: &SignedIn, verifier: &Result<LogVerif
     }
 }
 
-fn said(status: Status) -> String {
+fn reason_of(status: Status) -> String {
     status.message().to_owned()
 }
 
@@ -237,7 +237,7 @@ async fn verified(
     verifier: &Result<LogVerifier, String>,
     index: u64,
 ) -> Result<u64, String> {
-    let text = receipt_of(console, session, index).await.map_err(said)?;
+    let text = receipt_of(console, session, index).await.map_err(reason_of)?;
     let receipt = Receipt::parse(&text).map_err(|error| error.to_string())?;
     let (_, checkpoint) = receipt.verify(verifier.as_ref()?).map_err(|error| error.to_string())?;
     Ok(checkpoint.size)
@@ -248,7 +248,7 @@ async fn receipt_of(console: &Console, session: &SignedIn, index: u64) -> Result
     Ok(console.audit.get_receipt(request(session, message)).await?.into_inner().receipt)
 }
 
-/// The receipt of an entry, as a file.
+/// Returns an entry's receipt as a file.
 pub async fn receipt(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -270,13 +270,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_of_the_clocks_of_vietnam() {
-        assert_eq!(moment("2026-11-27T07:00"), Some(1_795_737_600_000_000));
-        assert_eq!((moment(""), moment("yesterday")), (Some(0), None));
+    fn an_instant_is_read_in_vietnam_time() {
+        assert_eq!(instant("2026-11-27T07:00"), Some(1_795_737_600_000_000));
+        assert_eq!((instant(""), instant("yesterday")), (Some(0), None));
     }
 
     #[test]
-    fn an_exchange_is_known_by_its_id_and_an_entry_by_its_index() {
+    fn an_exchange_is_found_by_its_id_and_an_entry_by_its_index() {
         assert_eq!(exchange_or_index("17").index, Some(17));
         assert_eq!(exchange_or_index("019ab0c2-5a2e-7c11-9a1e-6d9c1f2b3a4d").index, None);
     }

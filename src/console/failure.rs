@@ -1,4 +1,4 @@
-//! A page that says why something was not done, and what to do.
+//! The error page: why an action failed, and what to do.
 
 use super::layout;
 use super::session::SignedIn;
@@ -9,24 +9,24 @@ use maud::{Markup, html};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Why a page is not what was asked for.
+/// An error, shown as a page.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
     locale: Locale,
-    /// With whose menu it is shown; without one where nobody has signed in.
+    /// The session whose menu the page has; no menu without one.
     session: Option<Box<SignedIn>>,
-    /// What happened, and more of it.
+    /// The error, with details.
     lines: Vec<String>,
 }
 
 impl Failure {
-    /// A page with a text of the console's own.
+    /// Makes a page with a text of the console.
     pub fn plain(locale: Locale, status: StatusCode, key: &str) -> Self {
         Failure { status, locale, session: None, lines: vec![locale.text(key)] }
     }
 
-    /// What a service says, in the reader's language, with each field that is wrong.
+    /// Makes a page from a service's status, in the reader's language, with each invalid field.
     pub fn of(session: &SignedIn, status: &Status) -> Self {
         let details = status.get_error_details();
         let own = details.localized_message().filter(|_| session.locale == Locale::Vietnamese);
@@ -42,23 +42,23 @@ impl Failure {
     }
 }
 
-/// The message that a service answers with.
+/// Returns the message of a service's response.
 ///
 /// # Errors
-/// The page that says why there is none.
-pub fn message_of<T>(session: &SignedIn, said: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {
-    said.map(tonic::Response::into_inner).map_err(|status| Failure::of(session, &status))
+/// The error page of the service's status.
+pub fn message_of<T>(session: &SignedIn, response: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {
+    response.map(tonic::Response::into_inner).map_err(|status| Failure::of(session, &status))
 }
 
-/// What is wrong with the fields of a form, to stand beside each, and the words before it.
+/// The errors of a form's fields, shown beside each field, and the locale's text in front of them.
 #[derive(Debug, Default)]
 pub struct FieldFaults(Vec<(String, String)>, String);
 
 impl FieldFaults {
-    /// Those that a service names.
+    /// Reads the field violations of a service's status.
     ///
     /// # Errors
-    /// The page that says why something was not done, where it is no field's fault.
+    /// The error page, if the status names no field.
     pub fn of(session: &SignedIn, status: &Status) -> Result<Self, Failure> {
         let details = status.get_error_details();
         match details.bad_request().filter(|wrong| !wrong.field_violations.is_empty()) {
@@ -81,7 +81,7 @@ impl FieldFaults {
         self.0.is_empty()
     }
 
-    /// What is wrong with this field, or a part of it.
+    /// Shows the error of this field or of a part of it.
     pub fn of_field(&self, field: &str) -> Markup {
         let own =
             |name: &str| name == field || name.strip_prefix(field).is_some_and(|rest| rest.starts_with(['.', '[']));
@@ -119,7 +119,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// A path that is no page.
+/// The error page for an unknown path.
 pub async fn not_found(headers: HeaderMap) -> Failure {
     Failure::plain(Locale::of(&headers), StatusCode::NOT_FOUND, "failure-not-found")
 }

@@ -1,4 +1,4 @@
-//! A form that was sent from a page of this console: its fields, once its session and its CSRF token have been checked.
+//! A form sent from a page of this console: its fields, after its session and its CSRF token have been checked.
 
 use super::Console;
 use super::failure::Failure;
@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// Largest form: a certificate chain and some hundred field paths.
+/// Maximum form size in bytes: a certificate chain and some hundred field paths.
 const MAX_FORM: usize = 256 << 10;
 
 /// The fields of a form, in order.
@@ -25,18 +25,18 @@ impl Form {
         Form(form_urlencoded::parse(bytes).into_owned().collect())
     }
 
-    /// A field without blanks around it; empty where there is none.
+    /// Returns a field, trimmed; empty if it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
-    /// Every value of a field that may stand several times, or has one value a line.
+    /// Returns every value of a field that may be repeated or have one value per line.
     pub fn list(&self, name: &str) -> Vec<String> {
         let values = self.0.iter().filter(|(known, _)| known == name).flat_map(|(_, value)| value.lines());
         values.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A whole number; `None` where something else stands there.
+    /// Returns a field as a whole number, 0 if it is empty; `None` if it is not one.
     pub fn number<N: std::str::FromStr + Default>(&self, name: &str) -> Option<N> {
         let text = self.text(name);
         if text.is_empty() { Some(N::default()) } else { text.parse().ok() }
@@ -46,22 +46,22 @@ impl Form {
 impl<S: Sync> FromRequestParts<S> for Form {
     type Rejection = Infallible;
 
-    /// The fields of a request's query: a form that is sent by GET.
+    /// Reads the fields of a request's query: a form that is sent by GET.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Form::parse(parts.uri.query().unwrap_or_default().as_bytes()))
     }
 }
 
-/// A form with who has sent it.
+/// A form with its sender's session.
 pub struct Sent {
-    /// Who.
+    /// The sender.
     pub session: SignedIn,
-    /// What.
+    /// The fields.
     pub form: Form,
 }
 
-/// Whether a browser sends a request from a page of this origin, as far as it says: `Sec-Fetch-Site` (W3C Fetch Metadata), `Origin`. The
-/// host is the request's authority (HTTP/2) or its `Host` (HTTP/1.1).
+/// Whether a request comes from a page of this origin, by the headers that browsers send: `Sec-Fetch-Site` (W3C Fetch Metadata), `Origin`.
+/// The host is the request's authority (HTTP/2) or its `Host` (HTTP/1.1).
 pub fn is_same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = uri.authority().map(Authority::as_str).or_else(|| text("host"));
@@ -70,10 +70,10 @@ pub fn is_same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     origin && text("sec-fetch-site").is_none_or(|site| ["same-origin", "none"].contains(&site))
 }
 
-/// The body of a form.
+/// Reads the body of a form.
 ///
 /// # Errors
-/// 413 where it is larger than 256 kB or breaks off, 415 where it is none.
+/// 413 if it is larger than 256 kB or incomplete, 415 if it is not a form.
 pub async fn read(request: Request) -> Result<Form, StatusCode> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if kind.split(';').next().is_none_or(|kind| !kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
@@ -87,7 +87,7 @@ pub async fn read(request: Request) -> Result<Form, StatusCode> {
 impl FromRequest<Arc<Console>> for Sent {
     type Rejection = Response;
 
-    /// Who has no session sends no body: it is looked at first.
+    /// Checks the session first: without one, the body is not read.
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
         let session = SignedIn::of(request.headers(), request.extensions(), console);
         let session = session.map_err(IntoResponse::into_response)?;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_s_fields_are_read_as_browsers_write_them() {
+    fn a_form_is_read_as_browsers_encode_it() {
         let form = Form::parse("id=+kho+&scope=a%3Ab&scope=c&names=x%0D%0Ay%0D%0A&n=&m=7x&ten=H%E1%BA%A1".as_bytes());
         assert_eq!((form.text("id"), form.text("ten"), form.text("none")), ("kho", "Hạ", ""));
         assert_eq!(
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_site_sends_is_no_form_of_the_console() {
+    fn a_form_from_another_site_is_refused() {
         let of = |uri: &str, pairs: &[(&'static str, &str)]| {
             let pair =
                 |(name, value): &(&'static str, &str)| (http::HeaderName::from_static(name), value.parse().unwrap());
@@ -143,6 +143,6 @@ mod tests {
                 assert!(!with(&[("sec-fetch-site", site)]), "{uri} {site}");
             }
         }
-        assert!(!of(old, &[("origin", "https://a:1")]), "a request that names no host");
+        assert!(!of(old, &[("origin", "https://a:1")]), "a request without a host");
     }
 }

@@ -1,4 +1,4 @@
-//! Grants: their list, one of them, a new one, and its withdrawal.
+//! Grants: the list, one grant, a new one, and withdrawal.
 
 use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
@@ -61,7 +61,7 @@ pub async fn rows(console: &Console, session: &SignedIn, grants: &[Grant]) -> Re
     Ok(table(locale, "menu-grants", &headings, &rows))
 }
 
-/// The list.
+/// Lists the grants.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let (client, state) = (query.text("client"), query.text("state"));
@@ -83,7 +83,7 @@ pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query:
     Ok(layout::page(&session, HERE, &locale.text("menu-grants"), &body))
 }
 
-/// One grant.
+/// Shows one grant.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -147,15 +147,15 @@ pub async fn withdraw(
     Ok(Redirect::to(&format!("{HERE}/{id}")))
 }
 
-/// Scopes of a source, each with the operations that it opens and their highest class.
+/// The scopes of a source, each with its operations and their highest data class.
 type Scopes<'c> = BTreeMap<&'c str, (Vec<&'c Operation>, DataClass)>;
 
-/// The form of a new grant: every scope of the contracts, with what it opens.
+/// Shows the form for a new grant: every scope of the contracts, with its operations.
 pub async fn form(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Markup {
     fill(&console, &session, &query, &FieldFaults::default())
 }
 
-/// The form with what was written before, and what is wrong with it.
+/// The form with the submitted values and their errors.
 fn fill(console: &Console, session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
     let locale = session.locale;
     let or = |name: &str, usual: &str| {
@@ -197,7 +197,7 @@ fn fill(console: &Console, session: &SignedIn, form: &Form, faults: &FieldFaults
     layout::page(session, HERE, &locale.text("grant-add"), &body)
 }
 
-/// Every scope by source, with its class and what its operations are, in their contracts' words.
+/// Every scope by source, with its data class and its operations as their contracts describe them.
 fn scopes(locale: Locale, contracts: &ContractSet, chosen: &[String]) -> Markup {
     let mut sources: BTreeMap<&str, (&str, Scopes<'_>)> = BTreeMap::new();
     for operation in contracts.operations() {
@@ -232,7 +232,7 @@ fn scopes(locale: Locale, contracts: &ContractSet, chosen: &[String]) -> Markup 
     }
 }
 
-/// A data class in words and colour.
+/// Shows a data class as text and colour.
 pub fn class_of(locale: Locale, class: DataClass) -> Markup {
     let (key, kind) = match class {
         DataClass::Sensitive => ("class-sensitive", "wrong"),
@@ -242,7 +242,7 @@ pub fn class_of(locale: Locale, class: DataClass) -> Markup {
     html! { span.state.(kind) { (locale.text(key)) } }
 }
 
-/// Adds a grant.
+/// Requests a grant.
 pub async fn add(
     State(console): State<Arc<Console>>,
     Sent { session, form }: Sent,

@@ -1,4 +1,4 @@
-//! What holds for every page: its security headers, its style sheet and scripts, and how cookies are read and written.
+//! What every page shares: security headers, the style sheet, scripts, and cookies.
 
 use super::ROOT;
 use axum::Router;
@@ -9,23 +9,23 @@ use maud::Markup;
 use tower::ServiceBuilder;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-/// No script at all, nothing from elsewhere, in nobody's frame, forms to here only (W3C Content Security Policy Level 3).
+/// No script, nothing from other origins, no framing, forms to this origin only (W3C Content Security Policy Level 3).
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
                       base-uri 'none'; require-trusted-types-for 'script'";
 
-/// The same for pages with a live part: the console's own two script files, which fetch from here only.
+/// The same for pages with a live part, which also run the console's own two script files; these fetch from this origin only.
 const LIVE_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; \
                            form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
                            require-trusted-types-for 'script'; trusted-types default";
 
-/// htmx 2.0.11, as published; its licence (0BSD) stands beside it.
+/// htmx 2.0.11, as published; its licence (0BSD) is beside it.
 const HTMX: &str = include_str!("assets/htmx.min.js");
-/// What lets htmx read answers where Trusted Types are enforced.
+/// The Trusted Types policy that lets htmx read responses.
 const TRUST: &str = include_str!("assets/trust.js");
-/// The style sheet's text, which a report in one file carries with it.
+/// The style sheet, which a single-file report also embeds.
 pub(super) const STYLE: &str = include_str!("style.css");
 
-/// Puts the headers around the pages.
+/// Adds the headers to all pages.
 pub fn layered(pages: Router) -> Router {
     let set = |name: HeaderName, value: &'static str| {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
@@ -37,23 +37,23 @@ pub fn layered(pages: Router) -> Router {
         .layer(set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
         .layer(set(HeaderName::from_static("permissions-policy"), "interest-cohort=()"))
         .layer(set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"))
-        // What stands on a page is for who asked for it.
+        // A page is for the person who requested it: no cache keeps it.
         .layer(set(header::CACHE_CONTROL, "no-store"));
     pages.layer(layers)
 }
 
-/// The style sheet.
+/// Serves the style sheet.
 pub async fn style() -> Response {
     let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "private, max-age=300")];
     (headers, STYLE).into_response()
 }
 
-/// A page with a live part.
+/// Returns a page with a live part.
 pub fn live(page: Markup) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, LIVE_POLICY)], page).into_response()
 }
 
-/// A script of the console's own.
+/// Serves one of the console's own scripts.
 pub async fn script(Path(name): Path<String>) -> Result<Response, StatusCode> {
     let text = match name.as_str() {
         "htmx.min.js" => HTMX,
@@ -64,23 +64,23 @@ pub async fn script(Path(name): Path<String>) -> Result<Response, StatusCode> {
     Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "private, max-age=300")], text).into_response())
 }
 
-/// A cookie of a request.
+/// Returns a cookie of a request.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let pairs = all.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(known, _)| *known == name).map(|(_, value)| value).next()
 }
 
-/// Where somebody was on the console; its first page where they were elsewhere.
+/// Returns the console's page that the request comes from (`Referer`), otherwise the first page.
 pub fn back(headers: &HeaderMap) -> String {
     let first = format!("{ROOT}/");
     let Some(uri) = headers.get(header::REFERER).and_then(|value| value.to_str().ok()?.parse::<http::Uri>().ok())
     else {
         return first;
     };
-    let place = uri.path_and_query().map_or("", |place| place.as_str());
-    // A path of this server, whatever server the header names.
-    if place.starts_with(&first) && !place.contains("//") { place.to_owned() } else { first }
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    // A path of this server, whatever host the header names.
+    if path.starts_with(&first) && !path.contains("//") { path.to_owned() } else { first }
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn back_is_a_page_of_the_console_and_nowhere_else() {
+    fn back_leads_to_a_page_of_the_console_only() {
         let of = |referer: &str| back(&HeaderMap::from_iter([(header::REFERER, referer.parse().unwrap())]));
         assert_eq!(of("https://gateway.example:8443/console/clients?state=active"), "/console/clients?state=active");
         for elsewhere in [
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_by_its_whole_name() {
+    fn a_cookie_is_found_by_its_complete_name() {
         let headers = HeaderMap::from_iter([(header::COOKIE, "xa=1; a=2;b=3".parse().unwrap())]);
         assert_eq!((cookie(&headers, "a"), cookie(&headers, "b"), cookie(&headers, "c")), (Some("2"), Some("3"), None));
     }

@@ -1,4 +1,4 @@
-//! The frame of every page: menu by role, language, who has signed in.
+//! The frame of every page: menu by role, language, signed-in person.
 
 use super::headers;
 use super::session::SignedIn;
@@ -84,12 +84,12 @@ pub fn role(locale: Locale, role: Role) -> String {
     })
 }
 
-/// A page of who has signed in; `here` is its entry of the menu.
+/// Returns a page for the signed-in person; `here` is its menu entry.
 pub fn page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Markup {
     signed_in(session, here, title, body, false)
 }
 
-/// A page with a live part: with the two scripts that renew it.
+/// Returns a page with a live part, with the two scripts that refresh it.
 pub fn live_page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> Response {
     headers::live(signed_in(session, here, title, body, true))
 }
@@ -110,17 +110,17 @@ fn signed_in(session: &SignedIn, here: &str, title: &str, body: &Markup, live: b
     frame(locale, title, Some(Frame { nav, who, node: &session.node, live }), body)
 }
 
-/// A page of nobody.
+/// Returns a page without a session.
 pub fn anonymous(locale: Locale, title: &str, body: &Markup) -> Markup {
     frame(locale, title, None, body)
 }
 
-/// The CSRF token of a form.
+/// The hidden field with the session's CSRF token.
 pub fn token(session: &SignedIn) -> Markup {
     html! { input type="hidden" name="csrf" value=(session.token); }
 }
 
-/// The field in which somebody says why.
+/// The field for the reason of a change.
 pub fn justification(locale: Locale) -> Markup {
     html! {
         label { (locale.text("justification"))
@@ -129,12 +129,12 @@ pub fn justification(locale: Locale) -> Markup {
     }
 }
 
-/// A link to a client's page.
+/// Links to a client's page.
 pub fn client_link(id: &str) -> Markup {
     html! { a href={ "/console/clients/" (id) } { (id) } }
 }
 
-/// What a page has of who has signed in.
+/// The parts of a page that depend on the session.
 struct Frame<'s> {
     nav: Markup,
     who: Markup,
@@ -142,7 +142,7 @@ struct Frame<'s> {
     live: bool,
 }
 
-/// What htmx may do: nothing but to put the answers of this gateway into the page.
+/// The htmx configuration: it only puts responses of this gateway into the page.
 const HTMX: &str = r#"{"allowEval":false,"allowScriptTags":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyEnabled":false,"historyCacheSize":0}"#;
 
 fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup) -> Markup {

@@ -1,6 +1,6 @@
-//! The console: what administrators, approvers and auditors do, in a browser, on the HTTPS port. A page calls the same methods as
-//! `ndxp.admin.v1` and `ndxp.audit.v1` have, in the name of who has signed in; it has no rule of its own, and nothing can be done here
-//! that those services refuse. Every task works without a script; the parts of two pages renew themselves where there is one.
+//! The console: the work of administrators, approvers and auditors in a browser, on the HTTPS port. A page calls the methods of
+//! `ndxp.admin.v1` and `ndxp.audit.v1` in the name of the signed-in person. It has no rule of its own: it does nothing that those services
+//! refuse. Every task works without JavaScript; with it, parts of two pages refresh themselves.
 
 mod approvals;
 pub(crate) mod auditor;
@@ -38,14 +38,14 @@ use form::Form;
 use session::{Sessions, SignedIn};
 use std::sync::Arc;
 
-/// Where its pages are.
+/// The path below which its pages are.
 pub const ROOT: &str = "/console";
 
-/// What the console needs of the gateway.
+/// The console with the parts of the gateway that it calls.
 pub struct Console {
     admin: Admin,
     audit: Audit,
-    door: StaffAuthorizer,
+    staff: StaffAuthorizer,
     registry: Arc<ArcSwap<Snapshot>>,
     contracts: Arc<ArcSwap<ContractSet>>,
     node: Arc<str>,
@@ -54,21 +54,21 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console over a gateway's services.
+    /// Makes a console over a gateway's services.
     pub fn new(
         admin: Admin,
         audit: Audit,
-        door: StaffAuthorizer,
+        staff: StaffAuthorizer,
         registry: Arc<ArcSwap<Snapshot>>,
         contracts: Arc<ArcSwap<ContractSet>>,
         node: &str,
         attempts: ShareMetrics,
     ) -> Self {
         let attempts = Shares::new(sign_in::ATTEMPTS, attempts);
-        Console { admin, audit, door, registry, contracts, node: node.into(), sessions: Sessions::default(), attempts }
+        Console { admin, audit, staff, registry, contracts, node: node.into(), sessions: Sessions::default(), attempts }
     }
 
-    /// The pages, each with the headers that hold for all.
+    /// Returns the routes of all pages, with the headers that every page has.
     pub fn router(self) -> Router {
         let pages = Router::new()
             .route("/console", get(|| async { Redirect::to("/console/") }))
@@ -125,14 +125,14 @@ impl Console {
             .route("/console/holds", get(auditor::holds::page).post(auditor::holds::create))
             .route("/console/holds/{id}/release", post(auditor::holds::release))
             .route("/console/statistics", get(auditor::statistics::page))
-            // Every other path of the console; those of the port have a fallback of their own.
+            // Every other path of the console. Other paths of the port have their own fallback.
             .route("/console/{*other}", any(failure::not_found))
             .with_state(Arc::new(self));
         headers::layered(pages)
     }
 }
 
-/// A request to one of the gateway's own services, in the name of who has signed in.
+/// A request to one of the gateway's own services, in the name of the signed-in person.
 fn request<T>(session: &SignedIn, message: T) -> tonic::Request<T> {
     request_of(&session.peer, message)
 }
@@ -143,7 +143,7 @@ fn request_of<T>(peer: &Arc<Peer>, message: T) -> tonic::Request<T> {
     request
 }
 
-/// The same with why it is done, in the words that a form has under `justification`.
+/// The same with the reason, from the form's field `justification`.
 fn change<T>(session: &SignedIn, form: &Form, message: T) -> tonic::Request<T> {
     let mut request = request(session, message);
     let words = tonic::metadata::MetadataValue::from_bytes(form.text("justification").as_bytes());

@@ -1,4 +1,4 @@
-//! The first page: what needs a decision, how the gateway does now, what ends soon, and how the log is.
+//! The first page: pending decisions, the gateway's current state, what expires soon, and the state of the log.
 
 use super::failure::{Failure, message_of};
 use super::last_use::LastUses;
@@ -19,14 +19,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-/// What ends within so many seconds is shown.
+/// How far ahead expiries are shown, in seconds.
 const SOON_S: i64 = 30 * 86_400;
 /// A grant that nobody has used for so long needs a decision.
 const UNUSED_S: i64 = 90 * 86_400;
 /// Grants that are looked through for those that end soon: one page of the registry.
 const LOOKED_AT: u32 = 1_000;
 
-/// The page.
+/// Shows the page.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Response, Failure> {
     let locale = session.locale;
     let overview = operator::live::overview(&console, &session).await?;
@@ -117,7 +117,7 @@ async fn ending(
     })
 }
 
-/// Certificates, CAs and revocation lists; those that have ended, too.
+/// Certificates, CAs and revocation lists, expired ones included.
 fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
     let ended = |end: i64| end <= now();
     let near = overview.ends.iter().filter(|one| is_soon(one.at) || ended(one.at));
@@ -132,7 +132,7 @@ fn files(locale: Locale, overview: &GetOverviewResponse) -> Ends {
     near.map(|one| (one.at, what(one, ended(one.at)))).collect()
 }
 
-/// Tokens are many and live for hours: one line for all of them, at the end of the last that ends soon.
+/// Tokens are many and live for hours: one line for all of them, placed at the latest end within the period.
 async fn tokens(console: &Console, session: &SignedIn) -> Result<Option<(i64, Markup)>, Failure> {
     let locale = session.locale;
     let message = ListTokensRequest { in_force: true, page_size: LOOKED_AT, ..Default::default() };

@@ -1,5 +1,5 @@
-//! Who has signed in: sessions of the server's, each bound to the certificate that it was begun with and to one cookie, over after
-//! 15 minutes without a request and after 8 hours in any case, and at once where the registry knows the person no more.
+//! Server-side sessions. Each is bound to the certificate that it was begun with and to one cookie. It ends after 15 minutes without a
+//! request, after 8 hours in any case, and at once if the registry no longer knows the person.
 
 use super::headers::cookie;
 use super::text::Locale;
@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 
 /// The cookie's name. `__Host-` binds it to this host, to HTTPS and to `/` (RFC 6265bis, section 4.1.3.2).
 const COOKIE: &str = "__Host-ndxp-console";
-/// Longest time without a request.
+/// Maximum time without a request.
 const IDLE: Duration = Duration::from_secs(15 * 60);
-/// Longest session.
+/// Maximum duration of a session.
 const LONGEST: Duration = Duration::from_secs(8 * 3_600);
-/// Most sessions, in all and of one person. Only who signs in has one: staff, with a certificate.
+/// Maximum number of sessions, in all and per person. Only staff with a certificate have one.
 const MAX_SESSIONS: (usize, usize) = (1_000, 8);
 
-/// A session, by the SHA-256 of its cookie: nobody who reads this memory can send it.
+/// A session; its key is the SHA-256 of its cookie, so that a memory dump holds no usable cookie.
 #[derive(Debug)]
 struct Record {
     staff: String,
@@ -62,8 +62,8 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session and returns its `Set-Cookie`; of one person's too many, the one that was unused longest ends. `None` where
-    /// there are too many in all, or no random numbers.
+    /// Begins a session and returns its `Set-Cookie`. If the person has too many, the least recently used one ends. Returns `None` if
+    /// there are too many in all, or if the system's random generator fails.
     pub fn begin(&self, staff: &str, certificate: Thumbprint, now: Instant) -> Option<String> {
         let (cookie, token) = (secret()?, secret()?);
         let mut all = self.all();
@@ -80,8 +80,8 @@ impl Sessions {
         Some(format!("{COOKIE}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"))
     }
 
-    /// The person and the CSRF token of a session that goes on, on the certificate that it was begun with.
-    /// `in_use`: it is somebody's request, not a page's that renews itself; the time without one begins anew.
+    /// The person and the CSRF token of a live session on the certificate that it was begun with. `in_use`: a person's request, not one of
+    /// a page that refreshes itself; it restarts the idle timeout.
     fn continued(&self, cookie: &str, certificate: Thumbprint, now: Instant, in_use: bool) -> Option<(String, String)> {
         let (mut all, key) = (self.all(), key(cookie));
         if all.get(&key)?.is_over(now) {
@@ -104,7 +104,7 @@ impl Sessions {
     }
 }
 
-/// Nobody has signed in: the browser is sent to the page to sign in at.
+/// There is no session: the browser is redirected to the sign-in page.
 #[derive(Debug)]
 pub struct NotSignedIn;
 
@@ -114,24 +114,24 @@ impl IntoResponse for NotSignedIn {
     }
 }
 
-/// Somebody who has signed in.
+/// A signed-in person.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
     /// Their id in the registry.
     pub staff: String,
-    /// What they may do, as the registry has it now.
+    /// Their roles in the registry now.
     pub roles: Vec<Role>,
-    /// The connection's other end, with their certificate.
+    /// The peer of the connection, with their certificate.
     pub peer: Arc<Peer>,
     /// The language of their pages.
     pub locale: Locale,
-    /// The gateway that they are at.
+    /// The name of this gateway.
     pub node: Arc<str>,
-    /// The token that each of their forms has (OWASP's synchronizer token).
+    /// The CSRF token that each of their forms carries (OWASP's synchronizer token).
     pub token: String,
 }
 
-/// The person whose certificate a connection has shown, where the registry knows them.
+/// Returns the person whose certificate the connection has presented, if the registry knows them.
 pub fn person(peer: &Peer, registry: &Snapshot) -> Option<(String, Vec<Role>)> {
     peer.check_time(now()).ok()?;
     match registry.owner_of(&peer.certificate.names) {
@@ -141,10 +141,10 @@ pub fn person(peer: &Peer, registry: &Snapshot) -> Option<(String, Vec<Role>)> {
 }
 
 impl SignedIn {
-    /// Who sends a request.
+    /// Returns the session of a request.
     ///
     /// # Errors
-    /// Where there is no session, or where it is over.
+    /// There is no session, or it has ended.
     pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, NotSignedIn> {
         Self::found(headers, extensions, console, true)
     }
@@ -170,12 +170,12 @@ impl SignedIn {
         signed().ok_or(NotSignedIn)
     }
 
-    /// Whether one of the roles is theirs: what a page offers. What is done is decided by the service that does it.
+    /// Whether they have one of the roles. It decides what a page offers; whether an action is allowed, the called service decides.
     pub fn has(&self, roles: &[Role]) -> bool {
         self.roles.iter().any(|role| roles.contains(role))
     }
 
-    /// Whether a form has this session's token.
+    /// Whether a form's token is this session's CSRF token.
     pub fn has_token(&self, token: &str) -> bool {
         verify_slices_are_equal(self.token.as_bytes(), token.as_bytes()).is_ok()
     }
@@ -189,13 +189,13 @@ impl FromRequestParts<Arc<Console>> for SignedIn {
     }
 }
 
-/// Who looks at a live part of a page, which asks by itself: a session that nobody uses ends although a page is open.
+/// The session behind a page that refreshes itself. Its requests do not keep the session alive: an unused one ends although a page is open.
 pub struct Watching(pub SignedIn);
 
 impl FromRequestParts<Arc<Console>> for Watching {
     type Rejection = Response;
 
-    /// Where the session is over, htmx goes to the page to sign in at.
+    /// If the session has ended, htmx goes to the sign-in page.
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
         let found = SignedIn::found(&parts.headers, &parts.extensions, console, false);
         let to = [("hx-redirect", format!("{ROOT}/sign-in"))];
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_when_it_is_unused_and_when_it_is_old_and_on_another_certificate_there_is_none() {
+    fn a_session_ends_when_idle_or_old_and_does_not_exist_on_another_certificate() {
         let (sessions, began) = (Sessions::default(), Instant::now());
         let (own, other) = (Thumbprint::of(b"own"), Thumbprint::of(b"other"));
         let set = sessions.begin("lan", own, began).unwrap();
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(sessions.continued(&cookie, own, began, true), None, "it is gone");
         let unused = value(&sessions.begin("lan", own, began).unwrap());
         assert_eq!(sessions.continued(&unused, own, began + IDLE, true), None);
-        // A page that asks by itself keeps no session.
+        // A page that refreshes itself keeps no session alive.
         let watched = value(&sessions.begin("lan", own, began).unwrap());
         let half = began + IDLE / 2;
         assert!(sessions.continued(&watched, own, half, false).is_some());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_bounded_for_one_person_and_in_all() {
+    fn sessions_are_bounded_per_person_and_in_all() {
         let (sessions, own, began) = (Sessions::default(), Thumbprint::of(b"own"), Instant::now());
         let begin = |staff: &str, after: u64| sessions.begin(staff, own, began + Duration::from_millis(after));
         let first = value(&begin("lan", 0).unwrap());

@@ -1,4 +1,4 @@
-//! Signing in by the certificate that the browser has shown, signing out, and the choice of a language.
+//! Sign-in by the certificate that the browser presents, sign-out, and the choice of a language.
 
 use super::failure::Failure;
 use super::form::{Sent, is_same_origin};
@@ -17,7 +17,7 @@ use maud::html;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Everybody of the staff may sign in. A refusal is an entry, within the bounds of refusals.
+/// All staff may sign in. A refusal is an entry, within the bounds of refusals.
 const SIGN_IN: RoleRule = RoleRule {
     method: "SignIn",
     event: "console.sign_in",
@@ -25,13 +25,13 @@ const SIGN_IN: RoleRule = RoleRule {
 };
 const SIGN_OUT: &str = "console.sign_out";
 
-/// Attempts at once, of all and of one certificate, and how often one certificate may try: each that succeeds is an entry of the log.
+/// Concurrent attempts, in all and per certificate, and the rate per certificate: each success is an entry of the log.
 pub const ATTEMPTS: ShareLimits =
     ShareLimits { total: 64, per_owner: 4, has_headroom: 0, rate: Some(ShareRate { per_second: 1, burst: 30 }) };
 
 type Shown = Option<Extension<Arc<Peer>>>;
 
-/// The page to sign in at: whose certificate the browser has shown.
+/// Shows the sign-in page with the owner of the browser's certificate.
 pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: HeaderMap) -> Response {
     let locale = Locale::of(&headers);
     let known = peer.as_ref().and_then(|peer| person(peer, &console.registry.load()));
@@ -53,7 +53,7 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
     layout::anonymous(locale, &locale.text("sign-in-title"), &body).into_response()
 }
 
-/// Begins a session; its entry is in the log before.
+/// Begins a session, after its entry is in the log.
 pub async fn begin(
     State(console): State<Arc<Console>>,
     peer: Shown,
@@ -70,45 +70,45 @@ pub async fn begin(
     let often = |_| Failure::plain(locale, StatusCode::TOO_MANY_REQUESTS, "sign-in-too-often");
     let _attempt = console.attempts.take(&peer.certificate.thumbprint, 1).map_err(often)?;
     let refused = |status| Failure::plain(locale, status, "sign-in-unknown");
-    let actor = console.door.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
+    let actor = console.staff.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
     let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");
     note(&console, &peer, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
-    // A session of before, of whoever used this browser, ends.
+    // An earlier session of this browser ends.
     console.sessions.end(&headers);
     let begun = console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now());
     Ok(to("/console/", &begun.ok_or_else(unavailable)?))
 }
 
-/// Ends the session.
+/// Ends the session (sign-out).
 pub async fn end(State(console): State<Arc<Console>>, headers: HeaderMap, sent: Sent) -> Response {
     let cookie = console.sessions.end(&headers);
     let _ = note(&console, &sent.session.peer, &sent.session.staff, SIGN_OUT).await;
     to("/console/sign-in", &cookie)
 }
 
-/// Keeps the language for a year.
+/// Stores the chosen language in a cookie for a year.
 pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response {
-    let place = back(&headers);
+    let path = back(&headers);
     match Locale::of_code(&code) {
         Some(locale) => {
             let code = locale.code();
             to(
-                &place,
+                &path,
                 &format!("{LANGUAGE_COOKIE}={code}; Path=/console/; Secure; HttpOnly; SameSite=Lax; Max-Age=31536000"),
             )
         }
-        None => Redirect::to(&place).into_response(),
+        None => Redirect::to(&path).into_response(),
     }
 }
 
 async fn note(console: &Console, peer: &Peer, staff: &str, event: &str) -> Option<u64> {
-    let mut entry = console.door.event(peer, event);
+    let mut entry = console.staff.event(peer, event);
     entry.actor = format!("staff:{staff}");
-    console.door.note(&entry).await.ok()
+    console.staff.note(&entry).await.ok()
 }
 
-fn to(place: &str, cookie: &str) -> Response {
-    let mut response = Redirect::to(place).into_response();
+fn to(path: &str, cookie: &str) -> Response {
+    let mut response = Redirect::to(path).into_response();
     if let Ok(cookie) = HeaderValue::from_str(cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }

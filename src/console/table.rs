@@ -1,9 +1,9 @@
-//! Lists: a table that a narrow screen shows as cards, what stands in its place where nothing is there, and the way to the next page.
+//! Lists: a table that a narrow screen shows as cards, a text if it is empty, and the link to the next page.
 
 use super::text::Locale;
 use maud::{Markup, html};
 
-/// A table of this name; each row has one cell for each heading.
+/// Shows a table with this name; each row has one cell per heading.
 pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     if rows.is_empty() {
         return html! { p.empty { (locale.text("nothing-here")) } };
@@ -23,7 +23,7 @@ pub fn table(locale: Locale, name: &str, headings: &[&str], rows: &[Vec<Markup>]
     }
 }
 
-/// The facts of one record.
+/// Shows the properties of one record.
 pub fn properties(locale: Locale, all: &[(&str, Markup)]) -> Markup {
     html! {
         dl.facts {
@@ -32,7 +32,7 @@ pub fn properties(locale: Locale, all: &[(&str, Markup)]) -> Markup {
     }
 }
 
-/// The filter of a list by client, and by one state beside all.
+/// Shows the filter of a list by client, and by one state or all.
 pub fn client_filter(locale: Locale, path: &str, client: &str, (state, only, key): (&str, &str, &str)) -> Markup {
     html! {
         form.filter method="get" action=(path) {
@@ -48,7 +48,7 @@ pub fn client_filter(locale: Locale, path: &str, client: &str, (state, only, key
     }
 }
 
-/// A link to the next page of a list, with its filters; nothing where this is the last one.
+/// Links to the next page of a list, with its filters; empty on the last page.
 pub fn next(locale: Locale, path: &str, filters: &[(&str, &str)], token: &str) -> Markup {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(filters.iter().filter(|(_, value)| !value.is_empty())).append_pair("page", token);
@@ -57,15 +57,15 @@ pub fn next(locale: Locale, path: &str, filters: &[(&str, &str)], token: &str) -
     }
 }
 
-/// Texts one under the other.
+/// Shows texts one below the other.
 pub fn lines(all: &[String]) -> Markup {
     html! { @for (at, one) in all.iter().enumerate() { @if at > 0 { br; } (one) } }
 }
 
-/// Texts of a row that a cell shows at once; the others are folded.
+/// Texts that a cell shows at once; the others are folded.
 const SHOWN: usize = 4;
 
-/// The same in a cell of a table: those beyond the first few open on demand.
+/// The same in a table cell: those beyond the first few are folded.
 pub fn folded(locale: Locale, all: &[String]) -> Markup {
     let (first, more) = all.split_at(all.len().min(if all.len() > SHOWN + 1 { SHOWN } else { SHOWN + 1 }));
     html! {

@@ -1,4 +1,4 @@
-//! The console's words, in Vietnamese and English (Fluent, `locales/`), and how times and numbers are written in both.
+//! The console's texts in Vietnamese and English (Fluent, `locales/`), and the formats of times and numbers in both.
 
 use crate::time_zone::HO_CHI_MINH;
 use fluent_templates::{LanguageIdentifier, Loader, langid, static_loader};
@@ -10,7 +10,7 @@ static_loader! {
     static TEXTS = {
         locales: "./src/console/locales",
         fallback_language: "vi",
-        // Marks of direction around what is filled in: neither language needs them, and they would stand in copied ids.
+        // No direction marks around arguments: neither language needs them, and they would end up in copied ids.
         customise: |bundle| bundle.set_use_isolating(false),
     };
 }
@@ -18,7 +18,7 @@ static_loader! {
 static VIETNAMESE: LanguageIdentifier = langid!("vi");
 static ENGLISH: LanguageIdentifier = langid!("en");
 
-/// The cookie that keeps the language which somebody has chosen.
+/// The cookie with the chosen language.
 pub const LANGUAGE_COOKIE: &str = "ndxp-language";
 
 /// The language of a page.
@@ -29,10 +29,10 @@ pub enum Locale {
 }
 
 impl Locale {
-    /// Both, with the name that each has in itself.
+    /// Both, each with its own name for itself.
     pub const ALL: [(Locale, &str); 2] = [(Locale::Vietnamese, "Tiếng Việt"), (Locale::English, "English")];
 
-    /// As in `lang` and in the cookie.
+    /// Returns the code, as in `lang` and in the cookie.
     pub fn code(self) -> &'static str {
         match self {
             Locale::Vietnamese => "vi",
@@ -40,13 +40,13 @@ impl Locale {
         }
     }
 
-    /// By its code.
+    /// Finds a language by its code.
     pub fn of_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().map(|(locale, _)| locale).find(|locale| locale.code() == code)
     }
 
-    /// The one that was chosen before; otherwise the browser's first that there is (RFC 9110, section 12.5.4), Vietnamese where there
-    /// is none.
+    /// Returns the chosen language; otherwise the first supported one of `Accept-Language` (RFC 9110, section 12.5.4); otherwise
+    /// Vietnamese.
     pub fn of(headers: &HeaderMap) -> Self {
         let chosen = super::headers::cookie(headers, LANGUAGE_COOKIE).and_then(Self::of_code);
         let accepted = || {
@@ -63,18 +63,18 @@ impl Locale {
         }
     }
 
-    /// A text by its key.
+    /// Returns a text by its key.
     pub fn text(self, key: &str) -> String {
         TEXTS.try_lookup(self.id(), key).unwrap_or_else(|| key.to_owned())
     }
 
-    /// A text with something filled in.
+    /// Returns a text with one argument.
     pub fn with(self, key: &str, name: &'static str, value: impl Into<String>) -> String {
         let filled = HashMap::from([(Cow::Borrowed(name), value.into().into())]);
         TEXTS.try_lookup_with_args(self.id(), key, &filled).unwrap_or_else(|| key.to_owned())
     }
 
-    /// A moment, Unix time in seconds, on the clocks of Vietnam, with the zone; empty for 0.
+    /// Formats an instant (Unix time in seconds) in Vietnam time, with the zone; empty for 0.
     pub fn timestamp(self, unix_s: i64) -> String {
         let format = match self {
             Locale::Vietnamese => "%d/%m/%Y %H:%M:%S (UTC+7)",
@@ -101,13 +101,13 @@ impl Locale {
         at.map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).strftime(format).to_string())
     }
 
-    /// A duration of so many microseconds, in milliseconds with three decimals behind the language's own mark.
+    /// Formats a duration in microseconds as milliseconds with three decimals and the language's decimal mark.
     pub fn milliseconds(self, us: u64) -> String {
         let mark = if self == Locale::Vietnamese { ',' } else { '.' };
         format!("{}{mark}{:03} ms", self.number(us / 1_000), us % 1_000)
     }
 
-    /// A whole number, in groups of three.
+    /// Formats a whole number in groups of three digits.
     pub fn number(self, number: u64) -> String {
         let digits = number.to_string();
         let mark = if self == Locale::Vietnamese { '.' } else { ',' };
@@ -135,12 +135,12 @@ mod tests {
         let key = |line: &str| Some(line.split_once(" =")?.0.to_owned()).filter(|key| !key.starts_with([' ', '#']));
         let all: Vec<String> = text.lines().filter_map(key).collect();
         let keys: BTreeSet<String> = all.iter().cloned().collect();
-        assert_eq!(all.len(), keys.len(), "a key stands twice in {locale}");
+        assert_eq!(all.len(), keys.len(), "a key is there twice in {locale}");
         keys
     }
 
     #[test]
-    fn both_languages_have_every_text_that_the_pages_name() {
+    fn both_languages_have_every_text_that_the_pages_use() {
         let (vietnamese, english) = (keys("vi"), keys("en"));
         assert_eq!(vietnamese.symmetric_difference(&english).collect::<Vec<_>>(), Vec::<&String>::new());
         let folders = ["src/console", "src/console/auditor", "src/console/developer", "src/console/operator"];
@@ -150,7 +150,7 @@ mod tests {
                 continue;
             }
             let source = std::fs::read_to_string(&file).unwrap();
-            // Every literal that looks like a key: its first word is that of one.
+            // Every literal that looks like a key: its first word is the first word of a key.
             let like_a_key = |text: &&str| {
                 let first = text.split('-').next().unwrap_or_default();
                 text.contains('-')
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_language_is_the_chosen_one_or_the_browser_s_or_vietnamese() {
+    fn the_language_is_chosen_or_accepted_or_vietnamese() {
         let of = |pairs: &[(http::HeaderName, &str)]| {
             Locale::of(&pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect())
         };
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_numbers_are_written_as_each_language_writes_them() {
+    fn times_and_numbers_follow_the_language() {
         assert_eq!(Locale::Vietnamese.timestamp(1_795_712_400), "27/11/2026 00:00:00 (UTC+7)");
         assert_eq!(Locale::English.timestamp(1_795_712_400), "2026-11-27 00:00:00 (UTC+7)");
         assert_eq!((Locale::English.timestamp(0), Locale::English.number(0)), (String::new(), "0".to_owned()));

@@ -1,4 +1,4 @@
-//! Access tokens: their list, one issued by hand and shown once, and revocation.
+//! Access tokens: the list, one issued by hand and shown once, and revocation.
 
 use super::failure::{Failure, FieldFaults, message_of};
 use super::form::{Form, Sent};
@@ -67,7 +67,7 @@ pub async fn rows(console: &Console, session: &SignedIn, tokens: &[Token]) -> Re
     Ok(table(locale, "menu-tokens", &headings, &rows))
 }
 
-/// The list, and the form to issue one.
+/// Lists the tokens, with the form that issues one.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     shown(&console, &session, &query, &FieldFaults::default()).await
 }

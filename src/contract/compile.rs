@@ -346,7 +346,7 @@ fn wrong(
         ),
         (!in_group, format!("scope {:?} must be \"{}:group\"", said.scope, source.id)),
         (said.timeout_ms > MAX_TIMEOUT_MS, format!("timeout_ms is more than {MAX_TIMEOUT_MS}")),
-        (kept, "keeps answers (etag), which is only for open data by get".to_owned()),
+        (kept, "caches responses (etag), which is only allowed for open data by get".to_owned()),
         (other_client_stream, "a client stream needs a grpc binding".to_owned()),
         (
             said.paging.as_ref().is_some_and(|paging| {
@@ -380,7 +380,7 @@ fn paging(said: &options::Paging) -> Paging {
 
 fn compile_polling(said: &options::Polling, answer: &super::plan::MessagePlan) -> Result<Polling, String> {
     if answer.field(&said.watch).is_none() {
-        return Err(format!("polling watches {:?}, which the answer does not have", said.watch));
+        return Err(format!("polling watches {:?}, which the response does not have", said.watch));
     }
     Ok(Polling {
         watch: said.watch.clone(),

@@ -205,7 +205,7 @@ impl Disclosed {
 
 /// A response that is not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is no message of the contract")]
+#[error("the response is not a message of the contract")]
 pub struct MalformedMessage;
 
 /// Keeps what the mask allows. If that is everything, the bytes are passed on unchanged, and nothing is copied.

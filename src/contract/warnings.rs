@@ -26,7 +26,7 @@ impl std::fmt::Display for ContractWarning {
                 write!(f, "an absent {name:?} reads as false: say `required: true`, or make it `optional`")
             }
             ContractWarning::AnyResponse => {
-                f.write_str("its answer has no field, and no code says that it succeeded: any JSON would do")
+                f.write_str("its response has no field, and no code indicates success: any JSON document is accepted")
             }
         }
     }

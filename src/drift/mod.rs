@@ -162,7 +162,7 @@ impl DriftTable {
                 operation = operation.full_name,
                 kind,
                 path,
-                "answers have drifted from their contract"
+                "responses have drifted from their contract"
             );
         }
         let source = operation.source.id.clone();

@@ -240,7 +240,7 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
     ];
     for (name, value, own) in plain {
         if let Some(value) = value {
-            let mut value = HeaderValue::from_str(value).map_err(|_| unfit(name, "it cannot stand in a header"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| unfit(name, "it is not valid in a header"))?;
             value.set_sensitive(own);
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -250,7 +250,7 @@ fn headers(context: &CallContext, until: Option<Instant>) -> Result<HeaderMap, S
 
 fn frame_error(error: FrameError) -> SourceError {
     match error {
-        FrameError::Connection => SourceError::broken("the connection was closed in the middle of the answer"),
+        FrameError::Connection => SourceError::broken("the connection was closed in the middle of the response"),
         // Other responses may be smaller.
         FrameError::TooLarge(_) => SourceError::unreadable(error.to_string()),
         other => SourceError::protocol(other.to_string()),
@@ -263,7 +263,7 @@ fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Sourc
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !kind.starts_with("application/grpc") {
-        return Err(SourceError::protocol("the answer is not gRPC"));
+        return Err(SourceError::protocol("the response is not gRPC"));
     }
     Ok(())
 }

@@ -152,9 +152,9 @@ fn transport(error: &hyper_util::client::legacy::Error) -> SourceError {
 fn body_error(error: &(dyn std::error::Error + 'static)) -> SourceError {
     if error.is::<http_body_util::LengthLimitError>() {
         // Other responses may be smaller.
-        SourceError::unreadable("the answer is larger than the limit")
+        SourceError::unreadable("the response is larger than the limit")
     } else {
-        SourceError::broken("the connection was closed in the middle of the answer")
+        SourceError::broken("the connection was closed in the middle of the response")
     }
 }
 
@@ -174,7 +174,7 @@ pub fn status_error(status: StatusCode, headers: &HeaderMap) -> Option<SourceErr
         408 | 504 => SourceError::from(SourceFault::Timeout).coded(&code),
         429 => SourceFault::Limited { code, retry_after: retry_after::of_headers(headers) }.into(),
         503 => SourceFault::Busy { code, retry_after: retry_after::of_headers(headers) }.into(),
-        500..=599 => SourceError::from(SourceFault::Unavailable("it answered with a server error")).coded(&code),
+        500..=599 => SourceError::from(SourceFault::Unavailable("it returned a server error")).coded(&code),
         // A partial response, or one that means that nothing has changed or that the work is not done yet: the gateway
         // did not request any of these.
         _ => SourceError::protocol(format!("HTTP status {code}")).coded(&code),
@@ -223,8 +223,8 @@ fn inflated(decoder: impl Read, max_answer: usize) -> Result<Bytes, SourceError>
     let read = decoder.take(limit).read_to_end(&mut out);
     match read {
         Ok(_) if out.len() <= max_answer => Ok(Bytes::from(out)),
-        Ok(_) => Err(SourceError::unreadable("the answer is larger than the limit")),
-        Err(_) => Err(SourceError::protocol("the answer's content coding is damaged")),
+        Ok(_) => Err(SourceError::unreadable("the response is larger than the limit")),
+        Err(_) => Err(SourceError::protocol("the response's content coding is damaged")),
     }
 }
 

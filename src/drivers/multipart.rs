@@ -34,7 +34,7 @@ pub(super) struct OpenedMultipart<'a> {
 }
 
 fn wrong(what: &str) -> SourceError {
-    SourceError::protocol(format!("the answer in parts {what}"))
+    SourceError::protocol(format!("the multipart response {what}"))
 }
 
 /// Splits a response into its parts, if it has several.
@@ -194,7 +194,7 @@ pub(super) fn resolve(children: Vec<Element>) -> Result<Option<Element>, SourceE
     Ok(Some(first))
 }
 
-const NOWHERE: &str = "the answer refers to an element that is not there";
+const NOWHERE: &str = "the response refers to a missing element";
 
 /// Returns whether an element is nothing but a reference into the body, or contains one.
 fn refers(element: &Element) -> bool {
@@ -211,7 +211,7 @@ fn expand(
 ) -> Result<(), SourceError> {
     *count += 1;
     if depth > MAX_DEPTH || *count > MAX_EXPANDED {
-        return Err(SourceError::protocol("the answer's references lead too far"));
+        return Err(SourceError::protocol("the response's references are too deep"));
     }
     let href = attribute(element, "href").and_then(|href| href.strip_prefix('#')).or_else(|| attribute(element, "ref"));
     if let Some(other) = href.and_then(|id| others.get(id)) {
@@ -257,7 +257,7 @@ mod tests {
             format!("<Answer><a href=\"#i0\"/></Answer>{rest}<m id=\"i{length}\">x</m>")
         };
         assert_eq!(resolved(&chain(40)), Ok(()));
-        assert!(resolved(&chain(80)).unwrap_err().contains("lead too far"));
+        assert!(resolved(&chain(80)).unwrap_err().contains("too deep"));
         // Each is contained twice in the one before: a million of the last.
         let double = |levels: usize| {
             let next = |at: usize| format!("<m id=\"i{at}\"><a href=\"#i{0}\"/><a href=\"#i{0}\"/></m>", at + 1);
@@ -265,6 +265,6 @@ mod tests {
             format!("<Answer><a href=\"#i0\"/></Answer>{rest}<m id=\"i{levels}\">x</m>")
         };
         assert_eq!(resolved(&double(10)), Ok(()));
-        assert!(resolved(&double(20)).unwrap_err().contains("lead too far"));
+        assert!(resolved(&double(20)).unwrap_err().contains("too deep"));
     }
 }

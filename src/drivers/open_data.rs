@@ -104,7 +104,7 @@ impl OpenData {
                 let answer = again.answer();
                 Ok((answer, Some(CacheableResponse { key: key.to_owned(), kept: again })))
             }
-            (StatusCode::NOT_MODIFIED, None) => Err(SourceError::protocol("not modified, but nothing was kept")),
+            (StatusCode::NOT_MODIFIED, None) => Err(SourceError::protocol("not modified, but nothing is cached")),
             (StatusCode::OK, _) if answer.body.len() <= MAX_KEPT_BYTES => {
                 let fresh = CacheableResponse { key: key.to_owned(), kept: CacheEntry::of(&answer) };
                 Ok((answer, Some(fresh)))

@@ -188,7 +188,7 @@ fn unbelieved() -> SourceError {
 
 fn missing(operation: &Operation) -> SourceError {
     let ways: Vec<String> = operation.response_root.iter().map(|way| way.join("/")).collect();
-    SourceError::unreadable(format!("the answer has no {}", ways.join(" or ")))
+    SourceError::unreadable(format!("the response has no {}", ways.join(" or ")))
 }
 
 #[cfg(test)]

@@ -405,7 +405,7 @@ pub(super) fn outgoing(
     for (name, value) in &wire.headers {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| SourceError::internal("its contract names no header"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it cannot stand in a header"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| unfit(name.as_str(), "it is not valid in a header"))?;
         headers.insert(name, value);
     }
     let body = (!binding.query_by_default).then(|| wire.document.take().unwrap_or(Value::Object(wire.body)));
@@ -473,10 +473,10 @@ fn parse_json(operation: &Operation, answer: &HttpResponse) -> Result<Value, Sou
         return Ok(Value::Object(serde_json::Map::new()));
     }
     if empty {
-        return Err(SourceError::protocol("the answer is empty"));
+        return Err(SourceError::protocol("the response is empty"));
     }
     json::parse(&answer.body).map_err(|error| match error {
-        json::JsonError::Malformed => SourceError::protocol("the answer is no JSON"),
+        json::JsonError::Malformed => SourceError::protocol("the response is not JSON"),
         other => SourceError::protocol(other.to_string()),
     })
 }

@@ -85,7 +85,7 @@ async fn exchange(
 
 /// HTTP headers of a SOAP request: SOAP 1.1 has `SOAPAction` (quoted, section 6.1.1), SOAP 1.2 an action parameter.
 pub(super) fn headers(soap: &Soap) -> Result<HeaderMap, SourceError> {
-    let unfit = |_| SourceError::internal("the SOAP action cannot stand in a header");
+    let unfit = |_| SourceError::internal("the SOAP action is not valid in a header");
     let mut headers = HeaderMap::new();
     if is_12(soap) {
         let value = format!("application/soap+xml; charset=utf-8; action=\"{}\"", soap.action);
@@ -168,7 +168,7 @@ pub fn read_response(
         xml::parse_in(root, charset.as_deref()).map_err(|error| failed(SourceError::protocol(error.to_string())))?;
     let space = if is_12(soap) { SOAP_12 } else { SOAP_11 };
     if !root.is(space, "Envelope") {
-        return Err(status.unwrap_or_else(|| wrong("the answer is no SOAP envelope of the contract's version")));
+        return Err(status.unwrap_or_else(|| wrong("the response is not a SOAP envelope of the contract's version")));
     }
     let mut header = None;
     let mut body = None;
@@ -178,7 +178,7 @@ pub fn read_response(
         } else if child.is(space, "Body") {
             body = Some(child);
         } else {
-            return Err(wrong("the envelope has something beside a header and a body"));
+            return Err(wrong("the envelope has other elements than a header and a body"));
         }
     }
     let content = multipart::resolve(body.map(|body| body.children).unwrap_or_default()).map_err(failed)?;
@@ -247,7 +247,7 @@ fn fault(operation: &Operation, fault: &Element) -> SourceError {
     match code.split('.').next() {
         Some("Client" | "Sender" | "client") => by_meaning(Meaning::Rejected, code),
         Some("Server" | "Receiver" | "server") => {
-            SourceError::from(SourceFault::Unavailable("it answered with a server fault")).coded(&code)
+            SourceError::from(SourceFault::Unavailable("it returned a server fault")).coded(&code)
         }
         Some("VersionMismatch" | "MustUnderstand" | "DataEncodingUnknown") => {
             SourceError::unreadable("the source does not take the envelope").coded(&code)

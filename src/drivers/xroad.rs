@@ -137,7 +137,7 @@ impl XRoadRequest<'_> {
             self.trace(id, request_hash);
         }
         let (message, header) = soap::read_response(self.operation, soap, answer, self.context)?;
-        let header = header.ok_or_else(|| SourceError::protocol("the answer has no X-Road header"))?;
+        let header = header.ok_or_else(|| SourceError::protocol("the response has no X-Road header"))?;
         self.check_echo(&header, service, version, request_hash)?;
         Ok(SourceResponse::One(message))
     }
@@ -268,7 +268,7 @@ impl XRoadRequest<'_> {
         for (name, value) in plain {
             if let Some(value) = value {
                 let value =
-                    HeaderValue::from_str(value).map_err(|_| unfit(name, "it cannot stand in an X-Road header"))?;
+                    HeaderValue::from_str(value).map_err(|_| unfit(name, "it is not valid in an X-Road header"))?;
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
@@ -302,7 +302,7 @@ impl XRoadRequest<'_> {
             if text(name) != Some(value) {
                 // A failure of an intermediary has none of X-Road's headers: its HTTP status decides.
                 let failed = status_error(answer.status, &answer.headers);
-                let other = || SourceError::protocol(format!("the answer's {name} is not the request's"));
+                let other = || SourceError::protocol(format!("the response's {name} is not the request's"));
                 return Err(failed.unwrap_or_else(other));
             }
         }
@@ -313,7 +313,7 @@ impl XRoadRequest<'_> {
             RequestHash::Keep => STANDARD.decode(hash).is_ok_and(|hash| hash.len() == SHA_512_BYTES),
         };
         if hash.is_some_and(|hash| !own(hash)) {
-            return Err(SourceError::protocol(format!("the answer's {REQUEST_HASH} is not the request's")));
+            return Err(SourceError::protocol(format!("the response's {REQUEST_HASH} is not the request's")));
         }
         super::rest::judged(self.operation, answer)
     }

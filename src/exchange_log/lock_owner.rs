@@ -65,7 +65,8 @@ impl LockOwner {
     /// # Errors
     /// The process has ended, or belongs to another user.
     pub fn terminate(&self) -> Result<(), String> {
-        kill_process(self.0, Signal::TERM).map_err(|error| format!("process {} cannot be asked: {error}", self.pid()))
+        kill_process(self.0, Signal::TERM)
+            .map_err(|error| format!("process {} cannot be signalled: {error}", self.pid()))
     }
 }
 

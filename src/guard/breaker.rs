@@ -152,10 +152,10 @@ impl Breaker {
                 tracing::warn!(source, operation, client, "{what}");
             }
             Transition::ClosesForAll => {
-                tracing::info!(source, operation, "a source answers again: its breaker closes");
+                tracing::info!(source, operation, "a source succeeds again: its breaker closes");
             }
             Transition::ClosesForClient => {
-                tracing::info!(source, operation, client, "a source answers a client again: its breaker closes");
+                tracing::info!(source, operation, client, "a source succeeds for a client again: its breaker closes");
             }
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn read_kept(file: &Path) -> Option<List> {
         [one] => List::parse(one).map(with_digest).map_err(|fault| fault.to_string()),
         _ => Err("is not one list".into()),
     });
-    list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a kept revocation list is passed over"))
+    list.inspect_err(|reason| tracing::warn!(file = %file.display(), reason, "a cached revocation list is ignored"))
         .ok()
 }
 

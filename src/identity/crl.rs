@@ -83,8 +83,9 @@ impl CrlFetcher {
 
     /// Fetches once. Returns whether a new list was cached, and the error of one that was not.
     pub async fn fetch(&mut self) -> (bool, Result<(), CrlError>) {
-        let answer =
-            tokio::time::timeout(FETCH_TIMEOUT, self.ask()).await.unwrap_or_else(|_| Err("no answer in time".into()));
+        let answer = tokio::time::timeout(FETCH_TIMEOUT, self.ask())
+            .await
+            .unwrap_or_else(|_| Err("the request timed out".into()));
         let (replaced, taken) = match answer {
             Ok(Some(bytes)) => self.take(bytes).await,
             Ok(None) => (false, Ok(())),
@@ -117,7 +118,7 @@ impl CrlFetcher {
         match answer.status() {
             StatusCode::NOT_MODIFIED => return Ok(None),
             StatusCode::OK => {}
-            other => return Err(format!("the answer was {other}")),
+            other => return Err(format!("the response was {other}")),
         }
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
         (self.etag, self.modified) = (etag, modified);

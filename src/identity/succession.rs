@@ -27,7 +27,7 @@ pub(super) fn setback(ca: &str, before: &[Arc<List>], after: &[Arc<List>], now: 
                 return about(list, "is out of date, or from the future, and the one in force is not");
             }
             Some(_) => {}
-            None if after.is_empty() => return about(last, "has gone, and clients come under that CA"),
+            None if after.is_empty() => return about(last, "is gone, and clients use that CA"),
             None if last.serials().all(|serial| after.iter().any(|list| list.revokes(serial))) => {}
             None => {
                 return about(

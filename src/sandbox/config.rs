@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Everything that `sandbox` needs.
+/// The configuration of `sandbox`.
 pub struct SandboxConfig {
-    /// From which everything is made up.
+    /// The seed that generates all records.
     pub seed: u64,
-    /// Fewest people.
+    /// Minimum number of people.
     pub people: usize,
-    /// Where faults are set, plain HTTP on loopback.
+    /// Address of fault control, plain HTTP on loopback.
     pub control: SocketAddr,
     /// Folder of recorded sources.
     pub records: Option<PathBuf>,
@@ -20,17 +20,17 @@ pub struct SandboxConfig {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// The CA of those who may call the officials' database.
+    /// The CA of the clients that may call the officials' database.
     pub client_ca: PathBuf,
     /// Hubs: id, address, keys.
     pub hubs: Vec<(String, SocketAddr, HubKeys)>,
-    /// The portal's address, and who may log in.
+    /// The portal's address and its login.
     pub publicservice: (SocketAddr, (String, String)),
     /// The catalogues' address and the value of `Authorization`.
     pub catalogue: (SocketAddr, String),
     /// The officials' address.
     pub officials: SocketAddr,
-    /// The population database's own door: address, user and password of WS-Security.
+    /// The population database's direct endpoint: address, user and password of WS-Security.
     pub population: (SocketAddr, (String, String)),
 }
 
@@ -38,7 +38,7 @@ impl SandboxConfig {
     /// Reads and checks the file.
     ///
     /// # Errors
-    /// Every fault of the file, each with its line and what to do.
+    /// All errors of the file, each with its line and remedy.
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
         Document::open(file).map_err(|fault| vec![fault])?.read(read)
     }
@@ -47,7 +47,7 @@ impl SandboxConfig {
 fn address(table: &Table<'_>, key: &str, example: &str) -> Option<SocketAddr> {
     table.parsed(key, example, |text| match text.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_loopback() => Ok(address),
-        _ => Err("must be a loopback address: the sandbox is no service for others".to_owned()),
+        _ => Err("must be a loopback address: the sandbox is not a service for others".to_owned()),
     })
 }
 

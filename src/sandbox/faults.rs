@@ -1,4 +1,4 @@
-//! Faults of sources and hubs, switched on and off while the sandbox runs.
+//! Fault injection for sources and hubs, changed while the sandbox runs.
 
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -11,18 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a source or hub does wrong.
+/// How a source or hub misbehaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// Nothing (but it may be slow).
+    /// No fault (but it may be slow).
     #[default]
     None,
-    /// Answers with the HTTP status `status`.
+    /// Returns the HTTP status `status`.
     Status,
-    /// Takes the request and never answers.
+    /// Accepts the request and never responds.
     Hang,
-    /// Sends the head and half of the body, then nothing.
+    /// Sends the headers and half of the body, then nothing.
     HangBody,
     /// Sends the body byte by byte, one every 200 ms.
     Drip,
@@ -30,33 +30,33 @@ pub enum FaultKind {
     Close,
     /// Closes the connection in the middle of the body.
     ResetBody,
-    /// Answers 200 with bytes that are no document.
+    /// Returns 200 with bytes that are no document.
     Garbage,
-    /// Answers 200 with a web page.
+    /// Returns 200 with a web page.
     WrongContentType,
-    /// Answers 200 with 64 MB.
+    /// Returns 200 with 64 MB.
     Huge,
-    /// Answers 200 with a well-formed document of another form.
+    /// Returns 200 with a well-formed document of another shape.
     Inconsistent,
     /// Refuses every credential.
     CredentialsRefused,
-    /// Has forgotten the tokens and sessions given out before this was switched on.
+    /// Rejects tokens and sessions issued before this fault was set.
     CredentialsExpired,
-    /// A web server before the source answers 404 with a page of its own.
+    /// A web server in front of the source returns 404 with its own page.
     NotFoundPage,
-    /// Answers 200 with no body at all.
+    /// Returns 200 with an empty body.
     EmptyBody,
-    /// An API gateway before the source answers 200 with an error document of its own.
+    /// An API gateway in front of the source returns 200 with its own error document.
     GatewayFault,
-    /// Answers as it should, with the HTTP status `status`, 206 unless said (202, 304, 404, 500…).
+    /// Returns the right body with the HTTP status `status`, 206 by default (202, 304, 404, 500…).
     OtherStatus,
-    /// Is busy, and says until when as a date (`Retry-After`).
+    /// Is busy, with a `Retry-After` header as a date.
     BusyUntil,
-    /// Compresses what nobody asked to be compressed.
+    /// Compresses the response although the request does not accept it.
     UnrequestedGzip,
-    /// Gives an error with status 200 in place of a token (a hub's fault).
+    /// Returns an error with status 200 instead of a token (a hub's fault).
     TokenError,
-    /// Gives a token's lifetime as a text with decimals, after a byte order mark (a hub's fault).
+    /// Returns a token's lifetime as a text with decimals, after a byte order mark (a hub's fault).
     TokenMalformed,
     /// Puts a byte order mark before the document.
     ByteOrderMark,
@@ -64,56 +64,56 @@ pub enum FaultKind {
     Utf16,
     /// Writes a member of a JSON object twice, with two values.
     DuplicateNames,
-    /// Names everything otherwise.
+    /// Renames every field.
     OtherNames,
-    /// Leaves out the field that holds the verdict or the sign of success.
+    /// Omits the field with the result or the success flag.
     NoVerdict,
-    /// Writes codes that no list has (sex, marital status, states).
+    /// Writes unknown codes (sex, marital status, states).
     UnknownCodes,
-    /// Puts blanks and line breaks around each text.
+    /// Adds spaces and line breaks around each text.
     Whitespace,
-    /// Writes letters and their marks apart (Unicode NFD).
+    /// Writes letters in decomposed form (Unicode NFD).
     Decomposed,
     /// Writes codes as numbers, which lose their leading zeros.
     LostZeros,
-    /// Writes the end of all days (9999-12-31) in place of each date.
+    /// Writes the maximum date (9999-12-31) instead of each date.
     Sentinels,
-    /// Leaves out the second half of each list, and counts it all the same.
+    /// Omits the second half of each list, with an unchanged total.
     CutLists,
-    /// Writes lists as objects with numbers for names, as PHP does.
+    /// Writes lists as objects with numbers as names, as PHP does.
     ListsAsObjects,
-    /// Has another member in each structure, whose contract nobody has changed.
+    /// Adds a member to each structure that the contract does not have.
     AddedNames,
-    /// Writes a structure in place of each text that begins with a letter.
+    /// Writes a structure instead of each text that begins with a letter.
     OtherTypes,
     /// Sends its response twice in one body.
     SecondResponse,
-    /// Refers to an element of the SOAP body that is not there, in place of the record.
+    /// Refers to a missing element of the SOAP body instead of the record.
     DanglingReference,
-    /// Sends the first page of a list whichever page is requested.
+    /// Sends the first page of a list for every requested page.
     RepeatedPages,
 }
 
 impl FaultKind {
-    /// Every kind, by the name that it is switched on by.
+    /// Every kind with its name.
     pub fn names() -> Vec<String> {
         let name = |kind: &FaultKind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned());
         Self::value_variants().iter().filter_map(name).collect()
     }
 }
 
-/// A fault as it is set.
+/// A fault setting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// For `status`: which, 500 unless said.
+    /// The status for `status`, 500 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How much later every response comes, in milliseconds.
+    /// Added latency of every response, in milliseconds.
     pub latency_ms: u64,
-    /// How many it works at at once, `latency_ms` each, while others wait there; as many as come unless said.
+    /// How many requests it processes concurrently, `latency_ms` each, while others queue there; unlimited by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u16>,
 }
@@ -131,11 +131,11 @@ pub struct Faults(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     set: BTreeMap<String, Fault>,
-    /// How often credentials were made to expire, by id.
+    /// Number of times that credentials were expired, by id.
     expired: BTreeMap<String, u64>,
-    /// How often each source or hub was asked.
+    /// Number of requests to each source or hub.
     requested: BTreeMap<String, u64>,
-    /// When each of those that it works at at once will be done, by id.
+    /// End of each concurrently processed request, by id.
     busy: BTreeMap<String, Vec<Instant>>,
 }
 
@@ -144,13 +144,13 @@ impl Inner {
         self.set.get(id).copied().unwrap_or_default()
     }
 
-    /// How long a request that comes now takes, with its turn to wait for.
+    /// The time of a request that arrives now, including its time in the queue.
     fn turn(&mut self, id: &str, fault: Fault, now: Instant) -> u64 {
         let Some(at_once) = fault.at_once else { return fault.latency_ms };
         let busy = self.busy.entry(id.to_owned()).or_default();
         busy.retain(|until| *until > now);
         busy.sort_unstable();
-        // Behind as many as are ahead, but for those that it works at with it.
+        // It waits for those ahead of it, except those that are processed at the same time.
         let turn = busy.len().checked_sub(usize::from(at_once.max(1))).and_then(|ahead| busy.get(ahead));
         let done = turn.copied().unwrap_or(now) + Duration::from_millis(fault.latency_ms);
         busy.push(done);
@@ -173,12 +173,12 @@ impl Faults {
         inner.set.insert(id.to_owned(), fault);
     }
 
-    /// Takes a fault back.
+    /// Clears a fault.
     pub fn clear(&self, id: &str) {
         self.inner().set.remove(id);
     }
 
-    /// Counts that a source or hub is asked, and gives its fault, with the latency of this request.
+    /// Counts a request to a source or hub, and returns its fault with the latency of this request.
     pub fn requested(&self, id: &str) -> Fault {
         let mut inner = self.inner();
         *inner.requested.entry(id.to_owned()).or_default() += 1;
@@ -186,22 +186,22 @@ impl Faults {
         Fault { latency_ms: inner.turn(id, fault, Instant::now()), ..fault }
     }
 
-    /// How often it was asked.
+    /// Returns the number of requests to it.
     pub fn count(&self, id: &str) -> u64 {
         self.inner().requested.get(id).copied().unwrap_or_default()
     }
 
-    /// The fault of a source or hub.
+    /// Returns the fault of a source or hub.
     pub fn of(&self, id: &str) -> Fault {
         self.inner().of(id)
     }
 
-    /// A number that grows each time that the credentials of this id are made to expire.
+    /// Returns a number that grows each time that the credentials of this id are expired.
     pub fn epoch(&self, id: &str) -> u64 {
         self.inner().expired.get(id).copied().unwrap_or_default()
     }
 
-    /// All that are set.
+    /// Returns all faults that are set.
     pub fn all(&self) -> BTreeMap<String, Fault> {
         self.inner().set.clone()
     }
@@ -219,7 +219,7 @@ pub async fn control(listener: tokio::net::TcpListener, faults: Arc<Faults>) {
                 let body = Limited::new(body, 4_096).collect().await.map(|body| body.to_bytes());
                 let (status, text) = match body {
                     Ok(body) => faults.change(&head.method, head.uri.path(), &body),
-                    Err(_) => (413, "a fault is smaller than that\n".to_owned()),
+                    Err(_) => (413, "the fault is too large\n".to_owned()),
                 };
                 let mut answer = Response::new(Full::new(Bytes::from(text)));
                 *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
@@ -245,7 +245,7 @@ impl Faults {
                     self.set(id, fault);
                     (200, format!("{id}: {fault:?}\n"))
                 }
-                Err(error) => (400, format!("no fault: {error}\n")),
+                Err(error) => (400, format!("not a fault: {error}\n")),
             },
             ("DELETE", id) if !id.is_empty() => {
                 self.clear(id);

@@ -1,4 +1,4 @@
-//! A development folder: PKI, secrets, the log's key, the gateway's and the sandbox's configuration, laid from `seeds/`.
+//! A development folder: PKI, secrets, the log's key, the configurations of gateway and sandbox, created from `seeds/`.
 
 use crate::exchange_log::key;
 use crate::keyfile::{Vault, write_private};
@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::path::{Path, PathBuf};
 
-/// Every file of `seeds/` that a folder is laid from.
+/// Every file of `seeds/` from which a folder is created.
 const FILES: [(&str, &str); 16] = [
     ("gateway.toml", include_str!("../../seeds/gateway.toml")),
     ("sandbox.toml", include_str!("../../seeds/sandbox.toml")),
@@ -28,7 +28,7 @@ const FILES: [(&str, &str); 16] = [
     ("sources/officials.toml", include_str!("../../seeds/sources/officials.toml")),
 ];
 
-/// Secrets that gateway and sandbox share, made anew for each folder.
+/// Secrets shared by gateway and sandbox, new for each folder.
 const SECRETS: [&str; 12] = [
     "ndxp-consumer",
     "ndxp-soap",
@@ -44,31 +44,31 @@ const SECRETS: [&str; 12] = [
     "catalogue",
 ];
 
-/// Ports as the seeds have them.
+/// The ports in the seeds.
 const PORTS: [u16; 12] = [7443, 8443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 9512, 9513, 9514];
 
 /// A development folder.
 #[derive(Debug, Clone)]
 pub struct DevFolder {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     _ports: Option<Ports>,
 }
 
 impl DevFolder {
-    /// Lays a folder with the seeds' own ports.
+    /// Creates a folder with the seeds' own ports.
     ///
     /// # Errors
-    /// [`PkiError`] if a certificate cannot be made or a file cannot be written.
+    /// [`PkiError`] if a certificate cannot be created or a file cannot be written.
     pub fn create(path: &Path) -> Result<Self, PkiError> {
         Self::lay(path, &PORTS, None)
     }
 
-    /// Lays a folder with ports that are free now, and that no other folder is given while this value lives: for demos
-    /// and tests that run side by side.
+    /// Creates a folder with ports that are free now, and that no other folder gets while this value lives: for concurrent
+    /// demos and tests.
     ///
     /// # Errors
-    /// [`PkiError`] as for [`DevFolder::create`], and where no ports are free.
+    /// [`PkiError`] as for [`DevFolder::create`], and if no ports are free.
     pub fn with_free_ports(path: &Path) -> Result<Self, PkiError> {
         let taken = Ports::take(PORTS.len() as u16);
         let taken = taken.map_err(|error| PkiError::File(path.to_owned(), error.to_string()))?;
@@ -92,7 +92,7 @@ impl DevFolder {
         for name in SECRETS.iter().chain(&["population"]) {
             let file = path.join("secrets").join(name);
             let secret = uuid::Uuid::new_v4().simple().to_string();
-            // The catalogues' own door takes Basic (RFC 7617): the whole header's value is the secret.
+            // The catalogues' direct endpoint uses Basic (RFC 7617): the complete header value is the secret.
             let secret = match *name {
                 "catalogue" => format!("Basic {}", STANDARD.encode(format!("quangninh:{secret}"))),
                 _ => secret,
@@ -110,17 +110,17 @@ impl DevFolder {
         Ok(folder)
     }
 
-    /// The gateway's configuration.
+    /// Returns the path of the gateway's configuration.
     pub fn gateway_config(&self) -> PathBuf {
         self.path.join("gateway.toml")
     }
 
-    /// The sandbox's configuration.
+    /// Returns the path of the sandbox's configuration.
     pub fn sandbox_config(&self) -> PathBuf {
         self.path.join("sandbox.toml")
     }
 
-    /// Its CA.
+    /// Returns the path of its CA.
     pub fn pki(&self) -> Pki {
         Pki::at(&self.path.join("pki"))
     }

@@ -1,4 +1,4 @@
-//! The sandbox's HTTP: whole requests in, whole replies out, over TLS, with faults on the way.
+//! The sandbox's HTTP server: complete requests in, complete replies out, over TLS, with fault injection.
 
 use super::faults::{Fault, FaultKind, Faults};
 pub use super::message::{HttpReply, HttpRequest};
@@ -16,15 +16,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Largest request that the sandbox takes.
+/// Maximum request size.
 const MAX_REQUEST: usize = 32 << 20;
-/// Size of the huge answer.
+/// Size of the huge response.
 const HUGE: usize = 64 << 20;
 
 /// The body of a reply.
 pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Something that answers requests at one address.
+/// A handler of the requests at one address.
 pub trait Site: Send + Sync + 'static {
     /// Returns the id of the source or hub whose faults apply to a request.
     fn fault_target(&self, ask: &HttpRequest) -> String;
@@ -41,7 +41,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, site: 
             let fault = faults.requested(&site.fault_target(&ask));
             before(fault).await?;
             let ask = super::malformed_responses::requested(ask, fault);
-            // Answered on a thread of its own: some answers are worked out from thousands of records.
+            // On a separate thread: some responses are computed from thousands of records.
             let reply = tokio::task::spawn_blocking(move || site.respond(&ask)).await.map_err(io::Error::other)?;
             Ok(apply_fault(reply, fault))
         }
@@ -65,7 +65,7 @@ where
             let service = service_fn(answer);
             let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             builder.http2().max_concurrent_streams(1_000);
-            // A caller that goes away, or a fault that closes the connection, is nothing to tell of.
+            // A disconnected caller, or a fault that closes the connection, is not reported.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -89,10 +89,10 @@ async fn read(request: Request<Incoming>) -> io::Result<HttpRequest> {
     })
 }
 
-/// What a fault does before the response.
+/// Applies a fault before the response.
 ///
 /// # Errors
-/// `ConnectionReset` where the fault closes the connection.
+/// `ConnectionReset` if the fault closes the connection.
 pub async fn before(fault: Fault) -> io::Result<()> {
     if fault.latency_ms > 0 {
         tokio::time::sleep(Duration::from_millis(fault.latency_ms)).await;
@@ -104,7 +104,7 @@ pub async fn before(fault: Fault) -> io::Result<()> {
     }
 }
 
-/// What a fault makes of a response.
+/// Applies a fault to a response.
 pub fn apply_fault(reply: HttpReply, fault: Fault) -> Response<ReplyBody> {
     let reply = super::malformed_responses::altered(reply, fault);
     let half = Bytes::copy_from_slice(&reply.body[..reply.body.len() / 2]);

@@ -1,5 +1,5 @@
-//! Hubs in front of the sources: NDXP, the province's LGSP, VDXP, and a second REST hub that stands for NDOP. One token
-//! endpoint each; who shows no valid credential gets no further.
+//! Hubs in front of the sources: NDXP, the province's LGSP, VDXP, and a second REST hub in the role of NDOP. Each has one token
+//! endpoint and refuses calls without valid credentials.
 
 use super::faults::{FaultKind, Faults};
 use super::http::{HttpReply, HttpRequest, Site};
@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How far a timestamp of the SOAP side may be off.
+/// Maximum clock difference of a timestamp of the SOAP side.
 const MAX_SKEW_MS: i64 = 300_000;
 
-/// What a hub knows of its callers.
+/// A hub's credentials for its callers.
 #[derive(Debug, Clone)]
 pub struct HubKeys {
     /// OAuth2 key.
@@ -30,9 +30,9 @@ pub struct HubKeys {
     pub api_key: String,
     /// AccessKey and SecretKey of an LGSP; every call must carry them.
     pub lgsp: Option<(String, String)>,
-    /// X-Road members who may call.
+    /// X-Road members that may call.
     pub xroad_clients: Vec<String>,
-    /// Life of a token.
+    /// Lifetime of a token.
     pub token_lifetime: Duration,
 }
 
@@ -46,7 +46,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub in front of these sources.
+    /// Makes a hub in front of these sources.
     pub fn new(id: &str, keys: HubKeys, sources: Arc<Vec<Arc<dyn Source>>>, faults: Arc<Faults>) -> Self {
         Hub { id: id.to_owned(), keys, sources, faults, tokens: Mutex::default() }
     }
@@ -105,7 +105,7 @@ impl Hub {
 }
 
 impl Site for Hub {
-    /// The source's own faults go before the hub's.
+    /// The source's own faults come before the hub's.
     fn fault_target(&self, ask: &HttpRequest) -> String {
         let source = self.source(ask).map(|source| source.id().to_owned());
         match source {

@@ -1,5 +1,5 @@
-//! Odd answers, as real sources and what stands before them give them: what a fault makes of a response that was right
-//! (`docs/sandbox.md` lists each with what the gateway says then).
+//! Malformed responses, as real sources and the systems in front of them send them: a fault changes a correct response
+//! (`docs/sandbox.md` lists each with the gateway's status).
 
 use super::faults::{Fault, FaultKind};
 use super::message::{HttpReply, HttpRequest};
@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use std::io::Write;
 use unicode_normalization::UnicodeNormalization;
 
-/// Fields that hold a verdict or the sign of success, in any source.
+/// Fields with a result or a success flag, in any source.
 const VERDICTS: [&str; 7] = ["TonTai", "Status", "STATUS", "status", "error_code", "errorCode", "MSG"];
-/// Fields that hold a code of a list that grows.
+/// Fields with a code of an open list.
 const CODED: [&str; 9] = [
     "GioiTinh",
     "gioiTinh",
@@ -22,16 +22,16 @@ const CODED: [&str; 9] = [
     "DEC_STATUS_ID",
     "PropertyType",
 ];
-/// A code that no list has.
+/// An unknown code.
 const NO_CODE: &str = "97";
-/// How long a source says that it is busy.
+/// The `Retry-After` of a busy source.
 const BUSY_FOR_S: i64 = 20;
-/// What a web server that stands before a source says of itself.
+/// The error page of a web server in front of a source.
 const NOT_FOUND_PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n<hr><center>nginx/1.18.0</center>\r\n</body>\r\n</html>\r\n";
-/// What an API gateway that stands before a source says, with the status of a success.
+/// The error document of an API gateway in front of a source, sent with status 200.
 const GATEWAY_FAULT: &str = r#"{"fault":{"code":900900,"message":"Unclassified Authentication Failure","description":"Error while accessing backend services for API key validation"}}"#;
 
-/// What comes of a response; the same where the fault is of another kind.
+/// Returns the changed response; unchanged if the fault is of another kind.
 pub fn altered(reply: HttpReply, fault: Fault) -> HttpReply {
     match fault.kind {
         FaultKind::NotFoundPage => HttpReply::typed(404, "text/html", NOT_FOUND_PAGE),
@@ -92,7 +92,7 @@ pub fn altered(reply: HttpReply, fault: Fault) -> HttpReply {
     }
 }
 
-/// A document with its response twice: two elements in a SOAP body, two JSON values one after the other.
+/// A document with its response twice: two elements in a SOAP body, or two consecutive JSON values.
 fn repeated(mut reply: HttpReply) -> HttpReply {
     if serde_json::from_slice::<Value>(&reply.body).is_ok() {
         reply.body = reply.body.repeat(2);
@@ -105,7 +105,7 @@ fn repeated(mut reply: HttpReply) -> HttpReply {
     })
 }
 
-/// Changes a document of XML; any other stays.
+/// Changes an XML document; any other is unchanged.
 fn of_xml(mut reply: HttpReply, change: impl FnOnce(&mut Element)) -> HttpReply {
     if let Ok(mut root) = xml::parse(&reply.body) {
         change(&mut root);
@@ -114,7 +114,7 @@ fn of_xml(mut reply: HttpReply, change: impl FnOnce(&mut Element)) -> HttpReply 
     reply
 }
 
-/// A SOAP response whose content is a reference (SOAP 1.1, section 5.4.1) to an element that is not there.
+/// A SOAP response whose content is a reference (SOAP 1.1, section 5.4.1) to a missing element.
 fn dangling(reply: HttpReply) -> HttpReply {
     of_xml(reply, |root| {
         let content = body_of(root).and_then(|body| body.children.first_mut()?.children.first_mut());
@@ -131,7 +131,7 @@ fn body_of(root: &mut Element) -> Option<&mut Element> {
     root.children.iter_mut().find(|child| child.name == "Body" && !child.children.is_empty())
 }
 
-/// The request as a source that repeats its first page reads it.
+/// The request as read by a source that repeats its first page.
 pub fn requested(mut request: HttpRequest, fault: Fault) -> HttpRequest {
     if fault.kind == FaultKind::RepeatedPages {
         request.query.iter_mut().filter(|(name, _)| name == "offset").for_each(|(_, from)| *from = "0".to_owned());
@@ -139,10 +139,10 @@ pub fn requested(mut request: HttpRequest, fault: Fault) -> HttpRequest {
     request
 }
 
-/// The member that was added.
+/// The added member.
 const ADDED: &str = "truongMoi";
 
-/// Another member in each structure of a document; of XML, in each that is not the envelope's.
+/// Adds a member to each structure of a document; in XML, to each outside the envelope.
 fn with_more(mut reply: HttpReply) -> HttpReply {
     fn names(value: Value) -> Value {
         match value {
@@ -174,7 +174,7 @@ fn of_a_token(reply: &HttpReply) -> bool {
     reply.body.windows(14).any(|part| part == b"\"access_token\"")
 }
 
-/// Changes each value of a document, its items and fields before itself; an item goes by its list's name.
+/// Changes each value of a document, depth first; an item has its list's name.
 fn changed(mut reply: HttpReply, change: &dyn Fn(&str, Value) -> Value) -> HttpReply {
     let (mark, body) = match reply.body.strip_prefix(MARK) {
         Some(body) => (MARK, body),
@@ -210,7 +210,7 @@ fn walk(name: &str, value: Value, change: &dyn Fn(&str, Value) -> Value) -> Valu
     change(name, inner)
 }
 
-/// A document with other texts; an element without a text is left out.
+/// Changes the texts of a document; an element without a text is omitted.
 fn written(root: &Element, text: &dyn Fn(&Element) -> Option<String>) -> String {
     fn one(element: &Element, text: &dyn Fn(&Element) -> Option<String>, out: &mut String) {
         let Some(own) = text(element) else { return };
@@ -234,7 +234,7 @@ fn written(root: &Element, text: &dyn Fn(&Element) -> Option<String>) -> String 
     out
 }
 
-/// A code that has become a number on its way.
+/// A code that was converted to a number.
 fn lost_zeros(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     let code = text.len() > 1 && text.len() < 8 && text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
@@ -244,7 +244,7 @@ fn lost_zeros(value: Value) -> Value {
     }
 }
 
-/// The end of all days, where a date is, in the date's own notation.
+/// The maximum date in the notation of the date that it replaces.
 fn sentinel(value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     let digits = |part: &str, count| part.len() == count && part.bytes().all(|b| b.is_ascii_digit());
@@ -267,7 +267,7 @@ fn sentinel(value: Value) -> Value {
     }
 }
 
-/// Each name of a document changed, but for those of the envelope.
+/// Renames each name of a document, except the envelope's.
 fn renamed(mut reply: HttpReply) -> HttpReply {
     fn names(value: Value) -> Value {
         match value {
@@ -291,7 +291,7 @@ fn renamed(mut reply: HttpReply) -> HttpReply {
     of_xml(reply, rename)
 }
 
-/// A JSON object whose first member stands in it twice, the second time with another value.
+/// A JSON object with its first member twice, the second time with another value.
 fn doubled(mut reply: HttpReply) -> HttpReply {
     if let Ok(Value::Object(fields)) = serde_json::from_slice(&reply.body)
         && let Some((name, _)) = fields.iter().next()
@@ -311,7 +311,7 @@ fn marked(mut reply: HttpReply) -> HttpReply {
     reply
 }
 
-/// XML in UTF-16 with a mark and a declaration; JSON, which is UTF-8 by its standard, stays.
+/// XML in UTF-16 with a byte order mark and a declaration; JSON, which is UTF-8 by its standard, is unchanged.
 fn wide(mut reply: HttpReply) -> HttpReply {
     if reply.body.starts_with(b"<")
         && let Ok(text) = std::str::from_utf8(&reply.body)
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn each_lie_changes_what_it_says_and_nothing_else() {
+    fn each_fault_changes_only_its_target() {
         let answer = r#"{"Status":"1","gioiTinh":"2","ma":"06673","ngay":"05/11/2026","ds":[1,2,3,4],"ten":"Hạ"}"#;
         for (kind, wanted) in [
             (

@@ -1,4 +1,4 @@
-//! The sandbox: the ten sources as real servers on loopback, behind hubs or with doors of their own, over one made-up
+//! The sandbox: the ten sources as real servers on loopback, behind hubs or with direct endpoints, over one generated
 //! province. For development, demos and tests.
 
 pub mod config;
@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Why a sandbox did not start.
+/// Why a sandbox fails to start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The configuration.
@@ -37,28 +37,28 @@ pub enum SandboxError {
     /// Certificates or keys.
     #[error(transparent)]
     Tls(#[from] TlsFault),
-    /// A port.
+    /// A port cannot be bound.
     #[error("{0} cannot be listened on: {1}")]
     Bind(SocketAddr, String),
     /// The contract of the gRPC source.
     #[error("the contract of the officials' database is missing")]
     Contract,
-    /// A thread.
+    /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(String),
 }
 
-/// A running sandbox; dropping it ends it.
+/// A running sandbox; dropping it stops it.
 pub struct Sandbox {
-    /// The made-up province.
+    /// The generated province.
     pub province: Arc<Province>,
-    /// Faults, to be switched.
+    /// Fault injection.
     pub faults: Arc<Faults>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A source with a door of its own: HTTP Basic, a WS-Security token, or what the source checks itself.
+/// A source with a direct endpoint: HTTP Basic, a WS-Security token, or a check in the source itself.
 struct Direct {
     source: Arc<dyn Source>,
     door: DirectDoor,
@@ -66,9 +66,9 @@ struct Direct {
 }
 
 enum DirectDoor {
-    /// The source checks who calls.
+    /// The source authenticates the caller itself.
     Own,
-    /// HTTP Basic: the whole value of the header `Authorization`.
+    /// HTTP Basic: the complete value of the header `Authorization`.
     Basic(String),
     /// WS-Security UsernameToken.
     UsernameToken(String, String),
@@ -95,7 +95,7 @@ impl Site for Direct {
 }
 
 impl Sandbox {
-    /// Starts a sandbox; when this returns, it answers.
+    /// Starts a sandbox; when this returns, it accepts requests.
     ///
     /// # Errors
     /// [`SandboxError`] if an address cannot be bound or a certificate cannot be used.
@@ -164,7 +164,7 @@ fn bind(address: SocketAddr) -> Result<std::net::TcpListener, SandboxError> {
     Ok(listener)
 }
 
-/// Every HTTP address with what answers there.
+/// Every HTTP address with its handler.
 fn sites(config: &SandboxConfig, province: &Arc<Province>, faults: &Arc<Faults>) -> Vec<(SocketAddr, Arc<dyn Site>)> {
     let (publicservice_at, publicservice_user) = config.publicservice.clone();
     let (population_at, population_user) = config.population.clone();

@@ -1,22 +1,22 @@
-//! Ports for demos and tests that run side by side.
+//! Ports for concurrent demos and tests.
 
 use std::io::{Error, ErrorKind};
 use std::net::TcpListener;
 use std::sync::Arc;
 
-/// Ports are taken below those that the kernel gives to clients (32768 and up), so that no connection of a neighbour
-/// takes one between here and the server that will listen there.
+/// Ports are below the kernel's ephemeral ports (32768 and up), so that no outgoing connection takes one before the server
+/// listens on it.
 const FIRST: u16 = 12_000;
 
-/// How many ports lie together: one that marks the block as taken, and those for use.
+/// Ports per block: one that marks the block as taken, and those for use.
 const BLOCK: u16 = 16;
 
-/// How many blocks there are.
+/// Number of blocks.
 const BLOCKS: u16 = 1_250;
 
-/// Ports of this machine's loopback that nobody else who asks here is given for as long as this value, or a clone of
-/// it, lives: the first port of a block is listened on by it, which the kernel lets one do only, and gives back
-/// however the process ends. Looking for free ports alone would leave them to anybody until their server listens.
+/// Loopback ports that no other caller of this module gets while this value or a clone of it lives. It listens on the
+/// block's first port: the kernel allows that only once, and releases it however the process ends. Without it, another
+/// process could take a free port before its server listens.
 #[derive(Debug, Clone)]
 pub struct Ports {
     first: u16,
@@ -25,10 +25,10 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Takes so many ports, at most 15, on which nothing listens now.
+    /// Reserves that many ports, at most 15, on which nothing listens now.
     ///
     /// # Errors
-    /// `AddrInUse` where none of a thousand blocks tried was free, `InvalidInput` for more ports than a block has.
+    /// `AddrInUse` if none of a thousand tried blocks was free, `InvalidInput` for more ports than a block has.
     pub fn take(count: u16) -> std::io::Result<Self> {
         if count >= BLOCK {
             return Err(Error::from(ErrorKind::InvalidInput));
@@ -45,7 +45,7 @@ impl Ports {
         Err(Error::from(ErrorKind::AddrInUse))
     }
 
-    /// The ports.
+    /// Returns the ports.
     pub fn iter(&self) -> impl Iterator<Item = u16> {
         self.first..self.first + self.count
     }
@@ -58,7 +58,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn ports_are_nobody_elses_while_they_are_kept_and_are_free_to_listen_on() {
+    fn reserved_ports_are_given_to_nobody_else_and_can_be_bound() {
         let taken: Vec<_> = (0..40).map(|_| Ports::take(12).unwrap()).collect();
         let all: HashSet<_> = taken.iter().flat_map(Ports::iter).collect();
         assert_eq!(all.len(), 40 * 12);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_given_back_with_its_last_clone() {
+    fn a_block_is_released_with_its_last_clone() {
         let taken = Ports::take(1).unwrap();
         let (mark, listener) = (taken.first - 1, Arc::downgrade(&taken._mark));
         let clone = taken.clone();

@@ -1,5 +1,5 @@
-//! One call of every operation, with what the sandbox answers: for `demo`, for tests in every language, and for
-//! developers who want something to begin with (`ndxp-gateway sandbox samples`).
+//! One call of every operation, with the sandbox's response: for `demo`, for tests in every language, and as a starting
+//! point for developers (`ndxp-gateway sandbox samples`).
 
 use super::province::names::PROCEDURES;
 use super::province::{Gender, ParcelOwner, Person, Province};
@@ -18,13 +18,13 @@ pub struct Sample {
     pub purpose: String,
     /// `ndxp-official`.
     pub official: String,
-    /// What must stand in the first response message.
+    /// Required content of the first response message.
     pub expect: Value,
-    /// Fewest answer messages.
+    /// Minimum number of response messages.
     pub messages: usize,
 }
 
-/// A dossier number that the sandbox's own dossiers never have.
+/// A dossier number that none of the sandbox's dossiers has.
 const NEW_DOSSIER: &str = "H49.12-261125-8001";
 /// The one for a civil registration.
 const NEW_REGISTRATION: &str = "H49.12-261125-8002";
@@ -32,7 +32,7 @@ const NEW_REGISTRATION: &str = "H49.12-261125-8002";
 const NEW_JOINED: &str = "H49.12-261125-8004";
 /// The one for a criminal-record certificate.
 const NEW_REQUEST: &str = "H49.12-261125-8003";
-/// The acting official: a citizen id, as the population database wants it.
+/// The acting official: a citizen id, as the population database requires.
 pub const OFFICIAL: &str = "022080990129";
 
 fn date(birth: (u16, u8, u8)) -> Value {
@@ -56,7 +56,7 @@ struct Samples<'p> {
     all: Vec<Sample>,
 }
 
-/// One call of every operation of the ten sources, writes before what reads them.
+/// Returns one call of every operation of the ten sources, writes before their reads.
 pub fn samples(province: &Province) -> Vec<Sample> {
     let mut samples = Samples { province, all: Vec::new() };
     samples.population();
@@ -91,7 +91,7 @@ impl Samples<'_> {
         }
     }
 
-    /// Somebody with a whole birth date, a spouse and children.
+    /// A person with a complete birth date, a spouse and children.
     fn person(&self) -> &Person {
         let fits = |person: &&Person| person.spouse.is_some() && person.birth.1 > 0 && person.old_id.is_some();
         self.province.people.iter().find(fits).unwrap_or(&self.province.people[0])
@@ -272,7 +272,7 @@ impl Samples<'_> {
         self.add(&format!("{service}/GetSchema"), request.clone(), json!({}));
         let expect = json!({ "values": { "MA": "01", "TEN": "Kinh" } });
         self.several(&format!("{service}/StreamCatalogue"), request, expect, 5);
-        // A row of its own for each call: the same one twice is a duplicate.
+        // A new row for each call: the same one twice is a duplicate.
         let code = format!("S{}", uuid::Uuid::new_v4().simple());
         let request = json!({ "code": "madantoc", "rows": [{ "values": { "MA": code, "TEN": "Dân tộc mẫu" } }] });
         self.add(&format!("{service}/AddRows"), request, json!({ "added": 1 }));
@@ -309,7 +309,7 @@ impl Samples<'_> {
     }
 }
 
-/// Whether a JSON response holds everything that is expected of it.
+/// Whether a JSON response contains everything expected.
 pub fn holds(answer: &Value, expect: &Value) -> bool {
     match (answer, expect) {
         (Value::Object(answer), Value::Object(expect)) => {

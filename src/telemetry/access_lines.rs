@@ -1,9 +1,9 @@
-//! One line for each exchange that has ended, for those who follow a gateway's traffic with the tools that they use for everything
-//! else: JSON on standard output, under the target [`ACCESS_TARGET`].
+//! Access log: one JSON line on standard output for each finished exchange, under the target [`ACCESS_TARGET`], for the operator's usual
+//! log tools.
 //!
-//! A worker moves a handful of texts into a bounded queue, and never waits; a thread of its own formats and writes. Where standard output
-//! does not keep up, lines are dropped and counted. The exchange log has every exchange in any case. A line names systems and operations,
-//! and nothing that a caller has written.
+//! A worker moves a few strings into a bounded queue and never waits; a separate thread formats and writes. If standard output does not
+//! keep up, lines are dropped and counted. The exchange log has every exchange in any case. A line names systems and operations, and
+//! contains no text from a caller.
 
 use super::ended::EndedExchange;
 use super::stages::Stage;
@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The target of these lines, in every one of them.
+/// The target of these lines, part of each.
 pub const ACCESS_TARGET: &str = "ndxp_gateway::access";
 
-/// Lines that wait to be written, about 1 MB; a second's at 4,000 exchanges a second. Further ones are dropped.
+/// Maximum of queued lines, about 1 MB: one second at 4,000 exchanges a second. Further ones are dropped.
 const MAX_WAITING: usize = 4_096;
-/// How long the last lines may take when the gateway ends.
+/// Timeout for the last lines when the gateway stops.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// How often it is said that lines were dropped.
+/// Interval between warnings about dropped lines.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// What is counted of the lines.
+/// Metrics of the access lines.
 #[derive(Debug, Clone, Default)]
 pub struct AccessLineMetrics {
     written: Counter,
@@ -33,8 +33,8 @@ pub struct AccessLineMetrics {
 impl AccessLineMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = AccessLineMetrics::default();
-        registry.register("access_lines", "Access lines that were written", all.written.clone());
-        let help = "Access lines that were dropped because standard output did not keep up";
+        registry.register("access_lines", "Written access lines", all.written.clone());
+        let help = "Access lines dropped because standard output did not keep up";
         registry.register("access_lines_dropped", help, all.dropped.clone());
         all
     }
@@ -68,16 +68,16 @@ fn write_line(ended: &EndedExchange) {
 
 enum Queued {
     Line(Arc<EndedExchange>),
-    /// Everything before it is written when its sender is dropped.
+    /// A flush: when its sender is dropped, everything before it is written.
     Last(SyncSender<()>),
 }
 
-/// Takes the lines of a gateway; nothing where they are off.
+/// The access log of a gateway; it does nothing if access lines are off.
 #[derive(Default)]
 pub struct AccessLines(Option<(SyncSender<Queued>, AccessLineMetrics)>);
 
 impl AccessLines {
-    /// Starts the thread that writes.
+    /// Starts the writer thread.
     ///
     /// # Errors
     /// The system cannot start a thread.
@@ -88,12 +88,12 @@ impl AccessLines {
         Ok(AccessLines(Some((sender, metrics.clone()))))
     }
 
-    /// Whether there are lines at all.
+    /// Whether access lines are on.
     pub fn are_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Writes the line of an exchange that has ended, soon, or drops and counts it. Never waits.
+    /// Queues the line of a finished exchange, or drops and counts it. Never waits.
     pub fn put(&self, ended: &Arc<EndedExchange>) {
         let Some((sender, metrics)) = &self.0 else { return };
         if sender.try_send(Queued::Line(ended.clone())).is_err() {
@@ -101,7 +101,7 @@ impl AccessLines {
         }
     }
 
-    /// Waits until what was put so far is written, a second at most.
+    /// Waits until all queued lines are written, at most one second.
     pub fn flush(&self) {
         let Some((sender, _)) = &self.0 else { return };
         let (done, last) = sync_channel(0);
@@ -111,7 +111,7 @@ impl AccessLines {
     }
 }
 
-/// Writes lines until their queue is gone.
+/// Writes lines until the queue is closed.
 fn write(lines: &Receiver<Queued>, metrics: &AccessLineMetrics, line: &dyn Fn(&EndedExchange)) {
     let (mut reported, mut last) = (0, None::<Instant>);
     while let Ok(next) = lines.recv() {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_stands_still_costs_lines_and_never_time() {
+    fn a_stalled_writer_costs_lines_but_never_time() {
         let metrics = AccessLineMetrics::default();
         let (sender, lines) = sync_channel(MAX_WAITING);
         let all = AccessLines(Some((sender, metrics.clone())));
@@ -154,7 +154,7 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert_eq!(metrics.dropped.get(), 1_000, "the bound is reached, the rest is counted");
         all.flush();
-        // What waited is written when the writer gets on, in order.
+        // Queued lines are written in order when the writer continues.
         let seen = Mutex::new(Vec::new());
         drop(all);
         write(&lines, &metrics, &|line| seen.lock().unwrap().push(line.total_us));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_written_before_a_flush_returns_and_off_is_off() {
+    fn queued_lines_are_written_before_a_flush_returns_and_off_writes_nothing() {
         let metrics = AccessLineMetrics::default();
         let all = AccessLines::start(&metrics).unwrap();
         (0..100).for_each(|number| all.put(&ended(number)));

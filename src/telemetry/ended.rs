@@ -1,45 +1,45 @@
-//! What is told of an exchange that has ended, outside the exchange log: systems, operations, stages, and nothing that a caller has written.
+//! A finished exchange as access lines and traces report it: systems, operations, stages, and no text from a caller.
 
 use super::stages::{Stage, StageTimes};
 use crate::exchange_log::Entry;
 
-/// An exchange that has ended.
+/// A finished exchange.
 #[derive(Debug)]
 pub struct EndedExchange {
     /// Its id.
     pub id: [u8; 16],
-    /// The source's id; empty where no operation of a contract was called, and so on.
+    /// The source's id; empty if no operation of a contract was called. The same holds for the other names.
     pub source: String,
     /// The operation's full name.
     pub operation: String,
-    /// The hub that the last attempt went through.
+    /// The hub of the last attempt.
     pub hub: String,
     /// The client's id.
     pub client: String,
-    /// gRPC's status code.
+    /// The gRPC status code.
     pub status: u32,
-    /// The reason of a refusal or failure.
+    /// The reason of a refusal or error.
     pub reason: String,
-    /// Whose fault that is.
+    /// Who has the fault.
     pub fault: String,
     /// Attempts at the source.
     pub attempts: u32,
-    /// Bytes of the requests' messages.
+    /// Bytes of the request messages.
     pub request_bytes: u64,
-    /// Bytes of the responses' messages.
+    /// Bytes of the response messages.
     pub response_bytes: u64,
-    /// When it arrived, Unix time in microseconds.
+    /// Arrival, Unix time in microseconds.
     pub arrived_us: i64,
-    /// From its arrival to its last entry, in microseconds.
+    /// Time from arrival to the last entry, in microseconds.
     pub total_us: u64,
-    /// The last entry's place in the log, where it has one of its own.
+    /// The log index of the last entry, if it has its own.
     pub index: Option<u64>,
-    /// Where its time went.
+    /// Time by stage.
     pub stages: StageTimes,
 }
 
 impl EndedExchange {
-    /// By its last entry.
+    /// Makes it from the exchange's last entry.
     pub fn of(entry: Entry, stages: StageTimes, index: Option<u64>) -> Self {
         EndedExchange {
             id: entry.exchange_id.as_slice().try_into().unwrap_or_default(),
@@ -60,7 +60,7 @@ impl EndedExchange {
         }
     }
 
-    /// How long a stage took, in microseconds.
+    /// Returns the time of a stage, in microseconds.
     pub fn us(&self, stage: Stage) -> u64 {
         u64::try_from(self.stages.of(stage).as_micros()).unwrap_or(u64::MAX)
     }
@@ -72,7 +72,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn it_has_nothing_of_the_entry_that_a_caller_or_a_source_has_written() {
+    fn it_contains_no_text_from_a_caller_or_a_source() {
         let entry = Entry {
             purpose: "purpose-of-the-caller".into(),
             peer: "192.0.2.7:1".into(),

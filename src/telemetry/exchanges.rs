@@ -1,5 +1,5 @@
-//! Metrics of exchanges: how many ended how, by whose fault, and how long they took. A route holds the handles of its
-//! operation's usual outcome, so that a call looks up no label.
+//! Metrics of exchanges: counts by outcome and by fault, and durations. A route holds the handles of its operation's usual outcome, so that
+//! a call looks up no label.
 
 use super::stages::{StageHistograms, StageLabels, StageTimes, histograms, stage_times};
 use super::{SourceLabels, times};
@@ -23,7 +23,7 @@ struct FaultLabels {
     fault: String,
 }
 
-/// A field of a response that is not what its contract says. A path of the contract's, never what stands there.
+/// A response field that differs from its contract. A path of the contract, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DriftLabels {
     source: String,
@@ -34,7 +34,7 @@ struct DriftLabels {
 
 type Seconds = Family<SourceLabels, Histogram>;
 
-/// Whose fault an exchange's failure can be.
+/// Who can have the fault of a failed exchange.
 const FAULTS: [&str; 4] = ["caller", "gateway", "hub", "source"];
 
 /// The families, shared by all operations.
@@ -47,19 +47,19 @@ pub struct ExchangeMetrics {
     stages: Family<StageLabels, Histogram>,
 }
 
-/// Drift of answers from their contracts, by path. Who counts bounds the paths.
+/// Drift of responses from their contracts, by path. The caller of these functions bounds the paths.
 #[derive(Debug, Clone, Default)]
 pub struct DriftMetrics(Family<DriftLabels, Counter>);
 
 impl DriftMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = DriftMetrics::default();
-        let help = "Answers that are not as their contract says, by path: added, missing, retyped, unknown_code, dropped; other: paths beyond those that are kept";
+        let help = "Responses that differ from their contract, by path: added, missing, retyped, unknown_code, dropped; other: paths beyond the bound";
         registry.register("response_drift", help, all.0.clone());
         all
     }
 
-    /// The family, for who registers it elsewhere.
+    /// Returns the family, so that another registry can register it.
     #[cfg(test)]
     pub(crate) fn family(
         &self,
@@ -68,12 +68,12 @@ impl DriftMetrics {
         &self.0
     }
 
-    /// The counter of one path: a field of the contract's, or a path at the source, never what stands there.
+    /// Returns the counter of one path: a contract field or a path at the source, never a value.
     pub fn of(&self, source: &str, operation: &str, field: &str, kind: &'static str) -> Counter {
         self.0.get_or_create_owned(&drifted(source, operation, field, kind))
     }
 
-    /// Ends the counter of a path that was not seen for long.
+    /// Removes the counter of a path that was not seen for long.
     pub fn forget(&self, source: &str, operation: &str, field: &str, kind: &'static str) {
         self.0.remove(&drifted(source, operation, field, kind));
     }
@@ -99,19 +99,19 @@ impl ExchangeMetrics {
         all
     }
 
-    /// Puts the same families into a registry: that of all metrics, or one that holds these alone.
+    /// Registers the families: in the registry of all metrics, or in one with only these.
     pub(super) fn register_again(&self, registry: &mut Registry) {
         registry.register("exchanges", "Exchanges by operation and reason (OK: succeeded)", self.ended.clone());
-        let help = "Exchanges that did not succeed, by whose fault it is: caller, gateway, hub, source";
+        let help = "Exchanges that failed or were refused, by fault: caller, gateway, hub, source";
         registry.register("exchange_faults", help, self.faults.clone());
         registry.register("exchange_seconds", "Time from arrival to the durable entry", self.seconds.clone());
-        registry.register("source_seconds", "Time of these at the source", self.source_seconds.clone());
+        registry.register("source_seconds", "Time of exchanges at the source", self.source_seconds.clone());
     }
 
-    /// The handles of one operation; empty names stand for calls of no known operation.
+    /// Returns the handles of one operation; empty names mean calls of no known operation.
     pub fn of(&self, source: &str, operation: &str) -> OperationMetrics {
         let label = SourceLabels { source: source.to_owned() };
-        // From zero on, so that the first one shows as a rise.
+        // Starts at zero, so that the first one is visible as an increase.
         for fault in FAULTS.iter().filter(|_| !source.is_empty()) {
             let labels = FaultLabels { source: source.to_owned(), fault: (*fault).to_owned() };
             let _ = self.faults.get_or_create(&labels);
@@ -141,14 +141,14 @@ pub struct OperationMetrics {
 }
 
 impl OperationMetrics {
-    /// Counts the stages of an exchange whose last entry is durable, or will not be.
+    /// Counts the stages of an exchange whose last entry is durable or has failed.
     pub fn count_stages(&self, stages: &StageTimes) {
         for (stage, _, time) in stages.each() {
             self.stages[stage as usize].observe(time.as_secs_f64());
         }
     }
 
-    /// Counts an exchange of this operation that has ended.
+    /// Counts a finished exchange of this operation.
     pub fn count(&self, entry: &Entry) {
         if entry.reason.is_empty() {
             self.succeeded.inc();
@@ -161,7 +161,7 @@ impl OperationMetrics {
             let labels = FaultLabels { source: entry.source.clone(), fault: entry.fault.clone() };
             self.families.faults.get_or_create(&labels).inc();
         }
-        // What its caller cut short, or sent at its own pace, tells nothing of the source's time.
+        // If the caller cancelled, or sent at its own pace, the duration says nothing about the source.
         let callers = entry.reason == "CALLER_DEADLINE" || entry.request_messages > 1;
         if entry.source_us > 0 && !callers {
             self.source_seconds.observe(entry.source_us as f64 / 1e6);

@@ -1,10 +1,10 @@
-//! How the exchange log is, as metrics.
+//! The state of the exchange log as metrics.
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-/// Set whenever metrics are read.
+/// Updated whenever metrics are read.
 #[derive(Debug, Default)]
 pub(super) struct LogGauges {
     pub entries: Gauge,
@@ -18,25 +18,29 @@ pub(super) struct LogGauges {
 }
 
 impl LogGauges {
-    /// Adds them to a registry.
+    /// Registers them.
     pub fn registered(registry: &mut Registry) -> Self {
         let log = LogGauges::default();
-        registry.register("log_entries", "Entries of the exchange log that are durable", log.entries.clone());
+        registry.register("log_entries", "Durable entries of the exchange log", log.entries.clone());
         registry.register(
             "log_sealed_entries",
-            "Those of them under its newest checkpoint",
+            "Entries of the exchange log under its newest checkpoint",
             log.sealed_entries.clone(),
         );
-        let help = "Entries of the exchange log that are durable and not sealed";
+        let help = "Entries of the exchange log that are durable and not sealed yet";
         registry.register("log_unsealed_entries", help, log.unsealed_entries.clone());
-        registry.register("log_unsealed_bytes", "Their bytes", log.unsealed_bytes.clone());
-        let help = "How long the oldest of them has waited at most";
+        registry.register(
+            "log_unsealed_bytes",
+            "Bytes of the entries that are durable and not sealed yet",
+            log.unsealed_bytes.clone(),
+        );
+        let help = "Upper bound of the time that the oldest unsealed entry has waited";
         registry.register("log_unsealed_age_seconds", help, log.unsealed_age.clone());
-        let help = "Time since a checkpoint was signed; it grows while there is nothing to seal, too";
+        let help = "Time since the last checkpoint was signed; it also grows while there is nothing to seal";
         registry.register("log_checkpoint_age_seconds", help, log.checkpoint_age.clone());
-        let help = "How long the last batch took to become durable";
+        let help = "Time that the last batch took to become durable";
         registry.register("log_sync_seconds", help, log.last_sync.clone());
-        let help = "Parts of the search index that were found wrong and rebuilt from the log since the start";
+        let help = "Parts of the search index that were wrong and were rebuilt from the log, since the start";
         registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
         log
     }

@@ -1,4 +1,4 @@
-//! Logs and metrics. Neither ever holds a secret, a payload or anybody's data: labels are names of contracts.
+//! Logs, metrics and traces. None contains a secret, a payload or personal data: labels are names from contracts.
 
 mod access_lines;
 mod ended;
@@ -49,9 +49,8 @@ pub use traces::{CallerTrace, ExchangeTrace, TraceMetrics, TraceSettings, Tracer
 pub use traffic::{SAMPLE_EVERY, SourceTraffic, Traffic};
 pub use witnesses::{WitnessMetrics, WitnessState};
 
-/// Starts logging to standard error: for people on a terminal, as JSON lines elsewhere. `NDXP_LOG` filters
-/// (`ndxp_gateway=debug`); without it, `level` counts. Access lines go to standard output, always as JSON: a log that is read slowly
-/// holds up nobody who logs.
+/// Starts logging to standard error: readable text on a terminal, JSON lines elsewhere. `NDXP_LOG` filters (`ndxp_gateway=debug`);
+/// without it, `level` applies. Access lines go to standard output, always as JSON. A slow reader of the log delays no thread that logs.
 pub fn start_logging(level: &str) {
     let is_access = |metadata: &tracing::Metadata<'_>| metadata.target() == ACCESS_TARGET;
     let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stdout);
@@ -60,7 +59,7 @@ pub fn start_logging(level: &str) {
     let filter = level.and(FilterFn::new(move |metadata| !is_access(metadata)));
     let log = fmt::layer().with_writer(std::io::stderr);
     let log = if std::io::stderr().is_terminal() { log.with_target(false).boxed() } else { log.json().boxed() };
-    // A second start in one process (tests) changes nothing.
+    // A second call in one process (tests) changes nothing.
     let _ = tracing_subscriber::registry().with(lines).with(log.with_filter(filter)).try_init();
 }
 
@@ -98,18 +97,18 @@ struct OAuthEndpoint {
     endpoint: &'static str,
 }
 
-/// What is counted of the OAuth2 endpoints.
+/// Metrics of the OAuth2 endpoints.
 #[derive(Debug, Clone, Default)]
 pub struct OAuthMetrics {
-    /// Their blocking work.
+    /// Blocking work.
     pub work: ShareMetrics,
-    /// Their port.
+    /// The port.
     pub port: PortMetrics,
     limited: Family<OAuthEndpoint, Counter>,
 }
 
 impl OAuthMetrics {
-    /// Counts a request that was refused because its client exceeds its rate.
+    /// Counts a request that was refused because its client exceeded its rate.
     pub fn limited(&self, endpoint: &'static str) {
         self.limited.get_or_create(&OAuthEndpoint { endpoint }).inc();
     }
@@ -139,9 +138,9 @@ struct CertificateLabels {
 /// The gateway's metrics, in the text format of Prometheus.
 pub struct Metrics {
     registry: Registry,
-    /// Of exchanges.
+    /// Exchanges.
     pub exchanges: ExchangeMetrics,
-    /// Of answers that are not as their contracts say.
+    /// Responses that differ from their contracts.
     pub drift: DriftMetrics,
     certificates: Family<CertificateLabels, Gauge>,
     faults: Family<PartLabels, Gauge>,
@@ -168,18 +167,18 @@ pub struct Metrics {
     fork_alarm: Gauge,
     /// The states of sources.
     pub sources: SourceGauges,
-    /// Of the log's witnesses.
+    /// The log's witnesses.
     pub witnesses: WitnessMetrics,
     oauth_limited: Family<OAuthEndpoint, Counter>,
     connections: ConnectionMetrics,
     rights: RightsGauges,
-    /// Of access lines.
+    /// Access lines.
     pub access_lines: AccessLineMetrics,
-    /// Of traces.
+    /// Traces.
     pub traces: TraceMetrics,
 }
 
-/// From 0.25 ms to about a minute.
+/// Buckets from 0.25 ms to about a minute.
 fn times() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
 }
@@ -190,85 +189,85 @@ impl Default for Metrics {
         let exchanges = ExchangeMetrics::register(&mut registry);
         let drift = DriftMetrics::register(&mut registry);
         let certificates = Family::<CertificateLabels, Gauge>::default();
-        let help = "When a certificate or a revocation list ends, Unix time, by file";
+        let help = "Expiry of a certificate or revocation list, Unix time, by file";
         registry.register("certificate_end_seconds", help, certificates.clone());
         let faults = Family::<PartLabels, Gauge>::default();
-        registry.register("faults", "What keeps the gateway from being ready, by part", faults.clone());
+        registry.register("faults", "Faults that keep the gateway from being ready, by part", faults.clone());
         let connections = ConnectionMetrics::register(&mut registry);
         let lists = Family::<ListLabels, Gauge>::default();
-        let help = "Whether the last answer of a URL with revocation lists was taken";
+        let help = "Whether the last response of a revocation list URL was accepted";
         registry.register("revocation_list_fetched", help, lists.clone());
         let sources = SourceGauges::default();
         sources.register(&mut registry);
         let shed = Counter::default();
-        registry.register("shed_calls", "Calls that an overloaded gateway refused unseen", shed.clone());
+        registry.register("shed_calls", "Calls that the overloaded gateway refused before reading them", shed.clone());
         let reads_refused = Family::<OmittedLabels, Counter>::default();
-        let help = "Reads of the log's files that were refused: too many, or too fast";
+        let help = "Refused reads of the log's files: too many at once, or too fast";
         registry.register("log_reads_refused", help, reads_refused.clone());
         let (disk_free, disk_days) = (Gauge::default(), Gauge::<f64, AtomicU64>::default());
         registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
-        let help = "Days until the data folder's disk is full, by its growth; 3650 where it does not fill";
+        let help = "Days until the data folder's disk is full, by its growth; 3650 if it does not fill";
         registry.register("disk_days_remaining", help, disk_days.clone());
         let clock_behind = Gauge::<f64, AtomicU64>::default();
-        let help = "Seconds by which the system's clock is behind the gateway's, which does not go back";
+        let help = "Seconds by which the system clock is behind the gateway's clock, which never goes back";
         registry.register("clock_behind_seconds", help, clock_behind.clone());
         let log = LogGauges::registered(&mut registry);
         let refusals_left_out = Family::<OmittedLabels, Counter>::default();
-        let help = "Refusals without an entry of their own: counted in the next one of the same identity";
+        let help = "Refusals without their own entry: counted in the next entry of the same identity";
         registry.register("refusals_suppressed", help, refusals_left_out.clone());
         let shadowed = Family::<ShadowLabels, Counter>::default();
-        registry.register("shadowed_reads", "Reads that a second hub was asked for, by result", shadowed.clone());
+        registry.register("shadowed_reads", "Shadow reads at a second hub, by result", shadowed.clone());
         let shadow_differences = Family::<DifferenceLabels, Counter>::default();
-        let help = "Fields in which a second hub's answers differ from the first one's";
+        let help = "Response fields that differ between the second hub and the first";
         registry.register("shadow_differences", help, shadow_differences.clone());
         let work_under_way = Family::<PoolLabels, Gauge>::default();
-        let help = "Work of the control plane that runs or waits, by pool";
+        let help = "Running and queued work of the control plane, by pool";
         registry.register("control_work_in_flight", help, work_under_way.clone());
         let work_refused = Family::<PoolLabels, Counter>::default();
-        let help = "Work of the control plane that was refused because too much was under way, by pool";
+        let help = "Work of the control plane refused because its pool was full, by pool";
         registry.register("control_work_refused", help, work_refused.clone());
         let own_calls = Family::<ServiceLabels, Gauge>::default();
-        let help = "Calls of the gateway's own services that are under way, by service";
+        let help = "Calls of the gateway's own services in flight, by service";
         registry.register("own_calls", help, own_calls.clone());
         let large_messages = ShareMetrics::default();
-        let help = "Memory that is held for large requests while they arrive";
+        let help = "Memory reserved for large requests while they arrive";
         registry.register("large_message_bytes", help, large_messages.held.clone());
-        let help = "Large requests that were refused because there was no room for them";
+        let help = "Large requests refused for lack of memory";
         registry.register("large_messages_refused", help, large_messages.refused.clone());
         let own_calls_refused = Family::<ServiceLabels, Counter>::default();
-        let help = "Calls of the gateway's own services that were refused: too many, or too fast";
+        let help = "Refused calls of the gateway's own services: too many at once, or too fast";
         registry.register("own_calls_refused", help, own_calls_refused.clone());
         let oauth_limited = Family::<OAuthEndpoint, Counter>::default();
-        let help = "Requests of OAuth2 that were refused because their client asks too often, by endpoint";
+        let help = "OAuth2 requests refused because their client exceeded its rate, by endpoint";
         registry.register("oauth_limited", help, oauth_limited.clone());
         let registry_differences = Gauge::default();
-        let help = "Records of the registry that are not what the exchange log says";
+        let help = "Registry records that differ from the exchange log";
         registry.register("registry_differences", help, registry_differences.clone());
         let admin_events_refused = Gauge::default();
-        let help = "Rows among the admin events in the registry's file that this gateway did not record";
+        let help = "Admin event rows in the registry's file that this gateway did not record";
         registry.register("admin_events_refused", help, admin_events_refused.clone());
         let pending_changes = Gauge::default();
-        let help = "Changes and grants that wait for a second person, at most 1,000";
+        let help = "Changes and grants waiting for a second person, at most 1,000";
         registry.register("pending_changes", help, pending_changes.clone());
         let admin_events_missing = Counter::default();
-        let help = "Acts that were removed from the registry's file before they were in the exchange log";
+        let help = "Admin events removed from the registry's file before they were in the exchange log";
         registry.register("admin_events_missing", help, admin_events_missing.clone());
         let fork_alarm = Gauge::default();
-        let help = "1 while a witness's report of another history of the exchange log is not acknowledged";
+        let help = "1 while a witness's report of a fork of the exchange log is not acknowledged";
         registry.register("log_fork_alarm", help, fork_alarm.clone());
         let witnesses = WitnessMetrics::default();
         witnesses.register(&mut registry);
         let rights = RightsGauges::default();
         rights.register(&mut registry);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that runs", build);
+        registry.register("build", "The running version", build);
         let started = Gauge::<i64>::default();
         started.set(crate::registry::now());
-        registry.register("start_time_seconds", "When the gateway was started, Unix time", started);
+        registry.register("start_time_seconds", "Start of the gateway, Unix time", started);
         let access_lines = AccessLineMetrics::register(&mut registry);
         let traces = TraceMetrics::register(&mut registry);
         let tokens_removed = Counter::default();
-        registry.register("tokens_removed", "Issued tokens that were removed after their end", tokens_removed.clone());
+        registry.register("tokens_removed", "Issued tokens removed after their expiry", tokens_removed.clone());
         Metrics {
             registry,
             exchanges,
@@ -308,7 +307,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Sets whether there is a fork alarm.
+    /// Sets whether a fork alarm is active.
     pub fn fork_alarm(&self, stands: bool) {
         self.fork_alarm.set(stands.into());
     }
@@ -328,19 +327,19 @@ impl Metrics {
         self.reads_refused.get_or_create_owned(&OmittedLabels { kind })
     }
 
-    /// Tells how much of the data folder's disk is free, and for how many days.
+    /// Sets the free space on the data folder's disk in bytes, and the days until it is full.
     pub fn disk(&self, free: u64, days: f64) {
         self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.disk_days.set(days);
     }
 
-    /// Returns how much of that disk is free, in bytes, and the days it lasts, as was told last; `None` before.
+    /// Returns the last free space on that disk in bytes, and the days until it is full; `None` before the first.
     pub fn disk_now(&self) -> Option<(u64, f64)> {
         let free = u64::try_from(self.disk_free.get()).unwrap_or(0);
         (free > 0).then(|| (free, self.disk_days.get()))
     }
 
-    /// Tells how the exchange log is.
+    /// Sets the state of the exchange log.
     pub fn log(&self, health: &Health, (durable, sealed): (u64, u64), index_rebuilt: u64) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.log.entries.set(whole(durable));
@@ -354,12 +353,12 @@ impl Metrics {
         self.log.index_rebuilt.set(whole(index_rebuilt));
     }
 
-    /// Counts a refusal that has no entry of its own.
+    /// Counts a refusal without its own entry.
     pub fn refusal_suppressed(&self, kind: &'static str) {
         self.refusals_left_out.get_or_create(&OmittedLabels { kind }).inc();
     }
 
-    /// Tells when the first of each file's certificates, or of its revocation lists, ends, Unix time in seconds.
+    /// Sets the earliest expiry of each file's certificates or revocation lists, Unix time in seconds.
     pub fn ends<'f>(&self, files: impl Iterator<Item = (&'f std::path::Path, &'static str, i64)>) {
         self.certificates.clear();
         for (file, kind, at) in files {
@@ -372,12 +371,12 @@ impl Metrics {
         self.rights.count(snapshot, now);
     }
 
-    /// What is counted of a port.
+    /// Returns the metrics of a port.
     pub fn port(&self, port: &'static str) -> PortMetrics {
         self.connections.port(port)
     }
 
-    /// Counts a read that a second hub was asked for, too: in which fields its response differs; `None` if it has none.
+    /// Counts a shadow read at a second hub, with the fields in which its response differs; `None` if there was no response.
     pub fn shadowed(&self, source: &str, operation: &str, differing: Option<&BTreeSet<String>>) {
         let result = match differing {
             None => "failed",
@@ -392,70 +391,70 @@ impl Metrics {
         self.shadowed.get_or_create(&ShadowLabels { source, operation, result }).inc();
     }
 
-    /// What is counted of the OAuth2 endpoints.
+    /// Returns the metrics of the OAuth2 endpoints.
     pub fn oauth(&self) -> OAuthMetrics {
         OAuthMetrics { work: self.work("oauth"), port: self.port("https"), limited: self.oauth_limited.clone() }
     }
 
-    /// Sets in how many records the registry differs from the exchange log.
+    /// Sets the number of registry records that differ from the exchange log.
     pub fn registry_differences(&self, differences: usize) {
         self.registry_differences.set(i64::try_from(differences).unwrap_or(i64::MAX));
     }
 
-    /// Tells how many rows among the events are not what this gateway noted.
+    /// Sets the number of admin event rows that this gateway did not record.
     pub fn events_refused(&self, rows: u64) {
         self.admin_events_refused.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
-    /// Tells how many changes and grants wait for a second person.
+    /// Sets the number of changes and grants that wait for a second person.
     pub fn pending_changes(&self, waiting: u64) {
         self.pending_changes.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
-    /// Counts acts that were removed before they were logged.
+    /// Counts admin events that were removed before they were logged.
     pub fn admin_events_missing(&self, admin_events: u64) {
         self.admin_events_missing.inc_by(admin_events);
     }
 
-    /// Counts issued tokens that were removed.
+    /// Counts removed issued tokens.
     pub fn tokens_removed(&self, tokens: u64) {
         self.tokens_removed.inc_by(tokens);
     }
 
-    /// What is counted of a pool's work.
+    /// Returns the metrics of a pool's work.
     pub fn work(&self, pool: &'static str) -> ShareMetrics {
         let held = self.work_under_way.get_or_create(&PoolLabels { pool }).clone();
         ShareMetrics { held, refused: self.work_refused.get_or_create(&PoolLabels { pool }).clone() }
     }
 
-    /// What is counted of large requests while they arrive.
+    /// Returns the metrics of large requests while they arrive.
     pub fn large_messages(&self) -> ShareMetrics {
         self.large_messages.clone()
     }
 
-    /// What is counted of the calls of one of the gateway's own services.
+    /// Returns the metrics of calls of one of the gateway's own services.
     pub fn own_calls(&self, service: &'static str) -> ShareMetrics {
         let labels = ServiceLabels { service };
         let held = self.own_calls.get_or_create_owned(&labels);
         ShareMetrics { held, refused: self.own_calls_refused.get_or_create_owned(&labels) }
     }
 
-    /// Counts what is wrong with a part of the gateway.
+    /// Sets the faults of a part of the gateway.
     pub fn faults(&self, part: &'static str, count: i64) {
         self.faults.get_or_create(&PartLabels { part }).set(count);
     }
 
-    /// Counts a connection that was refused before its first request.
+    /// Counts a connection refused before its first request.
     pub fn handshake_refused(&self, cause: &'static str) {
         self.connections.refused(cause);
     }
 
-    /// Tells whether the last response of a URL with revocation lists was taken.
+    /// Sets whether the last response of a revocation list URL was accepted.
     pub fn list_fetched(&self, url: &str, taken: bool) {
         self.lists.get_or_create(&ListLabels { url: url.to_owned() }).set(i64::from(taken));
     }
 
-    /// The text that a Prometheus server reads.
+    /// Returns the text that a Prometheus server scrapes.
     pub fn text(&self) -> String {
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {

@@ -1,4 +1,4 @@
-//! What is counted of connections and handshakes.
+//! Metrics of connections and handshakes.
 
 use crate::identity::refused::Cause;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -20,12 +20,12 @@ struct CauseLabels {
     cause: &'static str,
 }
 
-/// What is counted of a port with TLS.
+/// Metrics of a port with TLS.
 #[derive(Debug, Clone, Default)]
 pub struct PortMetrics {
     /// Open connections.
     pub connections: Gauge,
-    /// Handshakes that were completed.
+    /// Completed handshakes.
     pub handshakes: Counter,
 }
 
@@ -42,12 +42,12 @@ impl ConnectionMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let all = ConnectionMetrics::default();
         registry.register("connections", "Open connections, by port: grpc, https", all.connections.clone());
-        let help = "TLS handshakes that were completed, by port";
+        let help = "Completed TLS handshakes, by port";
         registry.register("handshakes_completed", help, all.completed.clone());
-        let help = "Connections that were refused before their first request, by cause";
+        let help = "Connections refused before their first request, by cause";
         registry.register("handshakes_refused", help, all.refused.clone());
-        registry.register("probes", "Connections that were closed without a byte", all.probes.clone());
-        // From zero on, so that the first one shows as a rise.
+        registry.register("probes", "Connections closed without a byte", all.probes.clone());
+        // Starts at zero, so that the first one is visible as an increase.
         for cause in Cause::ALL {
             let _ = all.refused.get_or_create(&CauseLabels { cause: cause.label() });
         }

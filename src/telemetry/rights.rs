@@ -1,4 +1,4 @@
-//! Who may call, and which rights end soon; set whenever the metrics are read.
+//! Counts of clients and grants, and of those that expire soon; updated whenever the metrics are read.
 
 use crate::registry::Snapshot;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What ends within so many seconds is counted as ending.
+/// A grant that expires within this many seconds counts as ending.
 const SOON_S: i64 = 30 * 86_400;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,12 +26,12 @@ pub(super) struct RightsGauges {
 impl RightsGauges {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("clients", "Clients by state: active, suspended", self.clients.clone());
-        registry.register("grants_in_force", "Grants in force", self.grants.clone());
-        registry.register("grants_ending", "Those of them that end within 30 days", self.ending.clone());
+        registry.register("grants_in_force", "Valid grants", self.grants.clone());
+        registry.register("grants_ending", "Valid grants that expire within 30 days", self.ending.clone());
         registry.register("signing_keys", "Signing keys whose tokens are or will be trusted", self.keys.clone());
     }
 
-    /// Counts what a registry holds: some milliseconds for 10,000 clients.
+    /// Counts the records of a registry: some milliseconds for 10,000 clients.
     pub fn count(&self, snapshot: &Snapshot, now: i64) {
         let (mut active, mut suspended, mut grants, mut ending) = (0, 0, 0, 0);
         for view in snapshot.clients() {

@@ -1,4 +1,4 @@
-//! The states of sources, by their guards and endpoints; set whenever the metrics are read.
+//! The states of sources, from their guards and endpoints; updated whenever the metrics are read.
 
 use super::SourceLabels;
 use crate::guard::{BreakerState, Guard};
@@ -26,7 +26,7 @@ pub struct SourceGauges {
 }
 
 impl SourceGauges {
-    /// Sets what the guard of this name shows: of a source, or of one of its operations.
+    /// Sets the state of the guard with this name: of a source or of one of its operations.
     pub fn guard(&self, name: &str, guard: &Guard) {
         let set = |family: &Family<SourceLabels, Gauge>, value: usize| {
             let labels = SourceLabels { source: name.to_owned() };
@@ -44,13 +44,13 @@ impl SourceGauges {
         set(&self.streams, guard.streams());
     }
 
-    /// Sets how many HTTP/2 connections to a gRPC source are open.
+    /// Sets the number of open HTTP/2 connections to a gRPC source.
     pub fn connections(&self, source: &str, open: usize) {
         let open = i64::try_from(open).unwrap_or(i64::MAX);
         self.connections.get_or_create(&SourceLabels { source: source.to_owned() }).set(open);
     }
 
-    /// Sets whether calls go to an endpoint of a source.
+    /// Sets whether an endpoint of a source is in use.
     pub fn endpoint(&self, source: &str, address: &str, up: bool) {
         let labels = EndpointLabels { source: source.to_owned(), address: address.to_owned() };
         self.endpoints.get_or_create(&labels).set(i64::from(up));
@@ -59,13 +59,13 @@ impl SourceGauges {
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "State of a source's breaker for all clients: 0 closed, 1 half open, 2 open";
         registry.register("breaker_state", help, self.breakers.clone());
-        let help = "Circuits of a source that are open for one client alone, whose calls alone fail";
+        let help = "Breakers of a source that are open for one client only";
         registry.register("breaker_clients", help, self.breaker_clients.clone());
-        registry.register("source_permits", "Calls that may be at a source at once, for now", self.permits.clone());
-        registry.register("source_queued", "Calls that wait for a place at a source", self.queued.clone());
+        registry.register("source_permits", "Current concurrency limit of a source", self.permits.clone());
+        registry.register("source_queued", "Calls queued for a permit at a source", self.queued.clone());
         registry.register("source_connections", "HTTP/2 connections to a gRPC source", self.connections.clone());
-        registry.register("source_streams", "Streams that go on at a source", self.streams.clone());
-        let help = "Whether calls go to an endpoint of a source: 0 left alone, 1 up";
+        registry.register("source_streams", "Open streams at a source", self.streams.clone());
+        let help = "Whether an endpoint of a source is in use: 0 ejected, 1 up";
         registry.register("endpoint_up", help, self.endpoints.clone());
     }
 }

@@ -1,11 +1,11 @@
-//! The alerts, the dashboard and the handbook are about metrics that are there.
+//! The alerts, the dashboard and docs/operation.md use metrics that exist.
 
 use super::*;
 use crate::exchange_log::Entry;
 use crate::guard::{Guard, GuardSettings};
 use std::path::Path;
 
-/// Every metric with a series at least: a family without one is not on the page.
+/// Gives every metric at least one series: a family without one is not on the page.
 fn page() -> String {
     let metrics = Metrics::default();
     let operation = metrics.exchanges.of("land", "a.B/C");
@@ -27,7 +27,7 @@ fn page() -> String {
     metrics.text()
 }
 
-/// Names by which Prometheus keeps what a page of OpenMetrics has, and those of its families.
+/// The names under which Prometheus stores the series of an OpenMetrics page, and the names of its families.
 fn names(page: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|line| line.split_once(' '));
     let (mut series, mut families) = (BTreeSet::new(), BTreeSet::new());
@@ -44,7 +44,7 @@ fn names(page: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (series, families)
 }
 
-/// Names of metrics in a text of any kind.
+/// Metric names in any text.
 fn used(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("ndxp_")).map(str::to_owned).collect()
@@ -55,7 +55,7 @@ fn file(path: &str) -> String {
 }
 
 #[test]
-fn every_metric_of_the_alerts_and_the_dashboard_is_there_and_the_handbook_has_every_one() {
+fn every_metric_of_the_alerts_and_the_dashboard_exists_and_the_docs_have_every_one() {
     let (series, families) = names(&page());
     for path in ["deploy/prometheus/ndxp.rules.yml", "deploy/grafana/ndxp-gateway.json"] {
         let used = used(&file(path));
@@ -63,11 +63,11 @@ fn every_metric_of_the_alerts_and_the_dashboard_is_there_and_the_handbook_has_ev
         let unknown: Vec<_> = used.difference(&series).collect();
         assert!(unknown.is_empty(), "{path}: {unknown:?}");
     }
-    // Whoever has an alert or a panel of a metric knows what it is.
+    // Every metric of an alert or panel is documented.
     let handbook = used(&file("docs/operation.md"));
     let told = |name: &String| handbook.contains(name) || handbook.contains(&format!("{name}_total"));
     let untold: Vec<_> = families.iter().filter(|name| !told(name)).collect();
     assert!(untold.is_empty(), "docs/operation.md: {untold:?}");
     let invented = used("rate(ndxp_nobody_counts_this_total[5m])");
-    assert_eq!(invented.difference(&series).count(), 1, "a name that is nowhere is found");
+    assert_eq!(invented.difference(&series).count(), 1, "an unknown name is found");
 }

@@ -1,5 +1,5 @@
-//! Traffic by source over the last minutes, for the console: the differences between samples of the exchanges' metrics. Workers do
-//! nothing for it beyond what they count in any case; who looks pays for it.
+//! Traffic by source over the last minutes, for the console: differences between samples of the exchange metrics. It adds no work for the
+//! workers beyond their usual metrics; the cost is on the reading side.
 
 use super::ExchangeMetrics;
 use prometheus_client::registry::Registry;
@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a sample is taken.
+/// Interval between samples.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Samples that are kept: figures are of the last five minutes.
+/// Number of samples: figures cover the last five minutes.
 const MAX_SAMPLES: usize = 31;
 
-/// What is counted of one source since the start.
+/// Counts of one source since the start.
 #[derive(Debug, Clone, Default)]
 struct Counts {
-    /// Exchanges by reason; `OK` of those that succeeded.
+    /// Exchanges by reason; `OK` for success.
     reasons: BTreeMap<String, u64>,
-    /// Exchanges that did not succeed, by whose fault it is.
+    /// Failed or refused exchanges by fault.
     faults: BTreeMap<String, u64>,
     /// Cumulative counts below each bound in seconds.
     seconds: Buckets,
@@ -29,7 +29,7 @@ struct Counts {
 struct Buckets(Vec<(f64, u64)>);
 
 impl Buckets {
-    /// What came since then.
+    /// The difference to an earlier sample.
     fn since(&self, before: &Buckets) -> Buckets {
         let earlier = |at: usize| before.0.get(at).map_or(0, |(_, count)| *count);
         Buckets(
@@ -37,7 +37,7 @@ impl Buckets {
         )
     }
 
-    /// The time below which this part of all is, in microseconds, interpolated within its bucket; 0 where nothing was counted.
+    /// The quantile in microseconds, interpolated within its bucket; 0 if nothing was counted.
     fn quantile(&self, part: f64) -> u64 {
         let all = self.0.last().map_or(0, |(_, count)| *count);
         if all == 0 {
@@ -47,7 +47,7 @@ impl Buckets {
         let (mut low, mut below) = (0.0, 0);
         for (bound, count) in &self.0 {
             if *count as f64 >= rank && *count > below {
-                // Beyond the last bound nothing is known but that.
+                // Beyond the last bound, only the bound itself is known.
                 let bound = if bound.is_finite() { *bound } else { low };
                 let within = (rank - below as f64) / (count - below) as f64;
                 return ((low + (bound - low) * within) * 1e6) as u64;
@@ -60,57 +60,57 @@ impl Buckets {
 
 type Sample = BTreeMap<String, Counts>;
 
-/// An error that a source's exchanges ended with.
+/// An error of a source's exchanges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecentError {
     /// Its reason ("SOURCE_UNREACHABLE").
     pub reason: String,
-    /// When it was seen last, Unix time in seconds, to the sample.
+    /// When it was last seen, Unix time in seconds, with the precision of a sample.
     pub last_seen: i64,
 }
 
 /// Figures of one source over the period.
 #[derive(Debug, Clone, Default)]
 pub struct SourceTraffic {
-    /// Exchanges that ended.
+    /// Finished exchanges.
     pub calls: u64,
-    /// Those that did not succeed, by whose fault it is.
+    /// Failed or refused ones by fault.
     pub faults: BTreeMap<String, u64>,
-    /// Median and 99th percentile from arrival to the durable entry, in microseconds; 0: none.
+    /// Median and 99th percentile of the time from arrival to the durable entry, in microseconds; 0: none.
     pub total_us: (u64, u64),
-    /// The same of the time at the source.
+    /// The same for the time at the source.
     pub source_us: (u64, u64),
-    /// Errors since the start, the newest first.
+    /// Errors since the start, newest first.
     pub errors: Vec<RecentError>,
 }
 
 /// Figures of all sources over the period.
 #[derive(Debug, Clone, Default)]
 pub struct TrafficSummary {
-    /// How long it is.
+    /// Length of the period.
     pub period: Duration,
-    /// By source; calls of no known operation under an empty id.
+    /// By source; calls of no known operation have an empty id.
     pub sources: BTreeMap<String, SourceTraffic>,
-    /// Exchanges between one sample and the next, and those of them that did not succeed; the oldest first.
+    /// Exchanges between consecutive samples, and those of them that failed or were refused; oldest first.
     pub windows: Vec<(Duration, u64, u64)>,
 }
 
 #[derive(Default)]
 struct Ring {
     samples: VecDeque<(Instant, Sample)>,
-    /// When each source ended with which reason last: as many as there are sources and reasons.
+    /// Last time of each reason at each source: bounded by the number of sources and reasons.
     errors: BTreeMap<(String, String), i64>,
 }
 
-/// The last minutes' samples.
+/// The samples of the last minutes.
 pub struct Traffic {
-    /// The exchanges' families alone: what a sample reads.
+    /// A registry with only the exchange families, which a sample reads.
     registry: Registry,
     ring: Mutex<Ring>,
 }
 
 impl Traffic {
-    /// Samples of these metrics, the first one now.
+    /// Starts sampling these metrics; the first sample is taken now.
     pub fn new(exchanges: &ExchangeMetrics) -> Self {
         let mut registry = Registry::default();
         exchanges.register_again(&mut registry);
@@ -127,7 +127,7 @@ impl Traffic {
         }
     }
 
-    /// Takes a sample; `unix_s` is what the clock shows.
+    /// Takes a sample; `unix_s` is the current Unix time in seconds.
     pub fn sample(&self, at: Instant, unix_s: i64) {
         let sample = self.read();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +138,7 @@ impl Traffic {
         }
     }
 
-    /// Returns the figures from the oldest sample that is kept until now.
+    /// Returns the figures from the oldest sample until now.
     pub fn summary(&self, at: Instant, unix_s: i64) -> TrafficSummary {
         let sample = self.read();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,7 +164,7 @@ impl Traffic {
 }
 
 impl Ring {
-    /// Notes the reasons whose counts have grown since the last sample.
+    /// Records the reasons whose counts have grown since the last sample.
     fn note_errors(&mut self, sample: &Sample, unix_s: i64) {
         let Some((_, before)) = self.samples.back() else { return };
         for (source, counts) in sample {
@@ -204,14 +204,14 @@ impl Counts {
     }
 }
 
-/// Exchanges of all sources, and those that did not succeed.
+/// Exchanges of all sources, and failed or refused ones.
 fn totals(sample: &Sample) -> (u64, u64) {
     let all = sample.values().map(Counts::calls).sum::<u64>();
     let good = sample.values().filter_map(|counts| counts.reasons.get("OK")).sum::<u64>();
     (all, all.saturating_sub(good))
 }
 
-/// Reads the text of the exchanges' families. Labels are names of contracts: none has a quotation mark.
+/// Parses the text of the exchange families. Labels are names from contracts: none has a quotation mark.
 fn parse(text: &str) -> Sample {
     let mut sample = Sample::new();
     for line in text.lines() {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_of_the_period_alone_and_by_source() {
+    fn figures_cover_the_period_only_by_source() {
         let exchanges = ExchangeMetrics::register(&mut Registry::default());
         let (a, b) = (exchanges.of("a", "a.v1.A/Get"), exchanges.of("b", "a.v1.A/Get"));
         (0..50).for_each(|_| a.count(&entry("a", "", "", 900_000)));
@@ -265,22 +265,22 @@ mod tests {
         let figures = traffic.summary(start + Duration::from_secs(20), 1_000);
         let of = &figures.sources["a"];
         assert_eq!((of.calls, &of.faults["hub"]), (100, &2));
-        // What came before is not of the period: half of all took 0.9 s.
+        // Earlier exchanges do not belong to the period: half of all took 0.9 s.
         assert!((2_000..4_100).contains(&of.total_us.0) && of.total_us.1 > 100_000, "{of:?}");
         assert_eq!(of.errors, [RecentError { reason: "SOURCE_UNREACHABLE".into(), last_seen: 1_000 }]);
         assert_eq!((figures.sources["b"].calls, figures.windows.last().unwrap().1), (1, 101));
-        // The period goes on: the samples from before are gone.
+        // The period moves on: earlier samples are removed.
         for step in 0..MAX_SAMPLES as u64 {
             traffic.sample(start + Duration::from_secs(30) + SAMPLE_EVERY * u32::try_from(step).unwrap(), 2_000);
         }
         let later = traffic.summary(start + Duration::from_secs(400), 3_000);
         assert_eq!((later.sources["a"].calls, later.sources["a"].total_us), (0, (0, 0)));
-        assert_eq!(later.sources["a"].errors[0].last_seen, 2_000, "an error is noted once, and stays");
+        assert_eq!(later.sources["a"].errors[0].last_seen, 2_000, "an error is recorded once, and stays");
         assert_eq!(later.windows.len(), MAX_SAMPLES);
     }
 
     #[test]
-    fn a_quantile_lies_within_its_bucket_and_of_nothing_there_is_none() {
+    fn a_quantile_lies_within_its_bucket_and_is_zero_without_counts() {
         let buckets = Buckets(vec![(0.001, 0), (0.002, 50), (0.004, 100), (f64::INFINITY, 100)]);
         assert_eq!((buckets.quantile(0.25), buckets.quantile(0.5), buckets.quantile(0.75)), (1_500, 2_000, 3_000));
         assert_eq!(Buckets(vec![(0.001, 0), (f64::INFINITY, 7)]).quantile(0.5), 1_000);

@@ -1,4 +1,4 @@
-//! What is counted of the log's witnesses.
+//! Metrics of the log's witnesses.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,19 +13,19 @@ struct WitnessLabels {
     witness: String,
 }
 
-/// What is known of a witness.
+/// The state of a witness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WitnessState {
-    /// Whether it cosigned when it was asked last.
+    /// Whether it cosigned the last request.
     pub up: bool,
-    /// Entries under the newest checkpoint that it has cosigned for this process.
+    /// Entries under the newest checkpoint that it has cosigned since this process started.
     pub entries: u64,
 }
 
-/// What is counted of the log's witnesses.
+/// Metrics of the log's witnesses.
 #[derive(Debug, Clone, Default)]
 pub struct WitnessMetrics {
-    /// By name: the policy bounds them.
+    /// By name; the witness policy bounds them.
     states: Arc<Mutex<BTreeMap<String, WitnessState>>>,
     up: Family<WitnessLabels, Gauge>,
     failures: Family<WitnessLabels, Counter>,
@@ -35,42 +35,42 @@ pub struct WitnessMetrics {
 }
 
 impl WitnessMetrics {
-    /// Counts a response of a witness, which has cosigned so many entries so far for this process.
+    /// Counts a response of a witness, with the number of entries that it has cosigned since this process started.
     pub fn responded(&self, witness: &str, cosigned: bool, size: u64) {
         let state = WitnessState { up: cosigned, entries: size };
         self.states.lock().unwrap_or_else(PoisonError::into_inner).insert(witness.to_owned(), state);
         let of = WitnessLabels { witness: witness.to_owned() };
         self.up.get_or_create(&of).set(cosigned.into());
         self.cosigned.get_or_create(&of).set(i64::try_from(size).unwrap_or(i64::MAX));
-        // From zero on, so that the first one shows as a rise.
+        // Starts at zero, so that the first one is visible as an increase.
         self.failures.get_or_create(&of).inc_by(u64::from(!cosigned));
     }
 
-    /// Returns what is known of each witness that was asked.
+    /// Returns the state of each witness that was requested.
     pub fn states(&self) -> BTreeMap<String, WitnessState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).
+    /// Returns the size of the newest checkpoint with enough cosignatures, and its time (Unix seconds).
     pub fn cosigned_now(&self) -> (u64, i64) {
         (u64::try_from(self.entries.get()).unwrap_or(0), self.time.get())
     }
 
-    /// Sets how many entries are under the newest checkpoint with enough cosignatures, and when it was made (Unix seconds).
+    /// Sets the size of the newest checkpoint with enough cosignatures, and its time (Unix seconds).
     pub fn cosigned(&self, entries: u64, time: i64) {
         self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         self.time.set(time);
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("witness_up", "1 where the witness has cosigned when it was asked last", self.up.clone());
-        let help = "Requests to a witness that brought no cosignature";
+        registry.register("witness_up", "1 if the witness cosigned the last request", self.up.clone());
+        let help = "Requests to a witness without a cosignature";
         registry.register("witness_failures", help, self.failures.clone());
-        let help = "Entries of the exchange log that a witness has cosigned since the gateway's start";
+        let help = "Entries of the exchange log that a witness has cosigned since the gateway started";
         registry.register("witness_cosigned_entries", help, self.cosigned.clone());
-        let help = "Entries under the newest checkpoint with the cosignatures that the policy wants";
+        let help = "Entries under the newest checkpoint with the cosignatures that the policy requires";
         registry.register("log_cosigned_entries", help, self.entries.clone());
-        let help = "When that checkpoint was published, in Unix seconds";
+        let help = "Publication of the newest checkpoint with enough cosignatures, Unix time";
         registry.register("log_cosigned_timestamp_seconds", help, self.time.clone());
     }
 }

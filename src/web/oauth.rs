@@ -206,7 +206,7 @@ fn form(request: &WebRequest) -> Result<HashMap<String, String>, OAuthError> {
     let mut found = HashMap::new();
     for (name, value) in form_urlencoded::parse(&request.body) {
         if found.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(refuse("invalid_request", format!("{name} stands twice")));
+            return Err(refuse("invalid_request", format!("{name} occurs twice")));
         }
     }
     found.retain(|_, value| !value.is_empty());

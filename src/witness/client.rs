@@ -71,7 +71,7 @@ enum WitnessClientError {
     Log(#[from] LogError),
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    #[error("it answered {0}")]
+    #[error("it returned {0}")]
     Refused(StatusCode),
     #[error("it says that it has cosigned {0} entries, more than the log has: the log was rolled back, or forked")]
     Ahead(u64),
@@ -79,7 +79,7 @@ enum WitnessClientError {
         "it says that the log's tree does not contain the one of {0} entries that it has cosigned: the log was forked"
     )]
     Inconsistent(u64),
-    #[error("its answer holds no cosignature by its key")]
+    #[error("its response has no cosignature by its key")]
     NoCosignature,
     #[error("its cosignature is of {0} (Unix seconds): its clock or this machine's is wrong")]
     Time(u64),
@@ -134,8 +134,7 @@ impl WitnessClient {
         let due = self.peers.iter_mut().filter(|peer| peer.size != sealed && peer.next <= now);
         let pushes = due.map(|peer| async {
             let answered = tokio::time::timeout(TIMEOUT, peer.ask(&reader)).await;
-            let answered =
-                answered.unwrap_or_else(|_| Err(WitnessClientError::Unreachable("no answer in time".into())));
+            let answered = answered.unwrap_or_else(|_| Err(WitnessClientError::Unreachable("it timed out".into())));
             peer.settle(answered, &reader, data, alarms).await
         });
         let settled = futures_util::future::join_all(pushes).await;

@@ -194,8 +194,8 @@ impl WitnessService {
         };
         let cosigned = format!("{}\n{}{lines}", note.text, signatures.concat());
         if let Err(error) = write_atomically(&known.file, cosigned.as_bytes()) {
-            tracing::error!(%error, "a checkpoint could not be kept, and is not signed");
-            return WitnessResponse::Refused(StatusCode::SERVICE_UNAVAILABLE, "the checkpoint could not be kept");
+            tracing::error!(%error, "a checkpoint could not be saved, and is not signed");
+            return WitnessResponse::Refused(StatusCode::SERVICE_UNAVAILABLE, "the checkpoint could not be saved");
         }
         *last = Some(LastSigned { checkpoint, note: cosigned });
         WitnessResponse::Cosigned(lines)
@@ -335,7 +335,7 @@ impl KnownLog {
             && let Err(error) =
                 write_atomically(&self.fork_file, format!("{}\n{}", note.text, signatures.concat()).as_bytes())
         {
-            tracing::error!(%error, "the proof could not be kept");
+            tracing::error!(%error, "the proof could not be saved");
         }
     }
 }

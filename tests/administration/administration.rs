@@ -1,4 +1,4 @@
-//! What administrators do, and that it is in force at once, everywhere, and in the log.
+//! Changes by administrators are in force at once, everywhere, and in the log.
 
 use crate::support::{Actor, Stage, UNIT, files, show, until};
 use ndxp_gateway::config::Config;
@@ -14,7 +14,7 @@ use tonic::Code;
 const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_act_is_in_the_exchange_log_with_who_did_it() {
+async fn every_admin_event_is_in_the_exchange_log_with_its_actor() {
     let stage = Stage::start();
     stage.client("clerk");
     let grant = stage.grant("clerk", &["population:verify"], |_| {});
@@ -23,7 +23,7 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
     lan.withdraw_grant(&grant).unwrap();
     lan.suspend_client("clerk", true).unwrap();
     lan.suspend_client("clerk", false).unwrap();
-    // What the gateway says of its own files is nobody's act.
+    // Entries about the gateway's own files are nobody's act.
     let is_act = |one: &&Found| one.entry.kind() == Kind::Admin && one.entry.event != FILE_EVENT;
     until("the acts in the log", Duration::from_secs(2), || stage.entries().iter().filter(is_act).count() == 7);
     let entries = stage.entries();
@@ -42,9 +42,9 @@ async fn every_act_is_in_the_exchange_log_with_who_did_it() {
     stage.verify();
 }
 
-/// A stream that would go on for an hour: the request's state is one that stays.
+/// A stream that would last an hour: the request's state does not change.
 async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::caller::StreamingResponse {
-    // Every third of the first dossiers has a request that was not asked for yet.
+    // Every third of the first dossiers has a request that nobody has queried yet.
     let number = stage.sandbox.province.dossiers[3 * number].number.clone();
     let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
     assert!(answering.next().await.unwrap().is_some());
@@ -54,7 +54,7 @@ async fn watching(stage: &Stage, actor: &Actor, number: usize) -> ndxp_gateway::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_under_way_end_within_a_second_of_what_was_taken_away() {
+async fn open_streams_end_within_a_second_of_the_revocation() {
     let stage = Stage::start();
     type Take = fn(&Stage, &str);
     let ways: [(&str, Take, &str); 3] = [
@@ -96,7 +96,7 @@ async fn streams_under_way_end_within_a_second_of_what_was_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_under_way_gets_no_answer_once_its_grant_is_withdrawn() {
+async fn a_call_in_flight_gets_no_response_after_its_grant_is_withdrawn() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     stage.sandbox.faults.set("budgetunit", ndxp_gateway::sandbox::Fault { latency_ms: 1_500, ..Default::default() });
@@ -131,7 +131,7 @@ async fn connections_of_a_revoked_certificate_are_closed() {
     stage.folder.pki().revoke(&files(&stage.folder, "laptop").certificate).unwrap();
     let closed = tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = stream.next().await {} });
     closed.await.expect("the connection stays open");
-    // Nobody waits for this entry: it is on disk a moment after.
+    // Nobody waits for this entry: it is on disk shortly afterwards.
     let logged = |one: &Found| one.entry.reason == "CERTIFICATE_REVOKED" && one.entry.kind() == Kind::Connection;
     crate::support::until("it is in the log", Duration::from_secs(3), || stage.entries().iter().any(logged));
     let entries = stage.entries();
@@ -158,7 +158,7 @@ async fn an_old_connection_is_renewed_without_a_failed_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quotas_survive_a_restart_and_tell_what_is_left() {
+async fn quotas_survive_a_restart_and_report_the_rest() {
     let mut stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["budgetunit:read"], |grant| (grant.daily_quota, grant.rate, grant.burst) = (5, 10, 10));
@@ -169,7 +169,7 @@ async fn quotas_survive_a_restart_and_tell_what_is_left() {
         assert!(told.answered.text("ndxp-rate-left").parse::<u32>().unwrap() <= 20);
     }
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
-    // As after a crash before the usage was kept: the exchange log alone tells it.
+    // As after a crash before the usage was saved: only the exchange log has it.
     for file in ["usage.sqlite", "usage.sqlite-wal", "usage.sqlite-shm"] {
         let _ = std::fs::remove_file(stage.data().join(file));
     }
@@ -189,7 +189,7 @@ async fn quotas_survive_a_restart_and_tell_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retired_client_and_all_tokens_of_a_client_are_gone_within_a_second() {
+async fn a_retired_client_and_revoked_tokens_are_refused_within_a_second() {
     let stage = Stage::start();
     let (clerk, other) = (stage.system("clerk"), stage.system("other"));
     let ask = json!({ "unitCode": "1057000" });
@@ -199,19 +199,19 @@ async fn a_retired_client_and_all_tokens_of_a_client_are_gone_within_a_second() 
     stage.settle();
     assert_eq!(clerk.call(UNIT, ask.clone()).await.reason(), "CLIENT_UNKNOWN");
     assert_eq!(other.call(UNIT, ask.clone()).await.reason(), "TOKEN_REVOKED");
-    // What is issued afterwards is good, in the very same second too.
+    // A token issued afterwards is valid, even in the same second.
     stage.actor("other").call(UNIT, ask).await.ok();
     assert!(stage.store.view("clerk").is_err() && stage.store.client("clerk").unwrap().retired);
     assert!(stage.store.grants(Some("clerk"), Page::ALL).unwrap().iter().all(|grant| grant.withdrawn));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_outside_the_grant_never_reaches_the_source() {
+async fn a_call_outside_the_grant_never_reaches_the_source() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["population:verify"], |grant| grant.purposes = vec!["procedure:1.004222".into()]);
     let actor = stage.actor("clerk");
-    // A source that never answers: whatever reached it would hang until its deadline.
+    // A source that never responds: a call that reached it would hang until its deadline.
     stage.sandbox.faults.set("population", ndxp_gateway::sandbox::FaultKind::Hang);
     let person = &stage.sandbox.province.people[0];
     let message = actor.encode(crate::support::VERIFY, &json!({ "citizenId": person.citizen_id }));
@@ -256,7 +256,7 @@ async fn no_token_lives_longer_than_the_policy_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_secret_of_a_source_is_taken_over_by_itself() {
+async fn a_changed_secret_of_a_source_is_reloaded_automatically() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let files = stage.gateway_files();

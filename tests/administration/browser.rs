@@ -1,4 +1,4 @@
-//! A browser of the console's tests, and the people who use it.
+//! A browser for the console's tests, and its users.
 
 use crate::support::{Stage, files, secured};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ pub struct Browser {
     pub cookies: Vec<(String, String)>,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub struct Page {
     pub status: u16,
@@ -103,7 +103,7 @@ pub fn staffed() -> Stage {
     stage
 }
 
-/// Registers somebody with one role, by two people.
+/// Registers a person with one role, by two people.
 pub fn registered(stage: &Stage, id: &str, role: Role) {
     let acting = |id: &str, mark: u8| {
         let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));

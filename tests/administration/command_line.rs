@@ -1,4 +1,4 @@
-//! What an administrator and an auditor do on the command line, by the binary itself.
+//! The tasks of an administrator and an auditor on the command line, with the binary itself.
 
 use crate::support::{Stage, edit, lay};
 use ndxp_gateway::sandbox::folder::DevFolder;
@@ -117,7 +117,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         folder,
     );
     let mut entries: Vec<Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // The last line says up to where that is complete.
+    // The last line shows up to which checkpoint that is complete.
     let complete = entries.pop().unwrap()["complete"].clone();
     assert!(complete["size"].as_u64() > Some(0) && complete["root"].as_str().map(str::len) == Some(64), "{complete}");
     assert_eq!(entries.len(), 1, "{found}");
@@ -129,7 +129,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     assert!(ok(&["audit", "verify"], folder).contains("verified"));
     let vkey = std::fs::read_to_string(stage.data().join("log/vkey")).unwrap();
     ok(&["audit", "verify", "--vkey", &vkey], folder);
-    // A checkpoint that somebody kept binds the log from then on.
+    // A saved checkpoint binds the log from then on.
     let kept = std::fs::read_to_string(stage.data().join("log/checkpoint")).unwrap();
     std::fs::write(folder.join("kept"), &kept).unwrap();
     ok(&["audit", "verify", "--since", "kept"], folder);
@@ -143,7 +143,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     fails(&["audit", "verify", "--vkey", other], folder, 1);
     assert!(fails(&["audit", "show", "01a00000-0000-7000-8000-000000000000"], folder, 1).contains("no exchange"));
 
-    // A receipt: checked without the log, and refused when anything of it was changed.
+    // A receipt: verified without the log, and refused if any of it was changed.
     ok(&["audit", "prove", entries[0]["exchange"].as_str().unwrap(), "--out", "one.tlog-proof"], folder);
     let elsewhere = tempfile::tempdir().unwrap();
     let receipt = std::fs::read_to_string(folder.join("one.tlog-proof")).unwrap();
@@ -160,7 +160,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     check(&receipt.replace(extra, &extra.replacen('C', "D", 1)), 1);
     check(receipt.rsplit_once('—').unwrap().0, 1);
 
-    // What the person is owed, the period in numbers, and the entries in files.
+    // The subject report, the statistics of a period, and the export.
     let owed =
         ok(&["--output", "json", "audit", "subject", person["citizenId"].as_str().unwrap(), "--case", "12/KN"], folder);
     let owed: Value = serde_json::from_str(&owed).unwrap();
@@ -172,7 +172,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         ok(&["audit", "subject", person["citizenId"].as_str().unwrap(), "--case", "12/KN"], folder)
             .contains("VerifyCitizen")
     );
-    // Nothing is said after the log itself was looked through.
+    // No hint after a search of the log itself.
     let none = ok(&["audit", "subject", "022000000000", "--case", "12/KN"], folder);
     assert!(
         none.starts_with("none\ncomplete up to the checkpoint of") && none.contains("from the log itself"),
@@ -199,7 +199,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["index"].as_u64().unwrap()).collect();
     assert!(indexes.is_sorted() && indexes.len() as u64 == indexes.last().unwrap() + 1);
     fails(&["audit", "export", "--out", "all.xlsx"], folder, 2);
-    // An export is checked with its proofs and the key alone, and a changed one is not believed.
+    // An export is verified with its proofs and the key only, and a changed one is rejected.
     ok(&["audit", "export", "--out", "all.parquet"], folder);
     ok(&["audit", "export", "--out", "all.csv"], folder);
     for name in ["all.jsonl", "all.csv", "all.parquet", "business.csv"] {
@@ -215,7 +215,7 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
         }
     }
     assert!(std::fs::read(folder.join("all.parquet")).unwrap().starts_with(b"PAR1"));
-    // The index is made anew; searches find the same before and after.
+    // The index is rebuilt; searches find the same before and after.
     let searched = || {
         let found =
             ok(&["--output", "json", "audit", "search", "--client", "one-stop-shop", "--limit", "1000"], folder);
@@ -274,7 +274,7 @@ fn a_changed_byte_is_named_by_verify() {
 }
 
 #[test]
-fn a_wrong_configuration_is_told_whole_with_file_and_line() {
+fn all_configuration_errors_are_reported_with_file_and_line() {
     let (_dir, folder) = lay(&|_| {});
     let path = &folder.path;
     assert!(ok(&["config", "check"], path).contains("10 sources, 41 operations"));
@@ -313,7 +313,7 @@ fn a_wrong_configuration_is_told_whole_with_file_and_line() {
         (
             "sources/catalogue.toml",
             "source = \"catalogue\"\naddress = \"https://x\"\n[tls]\nca = \"../pki/ca.pem\"\n[credentials]\nkind = \"api-key\"\nheader = \"apikey\"\nkey = \"inline\"\n",
-            "catalogue.toml:8: credentials.key: a secret never stands in the file",
+            "catalogue.toml:8: credentials.key: a secret is never in the file",
         ),
     ] {
         let (_dir, folder) = lay(&|_| {});
@@ -341,7 +341,7 @@ fn contracts_are_listed_shown_and_checked() {
 }
 
 #[test]
-fn nobody_is_reached_where_nobody_listens() {
+fn a_missing_gateway_is_reported() {
     let (_dir, folder) = lay(&|folder: &DevFolder| {
         folder.pki().issue("a", &ndxp_gateway::pki::CertificateRole::Client("a".into()), 30).unwrap();
         std::fs::write(folder.path.join("a.jwt"), "a.b.c").unwrap();
@@ -366,7 +366,7 @@ fn the_demo_shows_everything_and_cleans_up() {
 }
 
 #[test]
-fn load_is_put_on_a_gateway_and_told_in_percentiles() {
+fn bench_reports_percentiles() {
     let stage = Stage::start();
     stage.system("one-stop-shop");
     std::fs::write(stage.folder.path.join("shop.jwt"), &stage.actor("one-stop-shop").token).unwrap();
@@ -403,13 +403,13 @@ fn load_is_put_on_a_gateway_and_told_in_percentiles() {
     let (code, closed) = bench(&[r#"{"unitCode": "1057000"}"#]);
     assert_eq!((code, &closed["mode"], &closed["calls"]), (Some(0), &json!("closed"), &closed["outcomes"]["OK"]));
     assert!(closed["calls"].as_u64().unwrap() > 20, "{closed}");
-    // When they are due: some 60 in a second, however slow the source is; and a slow one is seen in their times.
+    // At their scheduled times: some 60 a second, however slow the source is; a slow one is visible in their times.
     let (code, open) = bench(&[r#"{"unitCode": "1057000"}"#, "--rate", "60"]);
     assert_eq!((code, &open["mode"]), (Some(0), &json!("open")));
     assert!((55..=65).contains(&open["calls"].as_u64().unwrap()), "{open}");
     let latency = |told: &Value, name: &str| told["latency_us"][name].as_u64().unwrap();
     assert!(latency(&open, "p50") <= latency(&open, "p99") && latency(&open, "p99") <= latency(&open, "p100"));
-    // Refusals are told by their reason; none answered is a failure.
+    // Refusals are reported by reason; if no call succeeds, the command fails.
     let (code, refused) = bench(&[r#"{"unitCode": "x"}"#]);
     assert_eq!((code, &refused["answered"]), (Some(1), &json!(0)));
     assert!(refused["outcomes"]["InvalidArgument FIELD_INVALID"].as_u64().unwrap() > 0, "{refused}");

@@ -13,12 +13,12 @@ use ndxp_gateway::sandbox::samples::samples;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_of_the_staff_sees_the_page_to_sign_in_at_and_nothing_else() {
+async fn anybody_but_staff_sees_only_the_sign_in_page() {
     let stage = staffed();
     for (id, said) in [
-        (None, "has shown no client certificate"),
-        (Some("kho"), "no registered member"),
-        (Some("stranger"), "no registered member"),
+        (None, "has not presented a client certificate"),
+        (Some("kho"), "does not belong to a registered member"),
+        (Some("stranger"), "does not belong to a registered member"),
     ] {
         let mut browser = Browser::new(&stage, id).await;
         for path in [
@@ -51,19 +51,19 @@ async fn who_is_not_of_the_staff_sees_the_page_to_sign_in_at_and_nothing_else() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_is_worth_nothing_on_another_certificate_and_ends_with_the_person_s_rights() {
+async fn a_session_is_invalid_on_another_certificate_and_ends_with_the_person_s_rights() {
     let stage = staffed();
     auditor(&stage);
     let mut lan = Browser::signed_in(&stage, "lan").await;
     assert!(lan.get("/console/").await.text.contains("lan"));
-    // The cookie alone, with another person's certificate, and with none.
+    // Only the cookie, with another person's certificate and without one.
     for id in [Some("minh"), Some("kho"), None] {
         let mut thief = Browser::new(&stage, id).await;
         thief.cookies = lan.cookies.clone();
         assert_eq!(thief.get("/console/").await.to(), "/console/sign-in", "{id:?}");
     }
     assert_eq!(lan.get("/console/").await.status, 200, "it goes on for its owner");
-    // A cookie that somebody else has chosen is no session, and is not taken over by signing in.
+    // A cookie chosen by somebody else is not a session, and sign-in does not adopt it.
     let mut fixed = Browser::new(&stage, Some("minh")).await;
     fixed.cookies.push(("__Host-ndxp-console".into(), "chosen".into()));
     assert_eq!(fixed.get("/console/").await.to(), "/console/sign-in");
@@ -75,7 +75,7 @@ async fn a_session_is_worth_nothing_on_another_certificate_and_ends_with_the_per
     assert_eq!(out.to(), "/console/sign-in");
     lan.cookies = before;
     assert_eq!(lan.get("/console/").await.to(), "/console/sign-in");
-    // A person who is of the staff no more.
+    // A person who has left the staff.
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     assert_eq!(kiem.get("/console/exchanges").await.status, 200);
     stage.store.remove_staff("kiem").unwrap();
@@ -89,7 +89,7 @@ async fn a_session_is_worth_nothing_on_another_certificate_and_ends_with_the_per
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_form_that_is_not_of_this_session_and_this_site_changes_nothing() {
+async fn a_form_from_another_session_or_site_changes_nothing() {
     let stage = staffed();
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let mut minh = Browser::signed_in(&stage, "minh").await;
@@ -113,9 +113,9 @@ async fn a_form_that_is_not_of_this_session_and_this_site_changes_nothing() {
     large.cookies = lan.cookies.clone();
     assert_eq!(large.send("POST", suspend, &format!("csrf={own}&x={}", "y".repeat(300_000)), &[]).await.status, 413);
     assert!(!stage.store.client("kho").unwrap().suspended);
-    // A link alone changes nothing: it shows what would stop.
+    // A link changes nothing: it shows what would stop.
     let shown = lan.get(suspend).await;
-    assert!(shown.status == 200 && shown.text.contains("within a second"), "{}", shown.text);
+    assert!(shown.status == 200 && shown.text.contains("within one second"), "{}", shown.text);
     assert!(!stage.store.client("kho").unwrap().suspended);
     let good = lan
         .send("POST", suspend, &sent(&own), &[("origin", "https://localhost"), ("sec-fetch-site", "same-origin")])
@@ -125,14 +125,14 @@ async fn a_form_that_is_not_of_this_session_and_this_site_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
+async fn a_client_gets_its_first_token_through_two_people_s_browsers() {
     let stage = staffed();
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let mut minh = Browser::signed_in(&stage, "minh").await;
     stage.folder.pki().issue("new", &Certificate::Client("portal".into()), DEFAULT_DAYS).unwrap();
     let pem = std::fs::read_to_string(stage.folder.path.join("pki/new.pem")).unwrap();
     let fields = [("id", "portal"), ("agency", "H49.12"), ("contact", "Phòng CNTT <b>"), ("certificate", pem.as_str())];
-    // Its names and end are shown first; nothing is saved by that.
+    // Its names and expiry are shown first; nothing is saved yet.
     let shown = lan.submit("/console/clients/register", "/console/clients", &fields).await;
     assert!(
         shown.status == 200 && shown.text.contains("/client/portal") && shown.text.contains("UTC+7"),
@@ -164,7 +164,7 @@ async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
     let asked = lan.submit("/console/grants/add?client=portal", "/console/grants", &grant).await;
     assert_eq!(asked.status, 303, "{}", asked.text);
     let id = asked.to().rsplit('/').next().unwrap().to_owned();
-    // It waits: who asked cannot approve, and is not offered it.
+    // It waits: the requester cannot approve it, and is not offered to.
     let desk = lan.get("/console/approvals").await;
     assert!(desk.text.contains(&id) && !desk.text.contains(&format!("{id}/approve")), "{}", desk.text);
     let own = lan.submit("/console/", &format!("/console/approvals/{id}/approve"), &[]).await;
@@ -199,7 +199,7 @@ async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
     std::fs::copy(stage.folder.path.join("pki/new.key"), stage.folder.path.join("pki/portal.key")).unwrap();
     let portal = stage.with_token("portal", &token);
     assert_eq!(portal.call(CITIZEN, sample.requests[0].clone()).await.reason(), "");
-    // What an outsider has written is text on every page.
+    // Text from outsiders is escaped on every page.
     for path in ["/console/clients", "/console/clients/portal"] {
         let page = lan.get(path).await;
         assert!(page.text.contains("Phòng CNTT &lt;b&gt;") && !page.text.contains("<b>"), "{path}");
@@ -219,7 +219,7 @@ async fn a_client_comes_to_its_first_token_through_two_people_s_browsers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_auditor_finds_an_exchange_sees_its_proof_and_takes_its_receipt_away() {
+async fn an_auditor_finds_an_exchange_sees_its_proof_and_downloads_its_receipt() {
     let stage = staffed();
     auditor(&stage);
     let system = stage.system("one-stop-shop");
@@ -234,17 +234,17 @@ async fn an_auditor_finds_an_exchange_sees_its_proof_and_takes_its_receipt_away(
     let place = found.text.split("href=\"/console/exchanges/").nth(1).expect("an exchange").split('"').next().unwrap();
     assert!(found.text.contains("complete up to") && uuid::Uuid::parse_str(place).is_ok(), "{}", found.text);
     let one = kiem.get(&format!("/console/exchanges/{place}")).await;
-    assert!(one.text.contains("Verified: the entry is under the checkpoint"), "{}", one.text);
+    assert!(one.text.contains("Verified: the entry is in the checkpoint"), "{}", one.text);
     let receipt = one.text.split("href=\"/console/exchanges/").find(|rest| rest.contains("/receipt\"")).unwrap();
     let receipt = kiem.get(&format!("/console/exchanges/{}", receipt.split('"').next().unwrap())).await;
     assert!(receipt.headers["content-disposition"].to_str().unwrap().starts_with("attachment"));
     let (entry, _) = Receipt::parse(&receipt.text).unwrap().verify(&log).unwrap();
     assert_eq!(entry.operation, VERIFY.trim_start_matches('/'));
-    // Whoever searches for a person says why; without it there is no answer.
+    // A search for a person needs a reason; without it there is no result.
     let nameless = kiem.get("/console/exchanges?subject=022199000123").await;
     assert_eq!(nameless.status, 400, "{}", nameless.text);
     assert_eq!(kiem.get("/console/exchanges?subject=022199000123&reason=CV-12").await.status, 200);
-    // An administrator is no auditor.
+    // An administrator is not an auditor.
     let mut lan = Browser::signed_in(&stage, "lan").await;
     for path in ["/console/exchanges", &format!("/console/exchanges/{place}"), "/console/exchanges/0/receipt"] {
         assert_eq!(lan.get(path).await.status, 403, "{path}");
@@ -255,7 +255,7 @@ async fn an_auditor_finds_an_exchange_sees_its_proof_and_takes_its_receipt_away(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_page_has_its_headers_is_in_the_reader_s_language_and_can_be_left_out() {
+async fn every_page_has_its_headers_and_language_and_the_console_can_be_off() {
     let stage = staffed();
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let pages = [
@@ -275,7 +275,7 @@ async fn every_page_has_its_headers_is_in_the_reader_s_language_and_can_be_left_
         assert!(header("content-security-policy").contains("default-src 'none'"), "{path}");
         assert!(header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
         assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store", "nosniff"), "{path}");
-        // Only pages with a live part have scripts, and these are the console's own files; none stands in a page.
+        // Only pages with a live part have scripts, and these are the console's own files; no page has an inline script.
         let scripts = page.text.matches("<script").count();
         assert_eq!(scripts, page.text.matches("<script src=\"/console/script/").count(), "{path}");
         let allowed = header("content-security-policy").contains("script-src 'self'");

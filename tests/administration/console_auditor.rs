@@ -1,10 +1,10 @@
-//! The auditor's pages: figures, and what a citizen is owed.
+//! The auditors' pages, in a browser: people and the sheet that is handed over, statistics, holds, anomalies, and what is refused.
 
 use crate::browser::{Browser, auditor, staffed};
 use crate::support::{Stage, VERIFY};
 use ndxp_gateway::sandbox::samples::samples;
 
-/// A province with one exchange about somebody, whose id it returns.
+/// A stage with one exchange about a person, whose id it returns.
 async fn looked_up(stage: &Stage) -> String {
     let system = stage.system("one-stop-shop");
     let all = samples(&stage.sandbox.province);
@@ -16,7 +16,7 @@ async fn looked_up(stage: &Stage) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_auditor_sees_figures_as_charts_with_their_tables_and_wrong_input_beside_its_field() {
+async fn an_auditor_sees_charts_with_tables_and_errors_beside_their_fields() {
     let stage = staffed();
     auditor(&stage);
     looked_up(&stage).await;
@@ -29,11 +29,11 @@ async fn an_auditor_sees_figures_as_charts_with_their_tables_and_wrong_input_bes
     }
     let exact = kiem.get("/console/statistics?exact=yes").await.text;
     assert!(exact.contains("By purpose") && !kiem.get("/console/statistics").await.text.contains("By purpose"));
-    // One client alone; none; a period in which there was nothing.
+    // A single client; none; a period without exchanges.
     let none = kiem.get("/console/statistics?client=nobody").await;
-    assert!(none.text.contains("Nothing here") && !none.text.contains("<svg"), "{}", none.text);
+    assert!(none.text.contains("No items") && !none.text.contains("<svg"), "{}", none.text);
     let past = kiem.get("/console/statistics?from=2020-01-01&to=2020-01-31").await;
-    assert!(past.status == 200 && past.text.contains("Nothing here"), "{}", past.text);
+    assert!(past.status == 200 && past.text.contains("No items"), "{}", past.text);
     for (path, error) in
         [("from=yesterday", "from-error"), ("to=2026-02-30", "to-error"), ("from=2099-01-01", "to-error")]
     {
@@ -51,7 +51,7 @@ async fn an_auditor_sees_figures_as_charts_with_their_tables_and_wrong_input_bes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_citizen_gets_a_sheet_of_all_ids_and_no_id_stands_in_an_address() {
+async fn a_citizen_gets_a_sheet_for_all_ids_and_no_id_is_in_an_address() {
     let stage = staffed();
     auditor(&stage);
     let id = looked_up(&stage).await;
@@ -82,13 +82,13 @@ async fn a_citizen_gets_a_sheet_of_all_ids_and_no_id_stands_in_an_address() {
     let json: serde_json::Value = serde_json::from_str(&asked(fields("json", &ids)).await.text).unwrap();
     assert_eq!(json["entries"].as_array().unwrap().len(), 1, "{json}");
     assert_eq!(json["entries"][0]["client"], "one-stop-shop");
-    // Somebody else was not looked up, which the log itself confirms.
+    // Another person was not looked up, and the log itself confirms it.
     let other = asked(fields("json", "014055356620")).await;
     let other: serde_json::Value = serde_json::from_str(&other.text).unwrap();
     assert_eq!((other["entries"].as_array().unwrap().len(), &other["complete"]["from_log"]), (0, &true.into()));
     let other = asked(fields("page", "014055356620")).await;
     assert!(other.text.contains("Không có cơ quan nào tra cứu"), "{}", other.text);
-    // Each search is an entry with its reason; what is wrong is said beside its field, and is no search.
+    // Each search is an entry with its reason; an invalid one is reported beside its field, and is not a search.
     stage.verify();
     let searches = |stage: &Stage| stage.entries().iter().filter(|one| one.entry.event == "audit.search").count();
     let before = searches(&stage);
@@ -102,14 +102,14 @@ async fn a_citizen_gets_a_sheet_of_all_ids_and_no_id_stands_in_an_address() {
         assert!(page.text.contains(&format!("id=\"{name}-error\"")), "{name}: {}", page.text);
     }
     assert_eq!(searches(&stage), before);
-    // Who is no auditor finds nothing by sending the form alone.
+    // Anybody but an auditor finds nothing by sending the form directly.
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let refused = lan.submit("/console/", "/console/people", &[("ids", &id), ("case", "12/KN")]).await;
     assert!(refused.status == 403 && !refused.text.contains("one-stop-shop"), "{}", refused.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_auditor_places_and_releases_a_hold_and_never_one_of_everything() {
+async fn an_auditor_places_and_releases_a_hold_but_never_one_without_a_condition() {
     let stage = staffed();
     auditor(&stage);
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
@@ -126,7 +126,7 @@ async fn an_auditor_places_and_releases_a_hold_and_never_one_of_everything() {
         assert_eq!(page.status, 400, "{fields:?}");
         assert!(page.text.contains(&format!("id=\"{error}\"")) && !page.text.contains("<script"), "{}", page.text);
     }
-    assert!(kiem.get(here).await.text.contains("Nothing here"));
+    assert!(kiem.get(here).await.text.contains("No items"));
     let placed = kiem.submit(here, here, &[("case", "VA-7"), ("client", "kho")]).await;
     assert_eq!((placed.status, placed.to()), (303, here), "{}", placed.text);
     let page = kiem.get(here).await;

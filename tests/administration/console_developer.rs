@@ -15,7 +15,7 @@ async fn every_operation_has_a_page_with_its_fields_an_example_and_snippets() {
         let page = lan.get(&path).await;
         assert_eq!(page.status, 200, "{path}");
         assert!(page.text.contains("<summary>Python (grpcio)</summary>"), "{path}");
-        let example = page.text.split("Example of the sandbox</h2>").nth(1).unwrap();
+        let example = page.text.split("Example from the sandbox</h2>").nth(1).unwrap();
         assert!(example.starts_with("<pre"), "{path}: {example}");
         for field in operation.response_fields.paths().take(400) {
             assert!(page.text.contains(&format!("<code>{field}</code>")), "{path} {field}");
@@ -36,7 +36,7 @@ async fn every_operation_has_a_page_with_its_fields_an_example_and_snippets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn may_i_says_that_a_call_would_pass_or_which_rule_refuses_it() {
+async fn may_i_shows_that_a_call_is_allowed_or_the_refusing_rule() {
     let stage = staffed();
     stage.system("one-stop-shop");
     let mut lan = Browser::signed_in(&stage, "lan").await;
@@ -56,7 +56,7 @@ async fn may_i_says_that_a_call_would_pass_or_which_rule_refuses_it() {
     );
     let without = lan.get(&asked("kho", "&purpose=1.004222&official=CB-1")).await;
     assert!(without.text.contains("<code>scope</code>") && without.text.contains("no grant has"), "{}", without.text);
-    // What is wrong stands beside its field, and what was written stays there.
+    // The error is beside its field, and the input stays.
     let address = lan.get(&asked("one-stop-shop", "&address=%3Cscript%3E")).await;
     assert_eq!(address.status, 400);
     assert!(

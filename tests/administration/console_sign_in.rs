@@ -1,4 +1,4 @@
-//! Signing in at the console, as somebody tries who means no good: ten thousand times, with a session that was planted, to somewhere else.
+//! Signing in at the console as an attacker tries it: ten thousand times, with a planted session, to somewhere else.
 
 use crate::browser::{Browser, staffed};
 use crate::support::{Stage, ops_text, until};
@@ -18,7 +18,7 @@ fn session(browser: &Browser) -> String {
     cookie.map_or(String::new(), |(_, value)| value.clone())
 }
 
-/// So many attempts of one certificate, on four connections: how many came back with each status.
+/// Makes that many attempts with one certificate, on four connections: counts by status.
 async fn attempts(stage: &Stage, id: Option<&str>, each: usize) -> Vec<(u16, usize)> {
     let attempts = (0..4).map(|_| async {
         let mut browser = Browser::new(stage, id).await;
@@ -41,19 +41,19 @@ async fn attempts(stage: &Stage, id: Option<&str>, each: usize) -> Vec<(u16, usi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_attempts_leave_few_entries_and_keep_nobody_else_out() {
+async fn ten_thousand_attempts_leave_few_entries_and_block_nobody_else() {
     let stage = staffed();
     let began = Instant::now();
     let stranger = attempts(&stage, Some("stranger"), 2_500).await;
-    // Thirty at once and one a second are looked at; the others are told to wait.
+    // Thirty at once and one a second are checked; the others are refused.
     let bound = 31 + began.elapsed().as_secs() as usize;
     let [(403, looked), (429, waits)] = stranger[..] else { panic!("{stranger:?}") };
     assert!(looked <= bound && looked + waits == 10_000, "{stranger:?} within {bound}");
     stage.settle();
     assert!(entries(&stage).1 <= bound, "{:?}", entries(&stage));
-    // Who shows no certificate costs nothing that stays.
+    // An attempt without a certificate leaves nothing behind.
     assert_eq!(attempts(&stage, None, 25).await, [(401, 100)]);
-    // Others are not kept out meanwhile; one who signs in over and over has as many entries, and one session in each browser.
+    // Others can sign in meanwhile; repeated sign-ins have one entry each, and one session per browser.
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let began = Instant::now();
     let own = attempts(&stage, Some("lan"), 50).await;
@@ -69,7 +69,7 @@ async fn ten_thousand_attempts_leave_few_entries_and_keep_nobody_else_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_was_planted_is_nobody_s() {
+async fn a_planted_session_is_not_accepted() {
     let stage = staffed();
     let mut attacker = Browser::signed_in(&stage, "lan").await;
     // One that the attacker made up, and the attacker's own.
@@ -81,13 +81,13 @@ async fn a_session_that_was_planted_is_nobody_s() {
         let own = session(&victim);
         assert!(own != planted && own.len() >= 43, "a value that nobody knew before");
         assert!(victim.get("/console/").await.text.contains("minh"));
-        // On the attacker's certificate the victim's is worth nothing either.
+        // On the attacker's certificate, the victim's is not valid either.
         let mut thief = Browser::new(&stage, Some("lan")).await;
         thief.cookies.push(("__Host-ndxp-console".into(), own));
         assert_eq!(thief.get("/console/").await.to(), "/console/sign-in");
     }
     assert_eq!(attacker.get("/console/").await.to(), "/console/sign-in", "the one that was planted has ended");
-    // Signing in again in one browser makes a new session, and the one before is over.
+    // A second sign-in in one browser makes a new session, and the earlier one ends.
     let mut lan = Browser::signed_in(&stage, "lan").await;
     let first = session(&lan);
     assert_eq!(lan.send("POST", "/console/sign-in", "", &[]).await.status, 303);
@@ -99,7 +99,7 @@ async fn a_session_that_was_planted_is_nobody_s() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_request_names_nobody_is_sent_elsewhere() {
+async fn no_request_redirects_to_another_site() {
     let stage = staffed();
     let elsewhere = "https://evil.example/console/";
     for query in ["next=https://evil.example", "return_to=//evil.example", "redirect_uri=https%3A%2F%2Fevil.example"] {

@@ -1,4 +1,4 @@
-//! What administrators and auditors do, from the command line and from afar.
+//! Administrators and auditors, on the command line, remotely and in a browser.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/mod.rs"]

@@ -1,5 +1,5 @@
-//! Every column of every table of the registry's file is compared with the log: whatever is altered, added or taken away,
-//! `audit verify --registry` names a difference.
+//! Every column of every table of the registry's file is compared with the log: whatever is altered, added or removed, `audit verify
+//! --registry` names a difference.
 
 use crate::registry_log::{bootstrap, differences, logged, person};
 use crate::support::Stage;
@@ -11,7 +11,7 @@ use rusqlite::types::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// Tables that no comparison is about, and why.
+/// Tables that are not compared, and why.
 const NOT_COMPARED: [(&str, &str); 2] = [
     (
         "changes",
@@ -20,7 +20,7 @@ const NOT_COMPARED: [(&str, &str); 2] = [
     ("sqlite_sequence", "numbers to be given next; a start takes that of acts from the log"),
 ];
 
-/// A data folder of a gateway that has ended, with rows in each table.
+/// A data folder of a stopped gateway, with rows in each table.
 fn folder() -> Stage {
     let mut stage = Stage::start();
     for id in ["one", "two"] {
@@ -50,7 +50,7 @@ fn folder() -> Stage {
 fn others(value: &Value) -> Vec<Value> {
     match value {
         Value::Null => vec![Value::Text("x".into())],
-        // A flag becomes the other one, and no flag at all.
+        // A flag becomes the other value, and an invalid one.
         Value::Integer(number) => vec![Value::Integer(i64::from(*number == 0)), Value::Integer(number + 7)],
         Value::Real(number) => vec![Value::Real(number + 1.0)],
         Value::Blob(bytes) => {
@@ -63,7 +63,7 @@ fn others(value: &Value) -> Vec<Value> {
                 list.push("x".into());
                 others.push(serde_json::to_string(&list).unwrap());
             }
-            // The only other one that the table of names takes.
+            // The only other value that the table of names accepts.
             others.extend((text == "client").then(|| "staff".to_owned()));
             others.into_iter().filter(|other| other != text).map(Value::Text).collect()
         }
@@ -82,7 +82,7 @@ impl Copy<'_> {
         connection
     }
 
-    /// What differs after a statement; `None` where the table does not take it.
+    /// The differences after a statement; `None` if the table rejects it.
     fn after(&self, sql: &str, params: &[Value]) -> Option<Vec<RegistryDifference>> {
         std::fs::write(registry_path(self.data), &self.whole).unwrap();
         let connection = self.connection();
@@ -113,7 +113,7 @@ async fn t4_every_column_of_every_table_is_compared_with_the_log() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     assert!(std::process::Command::new("cp").arg("-r").arg(stage.data()).arg(&data).status().unwrap().success());
-    // One file, without what SQLite keeps beside it.
+    // One file, without SQLite's other files.
     std::fs::remove_file(registry_path(&data)).unwrap();
     for beside in ["registry.sqlite-wal", "registry.sqlite-shm"] {
         let _ = std::fs::remove_file(data.join(beside));
@@ -147,7 +147,7 @@ async fn t4_every_column_of_every_table_is_compared_with_the_log() {
         };
         for (number, row) in rows.iter().enumerate() {
             let id = &row[0];
-            // Each column once: the rows of a table are read alike.
+            // Each column once: all rows of a table are read in the same way.
             for (column, value) in columns.iter().zip(&row[1..]).filter(|_| number == 0) {
                 let mut taken = 0;
                 for other in others(value) {
@@ -159,7 +159,7 @@ async fn t4_every_column_of_every_table_is_compared_with_the_log() {
             }
             let sql = format!("DELETE FROM {table} WHERE rowid = ?1");
             assert!(try_it(format!("{table}: without the row of {:?}", row[1]), &sql, std::slice::from_ref(id)));
-            // The same under another key, and under another id of an act.
+            // The same under another key, and under another id of an admin event.
             let key = match &row[1] {
                 Value::Integer(number) => Value::Integer(number + 900),
                 _ => Value::Text("another".into()),

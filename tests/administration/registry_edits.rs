@@ -1,4 +1,4 @@
-//! What somebody does to the registry's file with a tool of SQLite becomes nobody's act, and nothing that the log says.
+//! An edit of the registry's file with an SQLite tool never becomes an event in anybody's name, and never gets into the log.
 
 use crate::registry_log::{differences, logged, something_to_prune};
 use crate::support::{Stage, add_auditor, entries, ops_text, show, until};
@@ -32,7 +32,7 @@ fn start(stage: &mut Stage) {
     stage.gateway = Some(Gateway::start(config).unwrap());
 }
 
-/// The entries of acts; not the gateway's own about its files, which come when they come.
+/// The entries of admin events, without the gateway's own about its files, whose order is not fixed.
 fn admin_events(stage: &Stage) -> Vec<Entry> {
     let is_act = |entry: &Entry| !entry.event.is_empty() && entry.event != "log.file";
     entries(&stage.data()).into_iter().map(|found| found.entry).filter(is_act).collect()
@@ -42,7 +42,7 @@ fn has_line(stage: &Stage, line: &str) -> bool {
     ops_text(stage, "/metrics").lines().any(|one| one == line)
 }
 
-/// A client whose act is in the log.
+/// A client whose admin event is in the log.
 fn registered(id: &str) -> Stage {
     let stage = Stage::start();
     stage.client(id);
@@ -52,7 +52,7 @@ fn registered(id: &str) -> Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
+async fn t4_a_file_with_an_older_version_number_launders_nothing() {
     let mut stage = registered("shop");
     stop(&mut stage);
     let before = admin_events(&stage).len();
@@ -62,7 +62,7 @@ async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
              INSERT OR IGNORE INTO clients (id, agency, contact, names, suspended, created) VALUES ('mine', 'H49', '', '[]', 0, 1);"
         );
         sqlite(&stage).execute_batch(&edit).unwrap();
-        // By the command line, too, which brings the file up to date.
+        // Also by the command line, which migrates the file.
         drop(SqliteStore::open(&registry_path(&stage.data())).unwrap());
         let found = objects(&stage.data());
         assert!(
@@ -85,7 +85,7 @@ async fn t4_a_file_that_says_it_is_of_an_older_version_launders_nothing() {
     until("nothing differs", Duration::from_secs(30), || differences(&stage.data()).is_empty());
 }
 
-/// The registry as build 1d63a09 made it, whose entries did not hold what an act changed.
+/// The registry as written by build 1d63a09, whose entries did not have the changes of an admin event.
 const OLD: &str = "
     CREATE TABLE clients (id TEXT PRIMARY KEY, agency TEXT NOT NULL, contact TEXT NOT NULL, names TEXT NOT NULL,
         suspended INTEGER NOT NULL, created INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0,
@@ -113,7 +113,7 @@ const OLD: &str = "
     PRAGMA user_version = 2;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_the_file_of_an_older_build_is_taken_over_once() {
+async fn t4_the_file_of_an_older_build_is_migrated_once() {
     let mut stage = Stage::prepared(&|folder| {
         std::fs::create_dir_all(folder.path.join("data")).unwrap();
         let old = rusqlite::Connection::open(registry_path(&folder.path.join("data"))).unwrap();
@@ -135,7 +135,7 @@ async fn t4_the_file_of_an_older_build_is_taken_over_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
+async fn t4_an_invented_admin_event_is_rejected_and_blocks_no_other() {
     let mut stage = registered("shop");
     let sql = sqlite(&stage);
     let invent = "INSERT INTO acts (id, time_us, actor, act, object, changes, code) VALUES
@@ -156,7 +156,7 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("act:") && text.contains("client.resume of client:shop by staff:minh"), "{text}");
-    // It stays what it is through a restart, until somebody has looked into it.
+    // It stays so after a restart, until somebody has investigated it.
     stop(&mut stage);
     start(&mut stage);
     until("it is reported again", Duration::from_secs(10), || has_line(&stage, "ndxp_admin_events_refused 1"));
@@ -166,10 +166,10 @@ async fn t4_an_invented_act_is_nobodys_and_keeps_no_other_from_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_noticed() {
+async fn t4_an_admin_event_changed_replayed_or_removed_before_it_is_logged_is_detected() {
     let mut stage = registered("shop");
     stop(&mut stage);
-    // Noted while no gateway runs: whose it is cannot be changed.
+    // Recorded while no gateway runs: its author cannot be changed.
     stage.store.suspend_client("shop", true).unwrap();
     let sql = sqlite(&stage);
     sql.execute_batch("CREATE TEMP TABLE stolen AS SELECT * FROM acts; UPDATE acts SET actor = 'staff:minh'").unwrap();
@@ -182,7 +182,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
     until("as it was, it is logged", Duration::from_secs(10), || stage.store.admin_events().unwrap().is_empty());
     let suspended = |stage: &Stage| admin_events(stage).iter().filter(|entry| entry.event == "client.suspend").count();
     assert_eq!((suspended(&stage), differences(&stage.data()).len()), (1, 0));
-    // Put back, with the state that it made, after another act.
+    // Replayed, with its state, after another admin event.
     stage.store.suspend_client("shop", false).unwrap();
     logged(&stage);
     for restart in [false, true] {
@@ -194,7 +194,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
         )
         .unwrap();
         if restart {
-            // Also where the gateway must search the whole log for its last act.
+            // Also if the gateway must search the complete log for its last admin event.
             std::fs::remove_file(stage.data().join("state/acts.json")).unwrap();
             start(&mut stage);
         }
@@ -217,7 +217,7 @@ async fn t4_an_act_that_is_changed_put_back_or_removed_before_it_is_logged_is_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_it_is_undone() {
+async fn t4_an_edit_while_the_gateway_runs_is_detected_and_blocks_pruning_until_it_is_undone() {
     let stage = registered("shop");
     until("it was compared", Duration::from_secs(20), || has_line(&stage, "ndxp_registry_differences 0"));
     for number in 0..300 {
@@ -230,7 +230,7 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
     });
     let sql = sqlite(&stage);
     sql.execute("UPDATE grants SET fields = '[\"*\"]'", []).unwrap();
-    // In a file that nobody changes otherwise.
+    // In a file that nobody else changes.
     until("the edit is found", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 1"));
     assert!(ops_text(&stage, "/readyz").contains("grant:"));
     let plan = retention::plan(&data, later, |_, _| {}).unwrap();
@@ -244,7 +244,7 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
     };
     let (code, text) = run(&["audit", "prune", "--keep", "0d", "--archive", "archive"]);
     assert!(code == Some(1) && text.contains("nothing is pruned"), "{code:?} {text}");
-    // Undone: what is restated is the log's own.
+    // Undone: the restated records are those of the log.
     sql.execute("UPDATE grants SET fields = '[\"name\"]'", []).unwrap();
     until("the alarm is over", Duration::from_secs(60), || has_line(&stage, "ndxp_registry_differences 0"));
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
@@ -257,7 +257,7 @@ async fn t4_an_edit_while_the_gateway_runs_is_found_and_nothing_is_pruned_until_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_a_certificate_name_of_a_person_who_never_was_is_found_and_one_of_a_person_who_was_is_not() {
+async fn t4_a_certificate_name_of_an_unknown_person_is_detected_and_one_of_a_removed_person_is_not() {
     let stage = registered("shop");
     add_auditor(&stage.store, "hoa");
     stage.store.remove_staff("hoa").unwrap();
@@ -276,7 +276,7 @@ async fn t4_a_certificate_name_of_a_person_who_never_was_is_found_and_one_of_a_p
     );
     sql.execute("DELETE FROM identities WHERE name IN ('bank.vn', 'more.vn')", []).unwrap();
     assert_eq!(differences(&data), []);
-    // What tells of the removal is restated before it is pruned.
+    // The record of the removal is restated before it is pruned.
     let plan = something_to_prune(&stage);
     retention::restate(&data, &plan, &stage.store).unwrap();
     logged(&stage);

@@ -1,4 +1,4 @@
-//! The registry is what the exchange log says: recomputed from the log alone, an edited file is found.
+//! The registry matches the exchange log: it is recomputed from the log alone, and an edited file is found.
 
 use crate::support::{Stage, UNIT, ops_text, show, until};
 use ndxp_gateway::audit::replay::{RegistryDifference, Replay};
@@ -18,7 +18,7 @@ fn config(stage: &Stage) -> Config {
     Config::load(&stage.folder.gateway_config()).map_err(show).unwrap()
 }
 
-/// Waits until what was done is in the log.
+/// Waits until all changes are in the log.
 pub(super) fn logged(stage: &Stage) {
     until("the acts are in the log", Duration::from_secs(60), || stage.store.admin_events().unwrap().is_empty());
 }
@@ -28,7 +28,7 @@ pub(super) fn differences(data: &Path) -> Vec<RegistryDifference> {
     Replay::default().confirmed_differences(data, &registry_path(data), pause).unwrap()
 }
 
-/// Notes so much that there is something to prune: a bundle of 256 entries goes as a whole, and only sealed ones do.
+/// Writes enough entries for pruning: a bundle of 256 entries is pruned as a whole, and only if it is sealed.
 pub(super) fn something_to_prune(stage: &Stage) -> retention::Plan {
     for number in 0..300 {
         stage.store.note("test.note", format!("number:{number}")).unwrap();
@@ -40,7 +40,7 @@ pub(super) fn something_to_prune(stage: &Stage) -> retention::Plan {
     plan()
 }
 
-/// A copy of a data folder, as an auditor takes it along.
+/// A copy of a data folder, as an auditor takes it.
 fn copy(from: &Path, to: &Path) -> PathBuf {
     let status = Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
     assert!(status.success());
@@ -59,7 +59,7 @@ pub(super) fn bootstrap(store: &SqliteStore) {
     store.bootstrap(&staff("lan"), &staff("minh")).unwrap();
 }
 
-/// Does something at random, in somebody's name; what is refused changes nothing, and that is right, too.
+/// Makes a random change in a person's name. A refused one changes nothing, which is right as well.
 fn act_at_random(store: &SqliteStore, config: &Config, random: &mut fastrand::Rng) {
     let store = store.acting_as(person(["lan", "minh", "hoa"][random.usize(..3)]));
     let store = &store;
@@ -150,7 +150,7 @@ fn run(stage: &Stage, args: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_old_entries_are_pruned() {
+async fn t4_after_random_changes_the_registry_matches_the_log_also_after_pruning() {
     let stage = Stage::start();
     let config = config(&stage);
     bootstrap(&stage.store);
@@ -161,7 +161,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
         for _ in 0..150 {
             act_at_random(&stage.store, &config, &mut random);
         }
-        // In the midst of it: what is not in the log yet is noted in the file.
+        // In between: changes that are not in the log yet are in the file.
         assert_eq!(differences(&stage.data()), [], "seed {seed}");
     }
     logged(&stage);
@@ -170,7 +170,7 @@ async fn t4_after_any_acts_the_registry_is_what_the_log_says_and_stays_so_when_o
     let text = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.status.success() && text.contains("the registry is what the log says"), "{verified:?}");
 
-    // Everything that can be is pruned: what the registry rests on is restated before.
+    // Everything that can be pruned is pruned: the registry's basis is restated before.
     let (data, archive) = (stage.data(), stage.folder.path.join("archive"));
     let plan = something_to_prune(&stage);
     assert!(!retention::is_restated(&data, &plan).unwrap(), "the registry rests on these entries");
@@ -219,7 +219,7 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
         ("DELETE FROM revocations".into(), format!("token:{token}"), "", "null"),
         ("INSERT INTO staff VALUES ('me', '[\"administrator\"]', '[]')".into(), "staff:me".into(), "", "administrator"),
         (key.into(), "key:mine".into(), "", "mine"),
-        // Further ones of the kind.
+        // Further cases of the kind.
         ("UPDATE clients SET suspended = 1 WHERE id = 'one'".into(), "client:one".into(), "suspended", "true"),
         (format!("DELETE FROM grants WHERE id = '{grant}'"), format!("grant:{grant}"), "", "null"),
         (
@@ -244,7 +244,7 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
     let folder = tempfile::tempdir().unwrap();
     let data = copy(&stage.data(), &folder.path().join("data"));
     for (sql, object, field, in_file) in &edits {
-        // The registry alone anew: the log is the same for all.
+        // Only the registry is restored: the log is the same for all.
         let (from, to) = (registry_path(&stage.data()), registry_path(&data));
         for ending in ["", "-wal", "-shm"] {
             let named = |path: &Path| PathBuf::from(format!("{}{ending}", path.display()));
@@ -254,7 +254,7 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
             }
         }
         rusqlite::Connection::open(registry_path(&data)).unwrap().execute_batch(sql).unwrap();
-        // Nothing is on its way into a log that stands still.
+        // Nothing is pending for a log that is not written.
         let found = Replay::default().confirmed_differences(&data, &registry_path(&data), || {}).unwrap();
         let hit = found.iter().find(|one| one.object == *object && one.field == *field);
         let hit = hit.unwrap_or_else(|| panic!("{sql}: {found:?}"));
@@ -281,13 +281,13 @@ async fn t4_an_edited_registry_is_found_by_object_and_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
+async fn t4_an_unreadable_row_stops_no_suspension_and_is_reported() {
     let stage = Stage::start();
     let clerk = stage.system("clerk");
     let ask = json!({ "unitCode": "1057000" });
     clerk.call(UNIT, ask.clone()).await.ok();
     let sql = rusqlite::Connection::open(registry_path(&stage.data())).unwrap();
-    // Before the suspension: whoever reads changes one by one gets no further.
+    // Before the suspension: a reader of single changes stops here.
     sql.execute("INSERT INTO changes (kind, id) VALUES ('nonsense', 'x')", []).unwrap();
     stage.store.suspend_client("clerk", true).unwrap();
     let end = std::time::Instant::now() + Duration::from_secs(10);
@@ -295,7 +295,7 @@ async fn t4_a_row_that_nobody_understands_stops_no_suspension_and_is_told_of() {
         assert!(std::time::Instant::now() < end, "a suspension does not come into force");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // A row among the acts that cannot be read is nobody's act: it is reported, and keeps no other one out of the log.
+    // An unreadable row among the admin events is nobody's: it is reported, and blocks no other one.
     assert!(ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200"));
     let event =
         "INSERT INTO acts (id, time_us, actor, act, object, changes) VALUES (x'00', 0, 'x', 'x', 'x', 'no list')";

@@ -1,4 +1,4 @@
-//! The command line from afar: two people, two certificates, one gateway; and the local way, for the folder's owner only.
+//! Remote commands: two people, two certificates, one gateway; and local commands, for the folder's owner only.
 
 mod profiles;
 
@@ -18,7 +18,7 @@ struct Desk<'s> {
 }
 
 impl<'s> Desk<'s> {
-    /// With a certificate and a profile for each of these people, who have these roles.
+    /// With a certificate and a profile for each of these people with these roles.
     fn with(stage: &'s Stage, people: &[(&str, &str)]) -> Self {
         let desk = Desk { stage, home: tempfile::tempdir().unwrap() };
         for name in ["chief", "second"] {
@@ -99,7 +99,7 @@ impl Told {
         serde_json::from_str(&self.ok()).unwrap()
     }
 
-    /// Failed with this code; what it said.
+    /// Expects this exit code; returns the message.
     #[track_caller]
     fn failed(&self, code: i32) -> String {
         assert_eq!(self.output.status.code(), Some(code), "{}: {}{}", self.args, self.out(), self.err());
@@ -112,10 +112,14 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator"), ("minh", "approver"), ("hoa", "auditor")]);
     let shop = ["client", "add", "one-stop-shop", "--agency", "H49.12"];
-    // The auditor registers nobody; the administrator does, and no local act is spoken of.
+    // The auditor cannot register; the administrator can, without the note about a local command.
     assert!(desk.by("hoa", &shop).failed(1).contains("ROLE_MISSING"));
     let added = desk.by("lan", &shop);
-    assert!(added.ok().contains("registered one-stop-shop") && !added.err().contains("local act"), "{}", added.err());
+    assert!(
+        added.ok().contains("registered one-stop-shop") && !added.err().contains("local command"),
+        "{}",
+        added.err()
+    );
     let add = [
         "grant",
         "add",
@@ -136,10 +140,10 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     assert!(desk.by("lan", &["grant", "approve", id]).failed(1).contains("ROLE_MISSING"));
     assert!(desk.by("minh", &["grant", "approve", id]).ok().contains("approved g-"));
     let shown = desk.by("hoa", &["grant", "show", id]).ok();
-    assert!(shown.contains("asked for by    staff:lan") && shown.contains("approved by     staff:minh"), "{shown}");
+    assert!(shown.contains("requested by    staff:lan") && shown.contains("approved by     staff:minh"), "{shown}");
     assert_eq!(desk.by("hoa", &["grant", "list", "--state", "pending"]).ok().trim(), "none");
 
-    // What widens it, or gives it to another certificate, waits; the second person sees all of it.
+    // An extension, or another certificate, waits; the second person sees all of it.
     assert!(!desk.by("lan", &["grant", "change", id, "--rate", "5"]).ok().contains("waits"));
     for (change, seen) in [
         (&["grant", "change", id, "--rate", "500"][..], "+ rate: 500"),
@@ -189,7 +193,7 @@ fn two_people_with_two_certificates_do_what_one_cannot() {
     assert!(desk.by("lan", &["client", "retire", "one-stop-shop"]).ok().contains("retired"));
     let shown = desk.by("hoa", &["--output", "json", "client", "show", "one-stop-shop"]).json();
     assert_eq!((&shown["client"]["retired"], &shown["grants"][0]["withdrawn"]), (&true.into(), &true.into()));
-    // Wrong arguments are named, and told from refusals.
+    // Wrong arguments are named, and distinct from refusals.
     assert!(desk.by("lan", &["client", "add", "Größe", "--agency", "H49"]).failed(2).contains("id: must be"));
     assert!(desk.by("lan", &["client", "show", "nobody"]).failed(1).contains("OBJECT_UNKNOWN"));
     stage.verify();
@@ -201,7 +205,7 @@ fn json<'a>(args: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
+fn an_auditor_does_remotely_what_the_owner_of_the_files_does() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
     let shop = stage.system("one-stop-shop");
@@ -218,7 +222,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     });
     let sealed = || LogReader::open(&stage.data()).unwrap();
     crate::support::until("everything is sealed", Duration::from_secs(10), || sealed().sealed() == sealed().size());
-    // What was asked for from afar and locally is the same, for people and for scripts.
+    // Remote and local output are the same, for people and for scripts.
     let shop_only = ["--client", "one-stop-shop"];
     for command in [
         [&["search"][..], &shop_only].concat(),
@@ -226,13 +230,13 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
         vec!["show", &exchanges[0]],
         vec!["show", "0"],
         vec!["report", "--days", "--client", "one-stop-shop"],
-        // What the gateway does not count is counted from the entries.
+        // Figures that the gateway does not count are counted from the entries.
         vec!["report", "--scope", "population:verify"],
         vec!["anomalies", "--to", "2030-01-01", "--from", "2029-12-20"],
         vec!["prove", &exchanges[1]],
     ] {
         for args in [json(&command), [&["audit"][..], &command].concat()] {
-            // An entry of the gateway's own may come between the two (`log.file`): then both are asked again.
+            // An entry of the gateway itself (`log.file`) may come between the two: then both are repeated.
             let unmoved = |size: u64| sealed().size() == size && sealed().sealed() == size;
             let (afar, here) = (0..20)
                 .find_map(|_| {
@@ -246,7 +250,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     }
     let report = desk.by("hoa", &json(&["report", "--scope", "population:verify"])).json();
     assert_eq!((report["counts"].as_array().unwrap().len(), &report["counts"][0]["exchanges"]), (1, &Value::from(3)));
-    // A person's report says why, is in the log with who asked, and is on paper, too.
+    // A subject report has its reason, is in the log with its requester, and exists as PDF.
     let asked = ["subject", person, "--case", "12/KN"];
     let owed = desk.by("hoa", &json(&asked)).json();
     let owed = &owed["entries"];
@@ -265,7 +269,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     assert_eq!((noted("staff:hoa"), noted("local:")), (2, 1));
     assert!(desk.by("hoa", &["audit", "search", "--subject", person]).failed(2).contains("--case"));
 
-    // An export is checked as it comes, and can be checked by anybody; so can a receipt.
+    // An export is verified while it arrives, and anybody can verify it; so can a receipt.
     let out = ["audit", "export", "--client", "one-stop-shop", "--out"];
     assert!(desk.by("hoa", &[&out[..], &["afar.jsonl"]].concat()).ok().contains("6 entries in afar.jsonl"));
     desk.local(&[&out[..], &["here.jsonl"]].concat()).ok();
@@ -281,7 +285,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     desk.by("hoa", &["audit", "prove", &exchanges[2], "--out", "one.tlog-proof"]).ok();
     desk.run(&["audit", "verify", "--receipt", "one.tlog-proof", "--vkey", &vkey]).ok();
 
-    // The whole log, by a profile that keeps the HTTPS port and the log's key; a key of another log is not believed.
+    // The complete log, by a profile with the HTTPS port and the log's key; another log's key is rejected.
     let https = format!("https://{}", stage.gateway.as_ref().unwrap().https.unwrap());
     let base = stage.base();
     let keep = |name: &str, more: &[&str]| {
@@ -312,7 +316,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
     tail.wait().unwrap();
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["exchange"], Value::from(last));
 
-    // What needs the files themselves says so, and nobody but an auditor reads.
+    // Commands that need the files say so, and only an auditor reads.
     for local_only in [&["audit", "prune", "--archive", "archive"][..], &["audit", "index"]] {
         assert!(desk.by("hoa", local_only).failed(2).contains("data folder itself"), "{local_only:?}");
     }
@@ -325,7 +329,7 @@ fn an_auditor_does_from_afar_what_the_owner_of_the_files_does() {
 }
 
 #[test]
-fn why_somebody_acts_stands_in_the_log_with_the_act() {
+fn the_reason_of_a_change_is_in_its_entry() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator")]);
     desk.by("lan", &["client", "add", "a", "--agency", "H49", "--why", "Công văn 12/UBND-KSTT"]).ok();
@@ -341,7 +345,7 @@ fn why_somebody_acts_stands_in_the_log_with_the_act() {
 }
 
 #[test]
-fn the_same_shapes_come_from_afar_and_locally() {
+fn remote_and_local_commands_have_the_same_output() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator")]);
     desk.by("lan", &["client", "add", "one-stop-shop", "--agency", "H49.12"]).ok();
@@ -362,7 +366,7 @@ fn the_same_shapes_come_from_afar_and_locally() {
 }
 
 #[test]
-fn long_listings_come_whole() {
+fn long_lists_are_complete() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("hoa", "auditor")]);
     for number in 0..1_201 {
@@ -381,7 +385,7 @@ fn long_listings_come_whole() {
 }
 
 #[test]
-fn whoever_the_certificate_does_not_name_is_refused_in_words() {
+fn an_unknown_certificate_is_refused_with_a_reason() {
     let stage = Stage::start();
     stage.client("one-stop-shop");
     let desk = Desk::with(&stage, &[("lan", "administrator")]);
@@ -403,17 +407,17 @@ fn whoever_the_certificate_does_not_name_is_refused_in_words() {
     let (foreign, _) = pki.issue("lan", &CertificateRole::Staff("lan".into()), DEFAULT_DAYS).unwrap();
     let told = with("pki/ca.pem", foreign.to_str().unwrap()).failed(1);
     assert!(told.contains("refused the certificate"), "{told}");
-    // Another CA of the gateway's is not believed, and nothing is sent.
+    // A gateway with another CA is not trusted, and nothing is sent.
     let told = with(pki.ca().to_str().unwrap(), "pki/lan.pem").failed(3);
     assert!(told.contains("cannot be believed") && told.contains("--ca"), "{told}");
-    // Files that are not there, or are not what they must be, are named.
+    // Missing and wrong files are named.
     assert!(with("pki/ca.pem", "pki/nobody.pem").failed(2).contains("pki/nobody.pem"));
     assert!(with("gateway.toml", "pki/lan.pem").failed(2).contains("gateway.toml"));
     assert!(desk.run(&["client", "list", "--remote", &base, "--ca", "pki/ca.pem"]).failed(2).contains("--certificate"));
 }
 
 #[test]
-fn a_gateway_that_is_not_there_is_told_with_its_own_exit_code() {
+fn a_missing_gateway_has_its_own_exit_code() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator")]);
     let with = |url: &str| {
@@ -432,10 +436,10 @@ fn only_the_owner_of_the_data_folder_works_locally() {
     let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
     let added = desk.local(&["client", "add", "one-stop-shop", "--agency", "H49.12"]);
     added.ok();
-    assert!(added.err().contains("local act of "), "{}", added.err());
+    assert!(added.err().contains("local command by "), "{}", added.err());
     let read = desk.local(&["client", "list"]);
     assert!(read.ok().contains("one-stop-shop") && read.err().is_empty(), "{}", read.err());
-    // The environment does not say who acts: the system does.
+    // The system determines the acting person, not the environment.
     let uid = rustix::process::geteuid().as_raw();
     let mut lying = desk.command(&["client", "suspend", "one-stop-shop", "--config", "gateway.toml"]);
     lying.env("USER", "lan").env("SUDO_USER", "lan").env("LOGNAME", "lan");
@@ -446,7 +450,7 @@ fn only_the_owner_of_the_data_folder_works_locally() {
         let actor = &entries.iter().find(|one| one.entry.event == event).unwrap().entry.actor;
         assert!(actor.starts_with("local:") && actor.ends_with(')') && !actor.contains("lan"), "{event}: {actor}");
     }
-    // The old way to say who acts is gone, and says what to do.
+    // The old option for the acting person is removed, and its error has a remedy.
     assert!(desk.local(&["client", "list", "--as", "lan"]).failed(2).contains("--profile"));
     let mut old = desk.command(&["client", "list", "--config", "gateway.toml"]);
     let old = Told { args: "NDXP_ACTOR".into(), output: old.env("NDXP_ACTOR", "lan").output().unwrap() };
@@ -454,7 +458,7 @@ fn only_the_owner_of_the_data_folder_works_locally() {
     if uid != 0 {
         return;
     }
-    // Even root is refused where the folder is another's; from afar it is as before.
+    // Even root is refused if the folder belongs to somebody else; remotely nothing changes.
     let data = stage.data();
     chown(&data, Some(12_345), None).unwrap();
     for args in
@@ -469,14 +473,14 @@ fn only_the_owner_of_the_data_folder_works_locally() {
 }
 
 #[test]
-fn legal_holds_are_placed_listed_and_released_from_afar_by_an_auditor_alone() {
+fn legal_holds_are_placed_listed_and_released_remotely_only_by_an_auditor() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("hoa", "auditor"), ("lan", "administrator")]);
     let add = ["audit", "hold", "add", "--client", "shop", "--case", "12/TA"];
     assert!(desk.by("hoa", &add).ok().contains("hold 1 is placed"));
     let listed = desk.by("hoa", &["audit", "hold", "list"]).ok();
     assert!(listed.contains("12/TA") && listed.contains("hoa"), "{listed}");
-    // As the folder's owner, the same holds; a person's own are in their name, and it takes a reason.
+    // The same holds are visible to the folder's owner; a person's are in their name, and need a reason.
     assert!(desk.local(&["audit", "hold", "list"]).ok().contains("12/TA"));
     assert!(desk.by("hoa", &["audit", "hold", "add", "--client", "shop"]).failed(2).contains("--case"));
     assert!(desk.by("hoa", &["audit", "hold", "add", "--case", "12/TA"]).failed(2).contains("must have a condition"));

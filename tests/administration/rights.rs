@@ -1,4 +1,4 @@
-//! Who holds a right: one person or system, through certificate names that are nobody else's, and nobody gives it to
+//! Holders of rights: one person or system, through certificate names that belong to nobody else; nobody can grant a right to
 //! themselves.
 
 mod approvals;
@@ -148,7 +148,7 @@ fn t2_writers_that_race_for_a_name_from_two_connections_leave_it_one_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t3_a_certificate_of_several_identities_is_nobody_and_one_of_a_person_calls_nothing() {
+async fn t3_a_certificate_with_several_identities_is_refused_and_a_person_s_cannot_call() {
     let stage = Stage::start();
     let clerk = stage.system("clerk");
     stage.client("gone");

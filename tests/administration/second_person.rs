@@ -1,5 +1,5 @@
-//! What opens sensitive data is given by two people: also where a contract comes to call it sensitive, where a suspended client
-//! is let in again, and where nobody answers in time.
+//! Access to sensitive data needs two people: also if a contract later marks it as sensitive, if a suspended client resumes, and if
+//! nobody approves in time.
 
 use crate::support::{CITIZEN, Stage, UNIT, ops_text, until};
 use ndxp_gateway::pki::staff_uri;
@@ -44,7 +44,7 @@ fn sensitive(id: &str) -> Grant {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t3_a_grant_that_nobody_approved_opens_nothing_that_a_contract_has_come_to_call_sensitive() {
+async fn t3_an_unapproved_grant_returns_no_field_that_became_sensitive() {
     let stage = Stage::start();
     let (_, minh) = two_people(&stage.store);
     stage.client("shop");
@@ -74,7 +74,7 @@ async fn t3_a_grant_that_nobody_approved_opens_nothing_that_a_contract_has_come_
     let why = can(RECORD);
     assert!(why.contains("rule approval") && why.contains(&format!("grant change {grant}")), "{why}");
     let without = can(CITIZEN);
-    assert!(without.starts_with("yes") && without.contains("without the answer's sensitive fields"), "{without}");
+    assert!(without.starts_with("yes") && without.contains("without the response's sensitive fields"), "{without}");
     // Approved, it opens both.
     let asked = run(&["grant", "change", &grant]);
     let id =
@@ -141,7 +141,7 @@ fn days_ago(days: i64) -> String {
 }
 
 #[test]
-fn t2_grants_that_wait_are_bounded_and_end_by_themselves() {
+fn t2_pending_grants_are_bounded_and_expire() {
     let folder = tempfile::tempdir().unwrap();
     let (lan, minh) = registry(folder.path());
     let (old, new) = (days_ago(8), days_ago(6));

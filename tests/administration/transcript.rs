@@ -1,4 +1,4 @@
-//! docs/administration.md, run as it stands.
+//! The commands of docs/administration.md, run unchanged.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn transcript() -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn the_documented_administration_works_as_it_is_written() {
+fn the_documented_administration_works_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let steps = transcript();
     assert!(steps.len() > 25);

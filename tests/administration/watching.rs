@@ -1,5 +1,5 @@
-//! Streams that go on: watched requests and long lists. They keep no call from their source, and a passing trouble there is not
-//! their callers'.
+//! Long-lived streams: watched requests and long lists. They keep no call from their source, and a short failure there does not reach
+//! their callers.
 
 use crate::support::{Actor, Stage, until};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ async fn watch(stage: &Stage, actor: &Actor, dossier: usize) -> Result<Streaming
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_all() {
+async fn long_streams_block_no_call_and_are_bounded_per_client() {
     let stage = Stage::guarded(&[("criminalrecord", "concurrency = 1\nstreams = 6")]);
     let (one, other) = (stage.system("one-stop-shop"), stage.system("land-office"));
     let mut streams = Vec::new();
@@ -68,7 +68,7 @@ async fn streams_that_go_on_keep_no_call_from_their_source_and_nobody_has_them_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_page_of_a_long_list_waits_for_its_turn() {
+async fn each_page_of_a_long_list_waits_for_a_permit() {
     let stage = Stage::guarded(&[("business", "concurrency = 1")]);
     let actor = stage.system("one-stop-shop");
     let latency = Duration::from_millis(100);
@@ -84,7 +84,7 @@ async fn each_page_of_a_long_list_waits_for_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_outlasts_a_passing_trouble_of_its_source() {
+async fn a_watch_survives_a_temporary_failure_of_its_source() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let mut watching = watch(&stage, &actor, 0).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_watch_outlasts_a_passing_trouble_of_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
+async fn a_page_that_did_not_reach_its_source_is_retried() {
     let stage = Stage::guarded(&[("business", "retry_backoff_ms = 600")]);
     let actor = stage.system("one-stop-shop");
     let slow = Fault { latency_ms: 200, ..Fault::default() };
@@ -127,7 +127,7 @@ async fn a_page_that_did_not_reach_its_source_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_ends_does_not_wait_for_streams_that_stand_still() {
+async fn a_stopping_gateway_does_not_wait_for_idle_streams() {
     let mut stage = Stage::guarded(&[("business", "concurrency = 1")]);
     let actor = stage.system("one-stop-shop");
     // The source answers slowly: a list goes on meanwhile.

@@ -1,4 +1,4 @@
-//! Connections that come by way of load balancers (PROXY protocol, version 2): whose they are, and for whom they count.
+//! Connections that come by way of load balancers (PROXY protocol, version 2): their owners, and the peers for which they count.
 
 use crate::support::{Actor, Stage, UNIT, files};
 use ndxp_gateway::exchange_log::Kind;
@@ -18,7 +18,7 @@ pub fn proxy_header(peer: [u8; 4], port: u16) -> Vec<u8> {
     header
 }
 
-/// A connection from one of the machine's own addresses, which begins with these bytes.
+/// A connection from one of the machine's own addresses that starts with these bytes.
 pub async fn from(own: &str, to: SocketAddr, begin: &[u8]) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(format!("{own}:0").parse().unwrap()).unwrap();
@@ -27,7 +27,7 @@ pub async fn from(own: &str, to: SocketAddr, begin: &[u8]) -> TcpStream {
     stream
 }
 
-/// A call on a connection; its status and exchange id, or `None` where the connection came to nothing.
+/// A call on a connection: status and exchange id, or `None` if the connection failed.
 pub async fn call_on(stage: &Stage, actor: &Actor, id: &str, stream: TcpStream) -> Option<(String, String)> {
     let own = files(&stage.folder, id);
     let stream = crate::support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[b"h2"]).await.ok()?;
@@ -77,7 +77,7 @@ async fn d5_behind_a_balancer_limits_networks_and_the_log_see_the_real_peer() {
     let (status, exchange) = call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, &header).await).await.unwrap();
     assert_eq!(status, "0");
     assert_eq!(stage.entry(&exchange).entry.peer, "10.20.0.7:50000");
-    // From another network, as the balancer says, and directly: no grant; the log has the real peer.
+    // From another network, by the balancer's header, and directly: no grant; the log has the real peer.
     let other = from("127.0.0.2", grpc, &proxy_header([10, 21, 0, 7], 50_000)).await;
     let (status, exchange) = call_on(&stage, &shop, "shop", other).await.unwrap();
     assert_eq!((status.as_str(), stage.entry(&exchange).entry.peer.as_str()), ("7", "10.21.0.7:50000"));
@@ -88,7 +88,7 @@ async fn d5_behind_a_balancer_limits_networks_and_the_log_see_the_real_peer() {
     assert!(call_on(&stage, &shop, "shop", from("127.0.0.1", grpc, &header).await).await.is_none());
     let first = b"PROXY TCP4 10.20.0.7 127.0.0.1 50000 7443\r\n";
     assert!(call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, first).await).await.is_none());
-    // Connections are bounded for the real peer: three of one, and another's come beside them.
+    // Connections are bounded by real peer: three of one, and another's are accepted.
     let mut open = Vec::new();
     for _ in 0..3 {
         let own = files(&stage.folder, "shop");
@@ -141,7 +141,7 @@ async fn d5_probes_are_counted_and_not_logged() {
     assert!(crate::support::ops_text(&stage, "/readyz").contains("200 OK"));
 }
 
-/// Behind two balancers, few connections of each peer, and little time for them.
+/// Behind two balancers, with few connections per peer and short timeouts.
 fn balanced() -> Stage {
     Stage::prepared(&|folder| {
         crate::support::edit(&folder.gateway_config(), |text| {
@@ -152,7 +152,7 @@ fn balanced() -> Stage {
     })
 }
 
-/// Whether the gateway says something, or ends the connection, before the peer has said anything in TLS.
+/// Whether the gateway sends anything, or closes the connection, before the peer has sent any TLS bytes.
 async fn is_turned_away(stream: &mut TcpStream, within: u64) -> bool {
     tokio::time::timeout(Duration::from_millis(within), stream.read(&mut [0; 16])).await.is_ok()
 }
@@ -164,7 +164,7 @@ fn refused(stage: &Stage, cause: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d5_connections_that_say_nothing_behind_a_balancer_count_for_the_real_peer() {
+async fn d5_silent_connections_behind_a_balancer_count_for_the_real_peer() {
     let stage = balanced();
     let gateway = stage.gateway.as_ref().unwrap();
     let (grpc, https) = (gateway.address, gateway.https.unwrap());
@@ -192,7 +192,7 @@ async fn d5_connections_that_say_nothing_behind_a_balancer_count_for_the_real_pe
             again = from("127.0.0.2", port, &silent).await;
         }
     }
-    // What runs out of time is told of whose it was.
+    // A timeout is reported with its real peer.
     let mut stream = from("127.0.0.2", grpc, &proxy_header([10, 20, 7, 7], 50_000)).await;
     assert!(is_turned_away(&mut stream, 8_000).await);
     let by =
@@ -204,13 +204,13 @@ async fn d5_connections_that_say_nothing_behind_a_balancer_count_for_the_real_pe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d5_half_a_header_counts_for_its_balancer_and_keeps_nobody_else_out() {
+async fn d5_half_a_header_counts_for_its_balancer_and_blocks_nobody_else() {
     let stage = balanced();
     let shop = stage.system("shop");
     let grpc = stage.gateway.as_ref().unwrap().address;
     let header = proxy_header([10, 20, 0, 7], 50_000);
     let mut held = Vec::new();
-    // As many as a balancer may have that have not said where they come from.
+    // The maximum of a balancer's connections without a complete header.
     for _ in 0..64 {
         held.push(from("127.0.0.2", grpc, &header[..20]).await);
     }
@@ -220,11 +220,11 @@ async fn d5_half_a_header_counts_for_its_balancer_and_keeps_nobody_else_out() {
     let other = from("127.0.0.3", grpc, &header).await;
     assert_eq!(call_on(&stage, &shop, "shop", other).await.unwrap().0, "0");
     assert_eq!(call_on(&stage, &shop, "shop", from("127.0.0.1", grpc, b"").await).await.unwrap().0, "0");
-    // Those that say the rest are served, and make room for others.
+    // Completed ones are served, and make room for others.
     let mut first = held.remove(0);
     first.write_all(&header[20..]).await.unwrap();
     assert_eq!(call_on(&stage, &shop, "shop", first).await.unwrap().0, "0");
-    // The others are over when their time is, and the balancer is named.
+    // The others time out, and the balancer is named.
     assert!(is_turned_away(held.last_mut().unwrap(), 8_000).await);
     crate::support::until("all of them over", Duration::from_secs(5), || refused(&stage, "timeout") == 63);
     crate::support::until("their entries", Duration::from_secs(3), || {

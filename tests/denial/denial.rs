@@ -1,4 +1,5 @@
-//! What one caller can take from all: nothing that it makes grow is without a bound, and each bound is reached here.
+//! The resources that one caller can take from all others: everything that it can make grow has a bound, and each bound is reached
+//! here.
 
 use crate::support::{Actor, Outside, Running, Stage, Told, UNIT, add_client, add_grant, files, issue};
 use bytes::Bytes;
@@ -52,7 +53,7 @@ fn threads(gateway: &Running) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d3_whoever_made_an_exchange_gets_its_receipt_as_soon_as_it_is_sealed() {
+async fn d3_the_caller_of_an_exchange_gets_its_receipt_as_soon_as_it_is_sealed() {
     let stage = Stage::start();
     let (shop, _other) = (stage.system("shop"), stage.system("other"));
     for _ in 0..5 {
@@ -86,7 +87,7 @@ async fn d3_an_unknown_exchange_and_another_s_are_refused_alike() {
         let told = receipt(&shop, one.clone()).await;
         let took = began.elapsed();
         seen.push((told.code(), told.reason(), told.answered.status.message().to_owned()));
-        // At a multiple of a quarter second, and not before: a busy machine misses the first, and may be late.
+        // At a multiple of a quarter second, not earlier: a busy machine misses the first, and may be late.
         let after = (took + Duration::from_millis(10)).as_millis();
         assert!(after >= 250 && after % 250 < 210, "{one:?}: {took:?}");
     }
@@ -95,7 +96,7 @@ async fn d3_an_unknown_exchange_and_another_s_are_refused_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d3_a_client_that_asks_for_unknown_receipts_takes_neither_threads_nor_memory_nor_others_turn() {
+async fn d3_requests_for_unknown_receipts_take_no_threads_memory_or_capacity_of_others() {
     let outside = Outside::new();
     let lan = auditor(&outside, "lan");
     let store = SqliteStore::open(&registry_path(&outside.config.data)).unwrap();
@@ -146,7 +147,7 @@ async fn d3_a_client_that_asks_for_unknown_receipts_takes_neither_threads_nor_me
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d3_an_auditor_reads_within_bounds_and_streams_that_nobody_takes_hold_no_thread() {
+async fn d3_an_auditor_reads_within_bounds_and_unread_streams_hold_no_thread() {
     let outside = Outside::new();
     let (lan, hoa) = (auditor(&outside, "lan"), auditor(&outside, "hoa"));
     let gateway = Running::start(&outside.folder, &[]);
@@ -172,13 +173,13 @@ async fn d3_an_auditor_reads_within_bounds_and_streams_that_nobody_takes_hold_no
             assert_eq!(stream.end().1.get_details_error_info().unwrap().reason, "RATE_LIMITED");
         }
     }
-    // Another has its own share, and other reads go on.
+    // Another client has its own share, and other reads continue.
     let mut others = open(&hoa, "Export").await;
     assert!(others.next().await.unwrap().is_some());
     let search: Bytes = SearchRequest::default().encode_to_vec().into();
     lan.raw(SEARCH, &[], vec![search]).await.unwrap().ok();
     assert!(threads(&gateway) <= before + 8, "{} threads, {before} before", threads(&gateway));
-    // What ends gives its place back.
+    // A finished one releases its permit.
     drop(held.pop());
     drop(held.pop());
     let freed = Instant::now();
@@ -188,8 +189,8 @@ async fn d3_an_auditor_reads_within_bounds_and_streams_that_nobody_takes_hold_no
     }
 }
 
-/// Makes so many calls, some at once, each of them refused for one of these reasons; one that a busy gateway does not look
-/// at comes again.
+/// Makes that many calls, some concurrently, each refused for one of these reasons; one that a busy gateway sheds is
+/// repeated.
 async fn refused(actor: &Actor, path: &str, metadata: &[(&str, &str)], calls: usize, reasons: &[&str]) {
     let mut done = 0;
     while done < calls {
@@ -203,24 +204,24 @@ async fn refused(actor: &Actor, path: &str, metadata: &[(&str, &str)], calls: us
     }
 }
 
-/// Entries that fit, and refusals that they tell of.
+/// Matching entries, and the refusals that they count.
 fn told_of(stage: &Stage, fits: impl Fn(&Entry) -> bool) -> (usize, u64) {
     let entries = stage.entries();
     let fitting = entries.iter().filter(|one| fits(&one.entry));
     fitting.fold((0, 0), |(entries, told), one| (entries + 1, told + 1 + one.entry.suppressed))
 }
 
-/// Entries that one identity may write in some seconds, and some at once; and what was left out, once.
+/// The entries that one identity may write in some seconds, with a burst; and one with the number of the others.
 fn bounded(entries: usize, began: Instant) -> bool {
     entries as u64 <= 60 + began.elapsed().as_secs() + 3
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_refusals_of_one_identity_are_bounded_and_each_is_counted_and_granted_calls_are_whole() {
+async fn d1_refusals_of_one_identity_are_bounded_and_counted_and_granted_calls_are_unaffected() {
     let mut stage = Stage::start();
     let began = Instant::now();
-    // A certificate of the CA that nobody has registered; a client without a token; one without a grant for the
-    // operation; one that is beyond its rate.
+    // An unregistered certificate of the CA; a client without a token; one without a grant for the operation; one
+    // beyond its rate.
     stage.folder.pki().issue("stranger", &PkiRole::Client("stranger".into()), DEFAULT_DAYS).unwrap();
     let stranger = stage.with_token("stranger", "");
     stage.client("tokenless");
@@ -236,7 +237,7 @@ async fn d1_refusals_of_one_identity_are_bounded_and_each_is_counted_and_granted
     refused(&tokenless, UNIT, &purpose, 500, &["TOKEN_MISSING"]).await;
     refused(&narrow, UNIT, &purpose, 500, &["SCOPE_NOT_GRANTED"]).await;
     refused(&fast, UNIT, &purpose, 500, &["RATE_LIMITED", "FIELD_INVALID"]).await;
-    // Admitted, though refused afterwards: none is left out.
+    // Admitted, although refused afterwards: each has its entry.
     refused(&shop, UNIT, &purpose, 500, &["FIELD_INVALID"]).await;
     let metrics = crate::support::ops_text(&stage, "/metrics");
     let suppressed = metrics.lines().find(|line| line.starts_with("ndxp_refusals_suppressed_total{kind=\"exchange\"}"));
@@ -259,7 +260,7 @@ async fn d1_refusals_of_one_identity_are_bounded_and_each_is_counted_and_granted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_a_few_refusals_have_an_entry_each_also_while_another_s_are_left_out() {
+async fn d1_a_few_refusals_have_an_entry_each_also_while_another_identity_exceeds_its_bound() {
     let stage = Stage::start();
     stage.client("tokenless");
     stage.client("polite");
@@ -324,14 +325,14 @@ async fn d4_metadata_beyond_the_limit_is_refused_as_grpc_does_and_is_in_the_log(
             shop.raw(UNIT, &metadata, request).await.unwrap()
         }
     };
-    // With token and all else, 10 kB more are taken.
+    // Beside the token and everything else, 10 kB more are accepted.
     with(10 << 10).await.ok();
     for kilobytes in [16, 40, 64, 100] {
         let told = with(kilobytes << 10).await;
         assert_eq!((told.code(), told.reason().as_str()), (tonic::Code::ResourceExhausted, "METADATA_TOO_LARGE"));
         assert_eq!(stage.entry(&told.exchange()).entry.reason, "METADATA_TOO_LARGE");
     }
-    // At the gateway's own services too, and the connection goes on.
+    // At the gateway's own services too, and the connection continues.
     let filler = "a".repeat(40 << 10);
     let health = shop.raw("/grpc.health.v1.Health/Check", &[("x-one", &filler)], vec![Bytes::new()]).await.unwrap();
     assert_eq!(health.reason(), "METADATA_TOO_LARGE");
@@ -340,7 +341,7 @@ async fn d4_metadata_beyond_the_limit_is_refused_as_grpc_does_and_is_in_the_log(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d4_so_many_calls_with_large_metadata_are_bounded_in_memory() {
+async fn d4_many_calls_with_large_metadata_are_bounded_in_memory() {
     let outside = Outside::new();
     let gateway = Running::start(&outside.folder, &[]);
     let actor = outside.actor();
@@ -361,7 +362,7 @@ async fn d4_so_many_calls_with_large_metadata_are_bounded_in_memory() {
 
 type Dawdling = (h2::client::ResponseFuture, h2::SendStream<Bytes>);
 
-/// A call's head and the first bytes of a large message, of which the rest does not come.
+/// A call's headers and the first bytes of a large message whose rest does not arrive.
 async fn dawdle(send: &mut h2::client::SendRequest<Bytes>, actor: &Actor) -> Dawdling {
     let request = http::Request::post(format!("https://localhost{UNIT}"))
         .header("content-type", "application/grpc")
@@ -395,7 +396,7 @@ async fn d3_one_client_s_large_messages_leave_room_for_another_s() {
         let line = text.lines().find_map(|line| line.strip_prefix("ndxp_large_message_bytes ")).unwrap().to_owned();
         line.parse::<usize>().unwrap() >> 20
     };
-    // Alone it may have half of the room, which is 256 MB; the sixty-fourth part is one message.
+    // Alone it may have half of the memory, 256 MB in all; one sixty-fourth is one message.
     let mut first = connect("shop").await;
     let mut answers = Vec::new();
     for _ in 0..32 {
@@ -408,7 +409,7 @@ async fn d3_one_client_s_large_messages_leave_room_for_another_s() {
     use tonic_types::StatusExt;
     assert_eq!(status.get_details_error_info().unwrap().reason, "RATE_LIMITED");
     assert!(status.get_details_retry_info().is_some());
-    // Small calls of the same client, and another's large ones, go on.
+    // Small calls of the same client, and another client's large ones, continue.
     unit(&shop).await.ok();
     let mut second = connect("other").await;
     for _ in 0..16 {
@@ -416,7 +417,7 @@ async fn d3_one_client_s_large_messages_leave_room_for_another_s() {
     }
     crate::support::until("a quarter more", Duration::from_secs(5), || held() == 192);
     assert_eq!(stage.entry(beyond.headers()["ndxp-exchange-id"].to_str().unwrap()).entry.reason, "RATE_LIMITED");
-    // Who gives up gives back.
+    // A cancelled call releases its memory.
     drop((first, second, answers, _body, beyond));
     crate::support::until("all of it back", Duration::from_secs(5), || held() == 0);
 }

@@ -1,5 +1,5 @@
-//! Floods: what a caller with a valid certificate, or anybody with a TCP connection, can send without end. Memory stays
-//! bounded, and the others' calls go on.
+//! Floods: what a caller with a valid certificate, or anybody with a TCP connection, can send without end. Memory stays bounded, and
+//! the others' calls continue.
 
 use crate::support::{Actor, Outside, Running, UNIT, files, secured};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -99,8 +99,8 @@ impl Attacked {
         stream
     }
 
-    /// Sends what `make` makes, on four connections, for three seconds or until it is cut off, reading answers or not.
-    /// Meanwhile calls of another go on, and memory does not grow beyond `most_kb`.
+    /// Sends the output of `make` on four connections, for three seconds or until it is disconnected, reading responses or not.
+    /// Meanwhile another client's calls continue, and memory does not grow beyond `most_kb`.
     async fn withstands(&self, what: &str, reads: bool, make: impl Fn(u32) -> Vec<u8>) {
         let before = self.memory();
         let end = tokio::time::Instant::now() + Duration::from_secs(3);
@@ -140,12 +140,12 @@ impl Attacked {
         let (_, (longest, most)) = tokio::join!(flood, others);
         assert!(longest < Duration::from_secs(3), "{what}: another's call took {longest:?}");
         assert!(most < before + 128 * 1_024, "{what}: memory grew from {before} to {most} kB");
-        // And afterwards all is as before.
+        // And afterwards everything works as before.
         answered(&self.outside.actor()).await;
     }
 }
 
-/// A call that is answered soon. A machine that others keep busy may have it come again, once or twice.
+/// A call with a quick response. On a busy machine it may be repeated once or twice.
 async fn answered(actor: &Actor) {
     let began = Instant::now();
     loop {
@@ -174,7 +174,7 @@ async fn floods_of_frames_are_bounded() {
     };
     attacked.withstands("rapid reset", true, rapid_reset).await;
     attacked.withstands("rapid reset, nothing read", false, rapid_reset).await;
-    // CVE-2024-27316 and its like: header blocks that never end.
+    // CVE-2024-27316 and similar: header blocks that never end.
     let continuation = |number| match number {
         0 => frame(HEADERS, 0, 1, &head()),
         _ => frame(CONTINUATION, 0, 1, &literal("x-filler", &"a".repeat(8_000))),
@@ -185,7 +185,7 @@ async fn floods_of_frames_are_bounded() {
         _ => frame(CONTINUATION, 0, 1, &[]),
     };
     attacked.withstands("empty continuation", true, empty).await;
-    // CVE-2019-9515, CVE-2019-9512: each wants an answer.
+    // CVE-2019-9515, CVE-2019-9512: each frame requires a response.
     let settings = |_| frame(SETTINGS, 0, 0, &[]).repeat(100);
     attacked.withstands("settings", false, settings).await;
     attacked.withstands("ping", false, |_| frame(PING, 0, 0, &[7; 8]).repeat(100)).await;
@@ -195,7 +195,7 @@ async fn floods_of_frames_are_bounded() {
         _ => frame(DATA, 0, 1, &[]).repeat(100),
     };
     attacked.withstands("empty data", true, nothing).await;
-    // A header of 4,000 bytes, once said, then named by its index a thousand times in each call (HPACK bomb).
+    // A header of 4,000 bytes, sent once, then referenced by its index a thousand times in each call (HPACK bomb).
     let bomb = |number| {
         let mut block = head();
         if number == 0 {
@@ -209,11 +209,11 @@ async fn floods_of_frames_are_bounded() {
     attacked.withstands("header bomb", true, bomb).await;
 }
 
-/// Connections that never speak.
+/// Connections that never send anything.
 const HALF_OPEN: u64 = 4_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_who_dawdle_hold_up_nobody() {
+async fn slow_callers_delay_nobody() {
     // This end needs them, too; the gateway's process sees to its own.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
@@ -247,7 +247,7 @@ async fn callers_who_dawdle_hold_up_nobody() {
     }
     let after = attacked.memory();
     assert!(after < before + 256 * 1_024, "memory grew from {before} to {after} kB");
-    // Half-open ones are cut off after the handshake's time, and so are those who send no preface.
+    // Half-open ones are closed after the handshake timeout, and so are those without a preface.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let mut byte = [0];
     for stream in &mut without_preface {
@@ -268,7 +268,7 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
         let mut bytes = vec![0; 65_536];
         while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
     });
-    // Frames of no known type are passed over (RFC 9113, section 4.1): far less work to send than to read.
+    // Frames of unknown types are ignored (RFC 9113, section 4.1): far less work to send than to read.
     let frames = frame(0xfa, 0, 0, &[]).repeat(7_000);
     let mut writing = tokio::spawn(async move { while to.write_all(&frames).await.is_ok() {} });
     let goes_on = tokio::time::timeout(Duration::from_secs(1), &mut writing).await;
@@ -278,7 +278,7 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
     tokio::time::timeout(Duration::from_secs(3), writing).await.expect("it goes on").unwrap();
 }
 
-/// What the HTTPS port says on a new connection, after these bytes, until it closes it.
+/// The HTTPS port's output on a new connection, after these bytes, until it closes it.
 async fn heard_until_the_end(attacked: &Attacked, protocol: &[u8], sent: &[u8]) -> Vec<u8> {
     let files = files(&attacked.outside.folder, "one-stop-shop");
     let stream = TcpStream::connect(attacked.outside.config.listen.https.unwrap()).await.unwrap();
@@ -296,7 +296,7 @@ async fn heard_until_the_end(attacked: &Attacked, protocol: &[u8], sent: &[u8]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dawdles_at_the_https_port_is_cut_off() {
+async fn a_slow_caller_of_the_https_port_is_disconnected() {
     let attacked = Attacked::new();
     let began = b"POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\ngrant_type=";
     let settings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
@@ -320,7 +320,7 @@ async fn d1_heads_at_the_https_port_are_bounded() {
         let filler = "a".repeat(bytes);
         format!("GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {filler}").into_bytes()
     };
-    // Its end never comes, and is not waited for.
+    // Its end never arrives, and is not awaited.
     let endless = heard_until_the_end(&attacked, b"http/1.1", &head(64 << 10)).await;
     assert!(endless.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&endless));
     let whole = [head(16 << 10), b"\r\n\r\n".to_vec()].concat();
@@ -341,7 +341,7 @@ async fn d1_connections_to_health_and_metrics_are_bounded_and_make_room() {
     };
     let mut held = Vec::new();
     for _ in 0..32 {
-        // Answered, and kept open.
+        // It gets a response and stays open.
         let (stream, answered) = ask(connect().await, 2_000).await;
         assert!(answered);
         held.push(stream);
@@ -353,7 +353,7 @@ async fn d1_connections_to_health_and_metrics_are_bounded_and_make_room() {
     let mut waiting = waiting;
     let read = tokio::time::timeout(Duration::from_secs(2), waiting.read(&mut bytes)).await.unwrap().unwrap();
     assert!(bytes[..read].starts_with(b"HTTP/1.1 200"));
-    // Those that ask for nothing are closed in time.
+    // Idle ones are closed in time.
     let began = Instant::now();
     let mut last = held.pop().unwrap();
     let closed = async { while last.read(&mut bytes).await.is_ok_and(|read| read > 0) {} };
@@ -362,11 +362,11 @@ async fn d1_connections_to_health_and_metrics_are_bounded_and_make_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dawdles_at_the_gateway_s_own_services_is_answered_and_gone() {
+async fn a_slow_caller_of_the_gateway_s_own_services_gets_a_status_and_ends() {
     let attacked = Attacked::new();
     let (send, connection) = h2::client::handshake(attacked.handshake().await).await.unwrap();
     tokio::spawn(connection);
-    // No message, half of one, one that says how long it would be.
+    // No message, half a message, a message with only its length.
     let begun: [(&str, &[u8]); 4] = [
         ("/grpc.health.v1.Health/Watch", b""),
         ("/ndxp.admin.v1.AdminService/ListClients", b"\0\0"),
@@ -393,11 +393,11 @@ async fn who_dawdles_at_the_gateway_s_own_services_is_answered_and_gone() {
         }
     });
     let statuses = tokio::time::timeout(Duration::from_secs(20), futures_util::future::join_all(statuses)).await;
-    // DEADLINE_EXCEEDED; UNAUTHENTICATED, whose message is not waited for; a stream in which nothing more is asked for is over.
+    // DEADLINE_EXCEEDED; UNAUTHENTICATED, without waiting for the message; a stream without further requests ends.
     assert_eq!(statuses.expect("they are still there"), ["4", "16", "4", "0"]);
 }
 
-/// Frames of a connection until this one comes, or its end; gives their types, streams and payloads.
+/// Reads frames of a connection until this one arrives, or its end; returns their types, streams and payloads.
 async fn frames(stream: &mut TlsStream<TcpStream>, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();
     let read = async {
@@ -416,7 +416,7 @@ async fn frames(stream: &mut TlsStream<TcpStream>, until: impl Fn(u8, u32) -> bo
     all
 }
 
-/// Calls that are begun and given up at once, in one batch.
+/// Calls that are started and cancelled at once, in one batch.
 fn given_up(calls: std::ops::Range<u32>) -> Vec<u8> {
     let call = |number| {
         let mut out = frame(HEADERS, END_HEADERS, stream_id(number), &head());
@@ -427,7 +427,7 @@ fn given_up(calls: std::ops::Range<u32>) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b3_all_calls_of_a_connection_may_be_given_up_at_once_and_another_on_it_goes_on() {
+async fn b3_all_calls_of_a_connection_can_be_cancelled_at_once_and_another_on_it_continues() {
     const GOAWAY: u8 = 7;
     const END_STREAM: u8 = 1;
     let attacked = Attacked::new();

@@ -23,8 +23,8 @@ fn refused(stage: &Stage, cause: &str) -> i64 {
     metrics.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
 }
 
-/// So many handshakes of somebody without a certificate; how many the gateway began. A refusal may be counted after its peer has seen it:
-/// then it is missing here, and the next flood has one more.
+/// Makes that many handshakes without a certificate; returns how many the gateway started. A refusal may be counted after its peer has
+/// seen it: then it is missing here, and the next flood has one more.
 async fn flood(stage: &Stage, own: &str, to: SocketAddr, begin: &[u8], count: i64) -> i64 {
     let before = refused(stage, "too_many_handshakes");
     let ca = files(&stage.folder, "shop").ca;
@@ -35,13 +35,13 @@ async fn flood(stage: &Stage, own: &str, to: SocketAddr, begin: &[u8], count: i6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_handshakes_of_one_peer_are_bounded_and_others_come_in() {
+async fn d6_handshakes_of_one_peer_are_bounded_and_others_connect() {
     let (stage, shop, grpc) = stage("handshakes_per_peer_s = 1\nmax_connections_per_peer = 10");
     let began = Instant::now();
     let begun = flood(&stage, "127.0.0.2", grpc, b"", 60).await;
     let at_most = 11 + i64::try_from(began.elapsed().as_secs()).unwrap() + 1;
     assert!((11..=at_most).contains(&begun), "{begun} of {at_most}");
-    // Another one, at the same moment; and on the other port the flooding one has no more.
+    // Another peer connects at the same time; the flooding one cannot use the other port either.
     let (status, _) = call_on(&stage, &shop, "shop", from("127.0.0.3", grpc, b"").await).await.unwrap();
     assert_eq!(status, "0");
     let https = stage.gateway.as_ref().unwrap().https.unwrap();
@@ -50,7 +50,7 @@ async fn d6_handshakes_of_one_peer_are_bounded_and_others_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_behind_a_balancer_the_peer_that_it_names_is_bounded() {
+async fn d6_behind_a_balancer_the_real_peer_is_bounded() {
     let keys = "proxy_protocol_from = [\"127.0.0.2\"]\nhandshakes_per_peer_s = 1\nmax_connections_per_peer = 10";
     let (stage, shop, grpc) = stage(keys);
     let one = proxy_header([10, 20, 0, 7], 50_000);
@@ -62,11 +62,11 @@ async fn d6_behind_a_balancer_the_peer_that_it_names_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_strangers_from_many_networks_keep_out_no_peer_whose_certificate_was_seen() {
+async fn d6_unknown_peers_from_many_networks_block_no_peer_with_a_known_certificate() {
     let keys = "proxy_protocol_from = [\"127.0.0.2\"]\nhandshakes_s = 1";
     let (stage, shop, grpc) = stage(keys);
     let known = proxy_header([10, 20, 0, 7], 50_000);
-    // The stage's own connections were strangers', too.
+    // The stage's own connections were unknown, too.
     let deadline = Instant::now() + Duration::from_secs(20);
     while call_on(&stage, &shop, "shop", from("127.0.0.2", grpc, &known).await).await.is_none() {
         assert!(Instant::now() < deadline, "a stranger comes in where none floods");
@@ -92,7 +92,7 @@ fn hello(length: usize) -> Vec<u8> {
     hello
 }
 
-/// Waits until the gateway has closed a connection; how long it took.
+/// Waits until the gateway has closed a connection; returns the time.
 async fn closed(mut stream: TcpStream) -> Duration {
     let began = Instant::now();
     let mut scratch = [0; 64];
@@ -102,12 +102,12 @@ async fn closed(mut stream: TcpStream) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_half_a_client_hello_is_given_up_and_one_that_is_too_large_at_once() {
+async fn d6_half_a_client_hello_times_out_and_an_oversized_one_is_refused_at_once() {
     let (stage, shop, grpc) = stage("handshake_timeout_ms = 60000");
     let https = stage.gateway.as_ref().unwrap().https.unwrap();
     for to in [grpc, https] {
         let before = refused(&stage, "hello_too_large");
-        // Known by its head.
+        // Detected by its header.
         let took = closed(from("127.0.0.2", to, &hello((16 << 10) + 1)).await).await;
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert_eq!(refused(&stage, "hello_too_large"), before + 1);
@@ -118,7 +118,7 @@ async fn d6_half_a_client_hello_is_given_up_and_one_that_is_too_large_at_once() 
     for _ in 0..200 {
         held.push(from("127.0.0.2", grpc, &half).await);
     }
-    // Others come in meanwhile.
+    // Others connect meanwhile.
     let (status, _) = call_on(&stage, &shop, "shop", from("127.0.0.3", grpc, b"").await).await.unwrap();
     assert_eq!(status, "0");
     futures_util::future::join_all(held.into_iter().map(closed)).await;
@@ -126,7 +126,7 @@ async fn d6_half_a_client_hello_is_given_up_and_one_that_is_too_large_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_a_client_hello_that_comes_in_pieces_is_a_client_hello() {
+async fn d6_a_fragmented_client_hello_is_accepted() {
     let (stage, shop, grpc) = stage("");
     // Its pieces go through a relay, a few bytes at a time.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! What one caller can take from all.
+//! The resources that one caller can take from all others.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/mod.rs"]

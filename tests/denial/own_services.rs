@@ -27,7 +27,7 @@ async fn connect(stage: &Stage, id: &str) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-/// The head of a call, its message still to come.
+/// The headers of a call, without its message yet.
 async fn begin(send: &mut SendRequest<Bytes>, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
     let request = http::Request::post(format!("https://localhost{path}"))
         .header("content-type", "application/grpc")
@@ -43,7 +43,7 @@ fn framed(message: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The status that stands in an answer's head alone; OK where there is none.
+/// The status in a headers-only response; OK if there is none.
 fn status(answer: &http::Response<RecvStream>) -> Status {
     Status::from_header_map(answer.headers()).unwrap_or_else(|| Status::ok(""))
 }
@@ -56,14 +56,14 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), future).await.unwrap_or_else(|_| panic!("{what} does not come"))
 }
 
-/// The reason by which a call ends whose message never comes.
+/// The reason of a call whose message never arrives.
 async fn head_alone(stage: &Stage, id: &str, path: &str) -> String {
     let mut send = connect(stage, id).await;
     let (answer, _body) = begin(&mut send, path).await;
     reason(&status(&soon(path, answer).await.unwrap()))
 }
 
-/// Whether a whole call with this message is let through: its reason otherwise.
+/// Whether a complete call with this message is accepted; otherwise its reason.
 async fn whole(send: &mut SendRequest<Bytes>, path: &str, message: Bytes) -> Status {
     let (answer, mut body) = begin(send, path).await;
     let _ = body.send_data(message, true);
@@ -92,7 +92,7 @@ fn metric(stage: &Stage, line: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_who_may_not_call_is_refused_by_the_head_alone_and_who_may_is_waited_for() {
+async fn d1_a_caller_without_the_right_is_refused_by_the_headers_and_others_are_awaited() {
     let stage = staged();
     for (id, path, expected) in [
         ("shop", ADD_CLIENT, "STAFF_UNKNOWN"),
@@ -109,7 +109,7 @@ async fn d1_who_may_not_call_is_refused_by_the_head_alone_and_who_may_is_waited_
     let entries = stage.entries();
     let refused = |event: &str| entries.iter().filter(|one| one.entry.event == event && one.entry.status != 0).count();
     assert_eq!((refused("client.add"), refused("audit.search"), refused("audit.receipt")), (3, 2, 1));
-    // Who may call is heard, however long the message takes to come.
+    // An authorised call is awaited, however long its message takes.
     for (id, path) in [
         ("first-administrator", "/ndxp.admin.v1.AdminService/ListClients"),
         ("lan", "/ndxp.admin.v1.AdminService/ListClients"),
@@ -126,9 +126,9 @@ async fn d1_who_may_not_call_is_refused_by_the_head_alone_and_who_may_is_waited_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_messages_of_own_services_have_the_size_that_they_need() {
+async fn d1_messages_of_own_services_are_bounded_by_their_need() {
     let stage = staged();
-    // A service's name, and the frame of a message that says to be longer than it is allowed to be.
+    // A service's name, and a frame with a length above the limit.
     let named = |length: usize| {
         let mut message = vec![0x0a];
         prost::encoding::encode_varint(length as u64, &mut message);
@@ -150,11 +150,11 @@ async fn d1_messages_of_own_services_have_the_size_that_they_need() {
             "{told:?}"
         );
         let (answer, mut body) = begin(&mut send, path).await;
-        // It is refused before its end has come.
+        // It is refused before its end has arrived.
         body.send_data(named(beyond), false).unwrap();
         assert_eq!(reason(&status(&soon(path, answer).await.unwrap())), "MESSAGE_TOO_LARGE", "{path}");
     }
-    // A name that would come back twice in each answer.
+    // A name that would be twice in each response.
     let mut send = connect(&stage, "shop").await;
     let (answer, mut body) = begin(&mut send, REFLECT).await;
     body.send_data(named(5_000), false).unwrap();
@@ -164,7 +164,7 @@ async fn d1_messages_of_own_services_have_the_size_that_they_need() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_watches_are_bounded_for_each_certificate_and_other_calls_go_on() {
+async fn d1_watches_are_bounded_per_certificate_and_other_calls_continue() {
     let stage = staged();
     let mut send = connect(&stage, "stranger").await;
     let mut held = Vec::new();
@@ -178,14 +178,14 @@ async fn d1_watches_are_bounded_for_each_certificate_and_other_calls_go_on() {
     let beyond = whole(&mut send, WATCH, framed(b"")).await;
     assert_eq!((beyond.code(), reason(&beyond).as_str()), (tonic::Code::ResourceExhausted, "TOO_MANY_WATCHES"));
     assert!(beyond.get_details_retry_info().is_some());
-    // On another connection of the same certificate, too; not for another, and not for another call.
+    // On another connection of the same certificate, too; not for another certificate or another call.
     let mut again = connect(&stage, "stranger").await;
     assert_eq!(reason(&whole(&mut again, WATCH, framed(b"")).await), "TOO_MANY_WATCHES");
     assert_eq!(whole(&mut again, CHECK, framed(b"")).await.code(), tonic::Code::Ok);
     let mut other = connect(&stage, "shop").await;
     assert_eq!(whole(&mut other, WATCH, framed(b"")).await.code(), tonic::Code::Ok);
     assert_eq!(metric(&stage, "ndxp_own_calls_refused_total{service=\"watch\"}"), 2);
-    // One that ends makes room.
+    // A finished one makes room.
     drop(held.pop());
     let freed = Instant::now();
     while whole(&mut send, WATCH, framed(b"")).await.code() != tonic::Code::Ok {
@@ -198,7 +198,7 @@ async fn d1_watches_are_bounded_for_each_certificate_and_other_calls_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_calls_whose_messages_never_come_take_no_place_of_others() {
+async fn d1_calls_without_a_message_block_no_other_call() {
     let stage = staged();
     for (service, id, other, path, places) in [
         ("audit", "lan", "hoa", SEARCH, 32),
@@ -213,7 +213,7 @@ async fn d1_calls_whose_messages_never_come_take_no_place_of_others() {
         }
         let gauge = format!("ndxp_own_calls{{service=\"{service}\"}}");
         crate::support::until("all of them under way", Duration::from_secs(5), || metric(&stage, &gauge) == places);
-        // Five are refused, and not at once: who does not heed it is slowed down.
+        // Five are refused, with a delay: a caller that ignores it is slowed down.
         let began = Instant::now();
         let mut more = connect(&stage, id).await;
         let mut refused = Vec::new();
@@ -226,17 +226,17 @@ async fn d1_calls_whose_messages_never_come_take_no_place_of_others() {
         assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
         let mut others = connect(&stage, other).await;
         assert_eq!(whole(&mut others, path, framed(b"")).await.code(), tonic::Code::Ok, "{service}");
-        // They are given up with their connection.
+        // They are cancelled with their connection.
         drop((held, send, more));
         crate::support::until("their places back", Duration::from_secs(5), || metric(&stage, &gauge) == 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c_reflection_goes_on_after_an_unknown_symbol_and_ends_after_so_many() {
+async fn c_reflection_continues_after_an_unknown_symbol_and_ends_after_its_limit() {
     let stage = staged();
     let mut send = connect(&stage, "shop").await;
-    // `file_containing_symbol` is field 4, an error in an answer field 7.
+    // `file_containing_symbol` is field 4, an error in a response is field 7.
     let asked = |symbol: &str| framed(&[&[0x22, symbol.len() as u8][..], symbol.as_bytes()].concat());
     for path in [REFLECT, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"] {
         let (answer, mut body) = begin(&mut send, path).await;

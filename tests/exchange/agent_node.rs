@@ -5,7 +5,7 @@ use crate::support::{Stage, edit};
 use std::path::PathBuf;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_is_reached_through_an_agent_node_by_the_provinces_certificate_alone() {
+async fn a_source_is_reached_through_an_agent_node_with_the_provinces_certificate_only() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, pki) = (listener.local_addr().unwrap(), std::sync::Mutex::new(PathBuf::new()));
     let stage = Stage::prepared(&|folder| {
@@ -27,7 +27,7 @@ async fn a_source_is_reached_through_an_agent_node_by_the_provinces_certificate_
     let sent = heard.headers.iter().find(|(name, _)| credentials.contains(&name.to_ascii_lowercase().as_str()));
     assert!(sent.is_none(), "{sent:?}");
     assert_eq!(stage.entry(&answered.exchange()).entry.hub, "ndop-agent");
-    // Without its certificate, the province is nobody there.
+    // Without its certificate, the province is not authenticated there.
     raw.set(Wire::of(&fixture.expect["http"], &fixture.body));
     edit(&stage.folder.path.join("hubs/ndop-agent.toml"), |text| {
         text.lines().filter(|line| !line.contains("to-sources")).collect::<Vec<_>>().join("\n")

@@ -1,5 +1,6 @@
-//! Odd answers, as bytes on the wire, and what must be said of each: `answers/*.txt`, one table a kind, through the real drivers
-//! from a TLS server that sends what a row says.
+//! Malformed and unusual responses, as bytes on the wire, and the required result of each: `tests/exchange/answers/*.txt`, one table a
+//! kind, through the real drivers from a TLS server that sends what a row says. Credentials on the wire
+//! (`tests/exchange/answers/credentials.rs`), lists of several pages (`tests/exchange/answers/lists.rs`).
 
 use base64::Engine;
 use futures_util::StreamExt;
@@ -29,7 +30,7 @@ static CONTRACTS: LazyLock<ContractSet> = LazyLock::new(|| {
     ContractSet::with_folder(folder.path()).unwrap()
 });
 
-/// A TLS server that sends prepared bytes, and remembers what it was sent.
+/// A TLS server that sends prepared bytes and records its requests.
 struct Raw {
     address: String,
     answers: Arc<Mutex<VecDeque<Vec<u8>>>>,
@@ -104,8 +105,8 @@ impl Raw {
     }
 }
 
-/// Puts X-Road's request hash in the place of `{HASH}`, worked out from the request's bytes as a security server's Jetty reads them
-/// (PR-REST, section 4.3), and in the place of `{HASH-AS-SENT}` with the names as they were sent.
+/// Replaces `{HASH}` by X-Road's request hash, computed from the request's bytes as a security server's Jetty reads them (PR-REST,
+/// section 4.3), and `{HASH-AS-SENT}` by the hash with the names as sent.
 fn with_hashes(answer: Vec<u8>, request: &[u8]) -> Vec<u8> {
     let Ok(mut text) = String::from_utf8(answer.clone()) else { return answer };
     for (mark, jetty) in [("{HASH}", true), ("{HASH-AS-SENT}", false)] {
@@ -119,7 +120,7 @@ fn with_hashes(answer: Vec<u8>, request: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What PR-MESS, section 2.2, calls `requestHash`.
+/// The `requestHash` of PR-MESS, section 2.2.
 fn hash_of_the_body(request: &[u8]) -> String {
     let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, &request[end + 4..]);
@@ -168,7 +169,7 @@ async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     }
 }
 
-/// What became of a call: messages, or a refusal; and what was noticed.
+/// The outcome of a call: messages or a refusal, and the reported drift.
 struct Said {
     result: Result<Value, Refusal>,
     notes: Notes,
@@ -244,7 +245,7 @@ fn unescaped(text: &str) -> Vec<u8> {
 
 const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 
-/// What a security server repeats of our request (PR-MESS, section 2.2), with prefixes of its own.
+/// The parts of our request that a security server repeats (PR-MESS, section 2.2), with its own prefixes.
 const XROAD_HEADER: &str = concat!(
     "<s:Header xmlns:x=\"http://x-road.eu/xsd/xroad.xsd\" xmlns:i=\"http://x-road.eu/xsd/identifiers\">",
     "<x:client i:objectType=\"SUBSYSTEM\"><i:xRoadInstance>VN</i:xRoadInstance><i:memberClass>GOV</i:memberClass>",
@@ -255,7 +256,7 @@ const XROAD_HEADER: &str = concat!(
     "<x:requestHash algorithmId=\"http://www.w3.org/2001/04/xmlenc#sha512\">{SOAP-HASH}</x:requestHash></s:Header>",
 );
 
-/// The abbreviations of the tables, undone.
+/// Expands the abbreviations of the tables.
 fn expanded(body: &str) -> String {
     let envelope = |inner: &str| format!("<s:Envelope xmlns:s=\"{SOAP}\"><s:Body>{inner}</s:Body></s:Envelope>");
     let mut text = body.to_owned();
@@ -292,7 +293,7 @@ fn body_of(field: &str) -> Vec<u8> {
         gzip.write_all(&unescaped(text)).unwrap();
         return gzip.finish().unwrap();
     }
-    // A download that broke off: the last bytes of the stream are not there.
+    // A truncated download: the last bytes of the stream are missing.
     if let Some(text) = inner("GZIPCUT(") {
         let whole = body_of(&format!("GZIP({text})"));
         return whole[..whole.len() - 9].to_vec();
@@ -334,7 +335,7 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     let (code, headers) = status.split_once(' ').unwrap_or((status, ""));
     let body = body_of(body);
     let mut out = format!("HTTP/1.1 {code} X\r\nconnection: close\r\n").into_bytes();
-    // A row may lie about the length; what is still to be worked out has none.
+    // A row may state a wrong length; a value that is still to be computed has none.
     let own = headers.contains("content-length") || headers.contains("transfer-encoding");
     let open = body.windows(11).any(|window| window == b"{SOAP-HASH}");
     if !matches!(code, "204" | "304") && !own && !open {
@@ -365,7 +366,7 @@ fn joined(header: &str) -> Option<String> {
     Some(header.replace(";;", "; "))
 }
 
-/// What a row says of an outcome, and what it is.
+/// The expected outcome of a row, and the actual one.
 fn outcome(said: &Said) -> String {
     let mut text = match &said.result {
         Ok(message) => format!("OK {message}"),
@@ -421,7 +422,7 @@ async fn table(text: &str, least: usize) {
         let said = call(&adapter, operation, json!({ "name": "x" })).await;
         let got = outcome(&said);
         let expected = normal(expected);
-        // Without a code in the row, any will do.
+        // Without a code in the row, any is accepted.
         let fits = got == expected
             || (!expected.starts_with("OK")
                 && expected.split(' ').count() == 2
@@ -437,7 +438,7 @@ async fn table(text: &str, least: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u1_no_record_is_said_by_the_contract_s_signs_alone() {
+async fn u1_no_record_follows_only_from_the_contract_s_codes() {
     table(include_str!("answers/absence.txt"), 70).await;
 }
 
@@ -447,7 +448,7 @@ async fn u1_u5_u6_verdicts_codes_writes_and_whole_lists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u3_u7_u11_values_are_what_the_source_wrote() {
+async fn u3_u7_u11_values_are_those_of_the_source() {
     table(include_str!("answers/values.txt"), 105).await;
 }
 
@@ -457,17 +458,17 @@ async fn u8_documents_are_read_by_their_standards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u4_u10_http_and_x_road_are_heard_first() {
+async fn u4_u10_http_and_x_road_errors_come_first() {
     table(include_str!("answers/http.txt"), 55).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_understood_or_not_believed() {
+async fn unusual_responses_are_mapped_or_rejected() {
     table(include_str!("answers/strangers.txt"), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outsiders_are_understood_or_not_believed() {
+async fn outsiders_responses_are_mapped_or_rejected() {
     table(include_str!("answers/outsiders.txt"), 100).await;
 }
 
@@ -487,7 +488,7 @@ async fn u2_texts_go_out_composed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u11_times_and_durations_go_out_in_one_form() {
+async fn u11_times_and_durations_are_sent_in_one_form() {
     let raw = Raw::start().await;
     let adapter = raw.adapter(Credentials::None);
     raw.says(answer("200", "{\"text\": \"a\"}"));
@@ -495,14 +496,14 @@ async fn u11_times_and_durations_go_out_in_one_form() {
     call(&adapter, "Rest/Plain", request).await.result.unwrap();
     let sent = String::from_utf8(raw.requests.lock().unwrap().pop().unwrap()).unwrap();
     assert!(sent.contains("?clock=08%3A30%3A00.5Z&lasts=P1DT12H "), "{sent}");
-    // What is none goes nowhere.
+    // An invalid one is not sent.
     for request in [json!({ "clock": "8:30" }), json!({ "lasts": "30" })] {
         assert!(call(&adapter, "Rest/Plain", request.clone()).await.result.is_err(), "{request}");
         assert!(raw.requests.lock().unwrap().is_empty(), "{request}");
     }
 }
 
-/// The credential's header is in the hash as well; and where the entry says that something changes headers, any hash will do.
+/// The credential's header is in the hash as well; if the entry states that something changes headers, any hash is accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn u4_the_request_hash_covers_every_header_unless_the_entry_says_keep() {
     const OTHERS: &str = "14sEri8SmLNy/DJyTob0ZddAskmdRy5ZUyhbr33iLkaA+gLpWcivUH16fzbuIs7hhs2AnA4lJDloyIihXMlVQA==";

@@ -35,13 +35,13 @@ async fn garbage_on_the_port_is_refused_and_logged() {
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
     }
-    // Who sends nothing at all has only looked whether the port is open.
+    // A connection without a byte has only probed the port.
     until("three refused handshakes", Duration::from_secs(5), || refused_connections(&stage, "HANDSHAKE_FAILED") == 3);
     alive(&stage, &actor).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_certificate_of_the_ca_nobody_gets_in() {
+async fn a_connection_without_a_certificate_of_the_ca_is_refused() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let own = files(&stage.folder, "one-stop-shop");
@@ -57,7 +57,7 @@ async fn without_a_certificate_of_the_ca_nobody_gets_in() {
         ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, Some((&certificate, &key))).unwrap();
     assert!(stranger.call(UNIT, &[], vec![Bytes::new()]).await.is_err());
     until("both in the log", Duration::from_secs(5), || refused_connections(&stage, "HANDSHAKE_FAILED") >= 2);
-    // A server's certificate is none for a client (extended key usage).
+    // A server certificate is not valid for a client (extended key usage).
     let server = stage.folder.path.join("pki/gateway.pem");
     let key = server.with_extension("key");
     let wrong_use =
@@ -67,13 +67,13 @@ async fn without_a_certificate_of_the_ca_nobody_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_is_refused_once_the_list_is_read() {
+async fn a_revoked_certificate_is_refused_after_the_list_is_loaded() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let other = stage.system("laptop");
     alive(&stage, &other).await;
     stage.folder.pki().revoke(&files(&stage.folder, "laptop").certificate).unwrap();
-    // The list is looked at once a second; new connections feel it.
+    // The list is checked once a second; it applies to new connections.
     let end = std::time::Instant::now() + Duration::from_secs(5);
     loop {
         let fresh = stage.with_token("laptop", &other.token);
@@ -102,7 +102,7 @@ async fn http_1_on_the_grpc_port_is_refused_and_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_are_none_are_refused_by_name() {
+async fn invalid_messages_are_refused_with_a_reason() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129")];
@@ -133,7 +133,7 @@ async fn messages_that_are_none_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_answers_nonsense_harms_nobody() {
+async fn a_source_that_returns_garbage_harms_nobody() {
     let stage = Stage::prepared(&|folder| {
         for source in ["business", "population", "insurance", "land", "budgetunit", "catalogue", "officials"] {
             crate::support::edit(&folder.path.join(format!("sources/{source}.toml")), |text| {

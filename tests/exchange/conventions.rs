@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What came back of one raw request on the gRPC port: its head, and its trailers where it had any.
+/// The response to one raw request on the gRPC port: its headers, and its trailers if there are any.
 struct Raw {
     status: StatusCode,
     headers: HeaderMap,
@@ -35,7 +35,7 @@ async fn raw(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], 
     let mut send = send.ready().await.unwrap();
     let (answer, mut out) = send.send_request(request.body(()).unwrap(), body.is_empty()).unwrap();
     if !body.is_empty() {
-        // What is refused by its head may be answered before its body is sent.
+        // A call refused by its headers may get a response before its body is sent.
         let _ = out.send_data(Bytes::copy_from_slice(body), true);
     }
     let (head, mut body) = answer.await.unwrap().into_parts();
@@ -47,7 +47,7 @@ async fn raw(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], 
     Raw { status: head.status, headers: head.headers, trailers }
 }
 
-/// A call that is answered, but for the headers that are given here.
+/// A valid call, except for the given headers.
 async fn enterprise(stage: &Stage, actor: &Actor, headers: &[(&str, &str)], flag: u8) -> Raw {
     let bearer = format!("Bearer {}", actor.token);
     let mut all = vec![("te", "trailers"), ("authorization", bearer.as_str()), ("ndxp-purpose", PURPOSE)];
@@ -115,21 +115,21 @@ async fn c_a_malformed_timeout_is_refused_and_a_good_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c_a_compressed_message_is_told_what_is_taken() {
+async fn c_a_compressed_message_is_refused_with_the_accepted_encodings() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let told = enterprise(&stage, &actor, &[GRPC, ("grpc-encoding", "gzip")], 1).await;
     assert_eq!((told.text("grpc-status"), told.text("grpc-accept-encoding")), ("12", "identity"));
-    // Announced, but not used: gRPC lets each message choose.
+    // Announced, but not used: in gRPC each message chooses.
     let told = enterprise(&stage, &actor, &[GRPC, ("grpc-encoding", "gzip")], 0).await;
     assert_eq!(told.text("grpc-status"), "0");
-    // Marked as compressed by nothing: the caller is broken, and another encoding would not mend it.
+    // Marked as compressed without a compression: the caller is broken, and another encoding would not help.
     for headers in [vec![GRPC], vec![GRPC, ("grpc-encoding", "identity")]] {
         let told = enterprise(&stage, &actor, &headers, 1).await;
         assert_eq!((told.text("grpc-status"), told.text("grpc-accept-encoding")), ("13", ""));
         assert_eq!(stage.entry(told.text("ndxp-exchange-id")).entry.reason, "COMPRESSION_FLAG_INVALID");
     }
-    // The gateway's own services say the same.
+    // The gateway's own services return the same.
     let path = "/grpc.health.v1.Health/Check";
     let told = raw(&stage, "POST", path, &[GRPC, ("grpc-encoding", "gzip")], &[1, 0, 0, 0, 0]).await;
     assert_eq!((told.text("grpc-status"), told.text("grpc-accept-encoding")), ("12", "identity"));
@@ -168,7 +168,7 @@ async fn c_connections_of_the_grpc_port_end_in_order() {
     refused.expect("a refused connection is cut off");
     unnamed.expect("a connection without ALPN is cut off");
     idle.expect("an idle connection is cut off");
-    // None of ours: told by TLS itself.
+    // None of ours: TLS itself reports it.
     let error = end(grpc, &stage, &[b"http/1.1", b"h3"], b"").await.unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     // Revoked while it is open.
@@ -184,7 +184,7 @@ async fn c_connections_of_the_grpc_port_end_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c_connections_of_the_https_port_end_in_order_and_speak_what_was_agreed_on() {
+async fn c_connections_of_the_https_port_end_in_order_and_use_the_negotiated_protocol() {
     let stage = Stage::start();
     let _actor = stage.system("one-stop-shop");
     let https = stage.gateway.as_ref().unwrap().https.unwrap();
@@ -199,10 +199,10 @@ async fn c_connections_of_the_https_port_end_in_order_and_speak_what_was_agreed_
         end(https, &stage, &[b"http/1.1"], b""),
         end(https, &stage, &[b"http/1.1"], b"GET /oauth2/jw"),
     );
-    // Each was closed in order, whatever else was wrong with it.
+    // Each was closed in order, whatever else was wrong.
     assert!(served.unwrap().starts_with(b"HTTP/1.1 200 "));
     assert!(unnamed.unwrap().starts_with(b"HTTP/1.1 200 "), "without ALPN it is HTTP/1.1");
-    // Who agreed on one protocol and speaks the other is answered in the one that was agreed on.
+    // A peer that negotiated one protocol and uses the other gets a response in the negotiated one.
     assert!(!not_h2.unwrap().starts_with(b"HTTP/1.1"));
     let told = not_http1.unwrap();
     assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 4"), "{told:?}");
@@ -218,7 +218,7 @@ fn network(text: &str) -> ndxp_gateway::registry::Network {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c_the_entry_has_the_rule_that_refused_and_the_caller_is_told_no_more() {
+async fn c_the_entry_has_the_refusing_rule_and_the_caller_does_not_see_it() {
     let stage = Stage::start();
     let named = |stage: &Stage, client: &str, change: &dyn Fn(&mut ndxp_gateway::registry::Grant)| {
         stage.client(client);
@@ -250,7 +250,7 @@ async fn c_the_entry_has_the_rule_that_refused_and_the_caller_is_told_no_more() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c_metrics_and_health_say_what_they_are() {
+async fn c_metrics_and_health_have_their_media_types() {
     let stage = Stage::start();
     let metrics = ops_text(&stage, "/metrics").to_ascii_lowercase();
     assert!(
@@ -271,7 +271,7 @@ fn c_the_data_folder_is_its_owner_s_whatever_the_umask() {
         edit(&folder.gateway_config(), |text| text.replace("data = \"data\"", "data = \"data\"\n"));
     });
     let data = folder.path.join("data");
-    // One that was made wide is closed; nothing in it is for others, though the shell would have it so.
+    // A folder with wide permissions is closed; nothing in it is for others, whatever the shell's umask.
     std::fs::create_dir_all(&data).unwrap();
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mut gateway = Running(

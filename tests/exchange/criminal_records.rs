@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 const SUBMIT: &str = "/ndxp.criminalrecord.v2.CriminalRecordService/SubmitRequest";
 const RESULT: &str = "/ndxp.criminalrecord.v2.CriminalRecordService/GetResult";
-/// The province's key, as its file has it.
+/// The province's key, as in its file.
 const KEY: &str = "khoa-cua-tinh-0001";
 
-/// Lays the contract and an entry that chooses it.
+/// Writes the contract and an entry that selects it.
 fn chosen(stage: &Stage) -> Actor {
     let folder = &stage.folder.path;
     std::fs::create_dir_all(folder.join("contracts/ndxp/criminalrecord/v2")).unwrap();
@@ -43,7 +43,7 @@ fn answer(body: &Value) -> Wire {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_goes_in_the_newer_shape_and_its_result_comes_back() {
+async fn a_request_is_sent_in_the_newer_shape_and_its_result_is_mapped() {
     let (stage, raw, _) = stage("criminalrecord", &[], "").await;
     let actor = chosen(&stage);
     raw.set(answer(&json!({ "status": 1, "statusDescription": "Gửi thông tin thành công", "errorCode": "", "errorDescription": null })));
@@ -85,7 +85,7 @@ async fn a_request_goes_in_the_newer_shape_and_its_result_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_newer_shape_says_of_failure_and_absence_is_told_apart() {
+async fn failure_and_absence_differ_in_the_newer_shape() {
     let (stage, raw, _) = stage("criminalrecord", &[], "").await;
     let actor = chosen(&stage);
     let failed =
@@ -112,7 +112,7 @@ async fn what_the_newer_shape_says_of_failure_and_absence_is_told_apart() {
         let told = actor.call(RESULT, json!({ "dossierNumber": "H49.20-261102-9041" })).await;
         assert_eq!(told.reason(), reason, "{body}");
     }
-    // The first shape is not served while the entry has chosen the other.
+    // The first shape is not served while the entry selects the other.
     raw.set(Wire::nothing());
     let told = actor
         .call(
@@ -121,7 +121,7 @@ async fn what_the_newer_shape_says_of_failure_and_absence_is_told_apart() {
         )
         .await;
     assert!(!told.reason().is_empty() && raw.heard().is_none());
-    // A key that stands in the entry itself is a text like any other setting; one from a file that is not there is refused.
+    // A key in the entry itself is a text like any other setting; one from a missing file is refused.
     let file = stage.folder.path.join("sources/criminalrecord.toml");
     edit(&file, |text| text.replace("secrets/criminalrecord-key", "secrets/nothing"));
     let config = Config::load(&stage.folder.gateway_config()).map_err(show).unwrap();

@@ -1,4 +1,5 @@
-//! Drift: what a source adds, drops or retypes is noticed on the first answer, by path and never by value; `docs/contracts.md`.
+//! Drift: the gateway notices on the first response what a source adds, drops or retypes, by path and never by value;
+//! `docs/contracts.md`.
 
 use crate::support::{
     CITIZEN, ENTERPRISE, HOUSEHOLD, PARCEL, Stage, approved_grant, edit, grpc_source, ops_text, until,
@@ -12,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 use tonic::Code;
 
-/// What the sandbox's added member holds.
+/// The value of the sandbox's added member.
 const VALUE: &str = "022199000123";
 
 /// `contract drift` on the folder of a stage.
@@ -53,7 +54,7 @@ fn refusing(sources: &'static [&'static str]) -> Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_added_member_is_seen_on_the_first_answer_by_path_and_never_by_value() {
+async fn an_added_member_is_reported_on_the_first_response_by_path_without_values() {
     let stage = Stage::start();
     stage.client("one-stop-shop");
     approved_grant(&stage, "one-stop-shop", &["*"]);
@@ -112,7 +113,7 @@ async fn an_added_member_is_seen_on_the_first_answer_by_path_and_never_by_value(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_retyped_or_missing_is_seen_where_the_answer_cannot_be_read() {
+async fn a_retyped_or_missing_member_is_reported_for_an_unreadable_response() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     stage.sandbox.faults.set("business", FaultKind::OtherTypes);
@@ -131,7 +132,7 @@ async fn what_is_retyped_or_missing_is_seen_where_the_answer_cannot_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_to_refuse_costs_the_drifted_answer_and_no_other() {
+async fn the_policy_refuse_rejects_only_drifted_responses() {
     let stage = refusing(&["land", "catalogue", "publicservice"]);
     stage.client("one-stop-shop");
     approved_grant(&stage, "one-stop-shop", &["*"]);
@@ -149,22 +150,22 @@ async fn a_policy_to_refuse_costs_the_drifted_answer_and_no_other() {
         assert_eq!((entry.reason.as_str(), entry.fault.as_str()), ("SOURCE_DRIFTED", "source"));
         assert_eq!(entry.response_messages, 0, "nothing was disclosed");
         stage.sandbox.faults.clear(source);
-        // The refused answer is not kept, and the source is not shut out.
+        // The refused response is not cached, and the source's breaker stays closed.
         actor.call(path, request(&stage, path)).await.ok();
     }
-    // A write was done perhaps, and its caller must know.
+    // The write may have been done, and its caller must know.
     stage.sandbox.faults.set("publicservice", FaultKind::AddedNames);
     let told = actor.call(SYNC, request(&stage, SYNC)).await;
     assert_eq!(told.reason(), "WRITE_OUTCOME_UNKNOWN");
     assert_eq!(stage.entry(&told.exchange()).entry.cause, "SOURCE_DRIFTED");
-    // Another source's entry says nothing: its answers stand.
+    // Another source's entry has no policy: its responses are returned.
     stage.sandbox.faults.set("insurance", FaultKind::AddedNames);
     actor.call(HOUSEHOLD, request(&stage, HOUSEHOLD)).await.ok();
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_to_pass_counts_and_says_nothing() {
+async fn the_policy_pass_counts_without_a_report() {
     let stage = Stage::prepared(&|folder| {
         let own = "\n[drift]\nall = \"refuse\"\nGetParcel = \"pass\"\n";
         edit(&folder.path.join("sources/land.toml"), |text| text + own);
@@ -179,7 +180,7 @@ async fn a_policy_to_pass_counts_and_says_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_fields_of_a_grpc_source_are_seen_by_number_and_refused_where_the_entry_says_so() {
+async fn unknown_fields_of_a_grpc_source_are_reported_by_number_and_refused_by_policy() {
     let (stage, source, actor) = with_source("[drift]\nList = \"refuse\"").await;
     actor.call(READ, json!({ "parts": 1 })).await.ok();
     source.plan(Plan::Another);
@@ -192,7 +193,7 @@ async fn unknown_fields_of_a_grpc_source_are_seen_by_number_and_refused_where_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drift_in_a_later_message_of_a_stream_is_seen_and_ends_it_where_the_entry_says_so() {
+async fn drift_in_a_later_message_of_a_stream_is_reported_and_ends_it_by_policy() {
     for (policy, code, messages) in [("pass", Code::Ok, 4), ("warn", Code::Ok, 4), ("refuse", Code::Internal, 2)] {
         let keys = format!("[drift]\nList = \"{policy}\"");
         let (stage, source, actor) = with_source(&keys).await;
@@ -212,7 +213,7 @@ async fn drift_in_a_later_message_of_a_stream_is_seen_and_ends_it_where_the_entr
 }
 
 #[test]
-fn a_policy_that_is_none_or_loosens_a_contracts_is_refused_at_load() {
+fn an_invalid_policy_or_one_weaker_than_the_contract_s_is_refused_at_load() {
     let stage = Stage::start();
     let file = stage.folder.path.join("sources/publicservice.toml");
     let before = std::fs::read_to_string(&file).unwrap();
@@ -237,7 +238,7 @@ fn a_policy_that_is_none_or_loosens_a_contracts_is_refused_at_load() {
         assert!(found.contains(told), "{keys}: {found}");
     }
     let v2 = before.replacen("source = ", "contract = \"v2\"\nsource = ", 1);
-    // Its bodies are bare lists, in which no session stands.
+    // Its bodies are bare lists without a session.
     std::fs::write(&file, &v2).unwrap();
     let config = Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
     let found = config.catalogue().map(|_| ()).map_err(crate::support::show).unwrap_err();

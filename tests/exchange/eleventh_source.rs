@@ -9,7 +9,7 @@ use std::time::Duration;
 const TIDE: &str = "/ndxp.tide.v1.TideService/GetTide";
 const WARNINGS: &str = "/ndxp.tide.v1.TideService/ListWarnings";
 
-/// What docs/adding-a-source.md tells to write, taken from there: its three code blocks.
+/// The three code blocks of docs/adding-a-source.md, taken from there.
 fn from_the_docs() -> (String, String, String) {
     let text = include_str!("../../docs/adding-a-source.md");
     let block = |language: &str| {
@@ -40,7 +40,7 @@ async fn an_eleventh_source_is_added_while_the_gateway_runs() {
     let actor = Actor { contracts, ..actor };
     let token = stage.token("port-authority", Duration::from_secs(600), Duration::ZERO);
     let actor = Actor { token, ..actor };
-    // No reload was asked for: the gateway looks at its files once a second.
+    // Without a reload command: the gateway checks its files once a second.
     let mut told =
         actor.call(TIDE, json!({ "station": "HON-DAU", "day": { "year": 2026, "month": 11, "day": 25 } })).await;
     for _ in 0..50 {
@@ -64,12 +64,12 @@ async fn an_eleventh_source_is_added_while_the_gateway_runs() {
     assert_eq!(unknown.reason(), "RECORD_NOT_FOUND");
     let wrong = actor.call(TIDE, json!({ "station": "hòn dấu", "day": { "year": 2026, "month": 13, "day": 1 } })).await;
     assert_eq!(wrong.reason(), "FIELD_INVALID");
-    // The ten others go on.
+    // The ten others continue.
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_contract_changes_nothing_and_is_told_with_file_line_and_reason() {
+async fn a_wrong_contract_changes_nothing_and_is_reported_with_file_line_and_reason() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let wrong = "syntax = \"proto3\";\npackage x.v1;\nimport \"ndxp/contract/v1/contract.proto\";\nservice S {\n  \
@@ -81,11 +81,11 @@ async fn a_wrong_contract_changes_nothing_and_is_told_with_file_line_and_reason(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn soap_1_2_is_spoken_to_a_source_whose_contract_says_so() {
+async fn soap_1_2_is_used_if_the_contract_requires_it() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let text = include_str!("../../proto/ndxp/population/v1/population.proto");
-    // The same source under another name, in SOAP 1.2, reached at its own door with WS-Security.
+    // The same source under another name, in SOAP 1.2, at its direct endpoint with WS-Security.
     let text = text
         .replace("ndxp.population.v1", "ndxp.population12.v1")
         .replace("id: \"population\"", "id: \"population12\"")
@@ -132,7 +132,7 @@ async fn soap_1_2_is_spoken_to_a_source_whose_contract_says_so() {
 
 /// Files change for years: a revocation list alone each hour.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_loaded_before_is_gone_after_a_reload() {
+async fn a_removed_contract_is_gone_after_a_reload() {
     let outside = Outside::new();
     let gateway = Running::start(&outside.folder, &[]);
     let actor = outside.actor();
@@ -153,7 +153,7 @@ async fn what_was_loaded_before_is_gone_after_a_reload() {
     assert!(after < before + 10_000, "memory grew from {before} to {after} kB");
 }
 
-/// Two versions of one source's wire are two contracts; the connection entry chooses, and only what it chose is served.
+/// Two versions of one source's wire format are two contracts; the connection entry selects one, and only that one is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_entry_chooses_between_two_versions_of_a_contract() {
     let stage = Stage::prepared(&records);

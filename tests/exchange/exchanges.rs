@@ -1,4 +1,4 @@
-//! The main job: every operation of every source, end to end, and what a grant lets through.
+//! The main job: every operation of every source, end to end, and the fields that a grant allows.
 
 use crate::support::{CITIZEN, Stage, VERIFY, approved_grant, ops_text};
 use ndxp_gateway::contract::options::DataClass;
@@ -13,7 +13,7 @@ fn citizen(stage: &Stage) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_in_the_log() {
+async fn every_operation_of_every_source_returns_the_seeded_records_and_is_logged() {
     let stage = Stage::start();
     stage.client("one-stop-shop");
     approved_grant(&stage, "one-stop-shop", &["*"]);
@@ -30,7 +30,7 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
         let told = actor.raw(&path, &metadata, requests).await.unwrap().ok();
         assert!(told.messages.len() >= sample.messages, "{path}: {} messages", told.messages.len());
         assert!(holds(&told.messages[0], &sample.expect), "{path}: {} lacks {}", told.messages[0], sample.expect);
-        // The entry is there before the answer: no waiting here.
+        // The entry exists before the response: no wait here.
         let entry = stage.entry(&told.exchange()).entry;
         assert_eq!(
             (entry.kind(), entry.status, entry.operation.as_str()),
@@ -50,7 +50,7 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
             assert!(!entry.fields.is_empty() || told.messages[0] == json!({}), "{path} tells no fields");
         }
     }
-    // The sandbox answers in the shapes that the contracts describe.
+    // The sandbox responds in the shapes that the contracts describe.
     let drift: Vec<_> = ops_text(&stage, "/metrics")
         .lines()
         .filter(|line| line.starts_with("ndxp_response_drift"))
@@ -61,7 +61,7 @@ async fn every_operation_of_every_source_answers_with_the_seeded_records_and_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_granted_fields_leave_and_the_entry_names_them() {
+async fn only_granted_fields_are_returned_and_the_entry_names_them() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["population:read"], |grant| {
@@ -93,7 +93,7 @@ async fn a_withheld_field_is_cut_out_of_a_grpc_source_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_withdrawn_grant_and_a_revoked_token_are_gone_within_a_second() {
+async fn a_withdrawn_grant_and_a_revoked_token_are_refused_within_a_second() {
     let stage = Stage::start();
     stage.client("clerk");
     let grant = stage.grant("clerk", &["population:verify"], |_| {});
@@ -111,7 +111,7 @@ async fn a_withdrawn_grant_and_a_revoked_token_are_gone_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_metadata_proves_what_was_asked_and_answered() {
+async fn the_metadata_proves_request_and_response() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let request = actor.encode(CITIZEN, &citizen(&stage));
@@ -130,12 +130,12 @@ async fn the_metadata_proves_what_was_asked_and_answered() {
     use ndxp_gateway::exchange_log::pseudonym::commit;
     assert_eq!(found.entry.request_commitment, commit(&salt("ndxp-request-salt"), &request));
     assert_eq!(found.entry.response_commitment, commit(&salt("ndxp-response-salt"), &told.answered.messages[0]));
-    // The name of versions before this one, for callers who still read it.
+    // The name of earlier versions, for callers that still read it.
     assert_eq!(salt("ndxp-answer-salt"), salt("ndxp-response-salt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_its_caller_leaves_is_in_the_log_as_cancelled() {
+async fn a_call_that_its_caller_cancels_is_logged_as_cancelled() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     stage.sandbox.faults.set("business", ndxp_gateway::sandbox::FaultKind::Hang);

@@ -1,9 +1,8 @@
-//! The fuzz targets of `fuzz/`, built by each `cargo test` so that they keep up with the product, and run over what a fuzzer begins
-//! with: every fixture and its prefixes, and every input that a fuzzer found something with (`fuzz/findings`).
+//! Every fuzz target is built and run over the fixtures and over what a fuzzer has found (`fuzz/findings`).
 
 use std::path::{Path, PathBuf};
 
-/// Stands in for libFuzzer's: the target becomes a function.
+/// Replaces libFuzzer's macro: the target becomes a function.
 macro_rules! fuzz_target {
     (|$bytes:ident: &[u8]| $body:block) => {
         pub fn run($bytes: &[u8]) $body
@@ -33,7 +32,7 @@ targets! {
     xml "../../fuzz/fuzz_targets/xml.rs",
 }
 
-/// Every file below a folder, in order; none where there is no such folder.
+/// Every file below a folder, in order; none if the folder is missing.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     if folder.is_dir() {
@@ -44,7 +43,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_fuzz_target_stands_its_first_inputs_and_its_findings() {
+fn every_fuzz_target_passes_its_seed_inputs_and_findings() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fixtures: Vec<Vec<u8>> =
         files(&root.join("tests/fixtures")).iter().map(|file| std::fs::read(file).unwrap()).collect();

@@ -1,4 +1,4 @@
-//! What the gateway says of answers that are odd in the ways of real sources (`docs/sandbox.md`): each kind is switched on by name.
+//! The gateway's reaction to malformed and unusual responses of real sources (`docs/sandbox.md`): each kind is switched on by name.
 
 use crate::support::{CITIZEN, ENTERPRISE, PARCEL, Stage, VERIFY, approved_grant};
 use ndxp_gateway::sandbox::FaultKind;
@@ -10,8 +10,7 @@ const RECORD: &str = "/ndxp.civilstatus.v1.CivilStatusService/GetRecord";
 const PERSON: &str = "/ndxp.insurance.v1.InsuranceService/GetHousehold";
 const LIST: &str = "/ndxp.business.v1.BusinessService/ListRegistrations";
 
-/// Each lie with the operations that were tried, and what the gateway says of it: a reason, or nothing where the answer is as it
-/// should be.
+/// Each malformed response with the tested operations and the gateway's reason, or none if the response is still right.
 const SAID: &[(FaultKind, &[(&str, &str)])] = &[
     (
         FaultKind::NotFoundPage,
@@ -82,7 +81,7 @@ const SAID: &[(FaultKind, &[(&str, &str)])] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_lie_is_met_as_the_docs_say() {
+async fn each_malformed_response_has_its_documented_status() {
     let stage = Stage::start();
     stage.client("one-stop-shop");
     approved_grant(&stage, "one-stop-shop", &["*"]);
@@ -98,14 +97,14 @@ async fn each_lie_is_met_as_the_docs_say() {
             stage.sandbox.faults.clear(source);
             let came = match told.messages.first() {
                 _ if !told.reason().is_empty() => told.reason(),
-                // A code that no list has costs its own field alone, and its text is kept.
+                // An unknown code affects only its own field, and its text is kept.
                 Some(message) if *wanted == "gender" => match (&message["gender"], &message["genderText"]) {
                     (Value::Null, Value::String(text)) if text == "97" => "gender".to_owned(),
                     other => format!("{other:?}"),
                 },
-                // Letters come as they are; who compares them does so in one form.
+                // Letters are returned unchanged; comparisons use one form.
                 Some(message) if holds(&composed(message), &sample(path).expect) => {
-                    // A list is whole, however its source cuts the pages.
+                    // A list is complete, whatever its source's page size.
                     let whole = told.messages.len() >= sample(path).messages;
                     if whole { String::new() } else { format!("only {} messages", told.messages.len()) }
                 }
@@ -117,7 +116,7 @@ async fn each_lie_is_met_as_the_docs_say() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // What is not as a contract says is counted by field, never by what stood there.
+    // A difference from the contract is counted by field, never by value.
     let metrics = crate::support::ops_text(&stage, "/metrics");
     let drift: Vec<&str> = metrics.lines().filter(|line| line.starts_with("ndxp_response_drift_total{")).collect();
     for operation in [CITIZEN, PERSON] {
@@ -133,9 +132,9 @@ fn composed(value: &Value) -> Value {
     serde_json::from_str(&value.to_string().nfc().collect::<String>()).unwrap()
 }
 
-/// What a hub's token endpoint says is the hub's, never the source's, and never "no such record".
+/// An error of a hub's token endpoint is the hub's fault, never the source's, and never "no such record".
 #[tokio::test(flavor = "multi_thread")]
-async fn lies_of_a_token_endpoint_are_the_hubs() {
+async fn malformed_tokens_are_the_hub_s_fault() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let sample =
@@ -149,7 +148,7 @@ async fn lies_of_a_token_endpoint_are_the_hubs() {
     stage.sandbox.faults.set("ndxp", FaultKind::CredentialsExpired);
     stage.sandbox.faults.set("ndxp", FaultKind::TokenMalformed);
     assert_eq!(actor.call(ENTERPRISE, sample.requests[0].clone()).await.reason(), "", "read as careful clients do");
-    // What was said in place of a token is not kept as one.
+    // An error instead of a token is not cached as a token.
     stage.sandbox.faults.clear("ndxp");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !actor.call(ENTERPRISE, sample.requests[0].clone()).await.reason().is_empty() {
@@ -158,7 +157,7 @@ async fn lies_of_a_token_endpoint_are_the_hubs() {
     }
 }
 
-/// The page for developers of provinces names every kind, and every name on it is one.
+/// docs/sandbox.md names every kind, and every name on it exists.
 #[test]
 fn the_docs_name_every_fault() {
     let page = include_str!("../../docs/sandbox.md");

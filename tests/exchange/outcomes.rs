@@ -1,5 +1,5 @@
-//! A write that was sent and whose answer tells nothing of it may have been done: its caller is told so, and never that it may
-//! be repeated. One that was certainly not done may be.
+//! A write that was sent and got no clear response may have been done: its caller learns that, and never that it may be repeated. A
+//! write that was certainly not done may be repeated.
 
 use crate::support::approved_grant;
 use crate::support::{Stage, Told, edit, hasty, until};
@@ -39,7 +39,7 @@ async fn call(stage: &Stage, sample: &Sample) -> Told {
     actor.raw(&path, &metadata, requests).await.unwrap()
 }
 
-/// Asserts that the outcome is said not to be known, to the caller and in the log; gives why.
+/// Asserts that the outcome is reported as unknown, to the caller and in the log; returns the cause.
 #[track_caller]
 fn unknown(stage: &Stage, told: &Told) -> String {
     let details = told.answered.status.get_error_details();
@@ -59,10 +59,10 @@ fn unknown(stage: &Stage, told: &Told) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l10_a_write_that_may_have_been_done_is_told_so_and_a_read_is_not() {
+async fn l10_a_write_with_an_unknown_outcome_is_reported_and_a_read_is_not() {
     let stage = stage(&|_| {});
     let (write, read) = (sample(&stage, SYNC), sample(&stage, DOSSIER));
-    // With a token, so that it is the write itself that goes wrong.
+    // With a cached token, so that the write itself fails.
     call(&stage, &write).await.ok();
     let status = |status| Fault { kind: FaultKind::Status, status: Some(status), ..Fault::default() };
     let ways = [
@@ -81,7 +81,7 @@ async fn l10_a_write_that_may_have_been_done_is_told_so_and_a_read_is_not() {
         let told = call(&stage, &read).await;
         assert_eq!(told.reason(), cause, "{fault:?}: a read changes nothing");
     }
-    // What the source did not take was not done.
+    // A request that the source did not accept was not done.
     for (code, reason) in [(400, "SOURCE_REJECTED"), (404, "SOURCE_PROTOCOL_ERROR"), (429, "SOURCE_UNAVAILABLE")] {
         stage.sandbox.faults.set(SOURCE, status(code));
         assert_eq!(call(&stage, &write).await.reason(), reason, "{code}");
@@ -90,7 +90,7 @@ async fn l10_a_write_that_may_have_been_done_is_told_so_and_a_read_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l10_every_protocol_knows_what_was_sent() {
+async fn l10_every_protocol_knows_whether_a_request_was_sent() {
     let stage = stage(&|_| {});
     let writes: Vec<Sample> = samples(&stage.sandbox.province)
         .into_iter()
@@ -108,7 +108,7 @@ async fn l10_every_protocol_knows_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l10_a_caller_that_waits_no_longer_leaves_a_write_open() {
+async fn l10_a_caller_that_stops_waiting_leaves_a_write_open() {
     let stage = stage(&|_| {});
     let write = sample(&stage, SYNC);
     call(&stage, &write).await.ok();
@@ -116,7 +116,7 @@ async fn l10_a_caller_that_waits_no_longer_leaves_a_write_open() {
     let actor = stage.actor("one-stop-shop");
     let told = hasty(&actor, SYNC, &write.requests[0], "400m").await;
     assert_eq!(unknown(&stage, &told), "CALLER_DEADLINE");
-    // And one that goes away.
+    // And one that cancels.
     let asked = stage.entries().len();
     let gone = tokio::time::timeout(Duration::from_millis(600), call(&stage, &write)).await;
     assert!(gone.is_err());
@@ -132,8 +132,8 @@ async fn l10_a_caller_that_waits_no_longer_leaves_a_write_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l10_a_write_that_was_never_sent_may_come_again() {
-    // Nobody listens there.
+async fn l10_a_write_that_was_never_sent_can_be_retried() {
+    // Nothing listens there.
     let stage = stage(&|folder| {
         edit(&folder.path.join("sources/publicservice.toml"), |text| {
             let line = text.lines().find(|line| line.trim_start().starts_with("address")).unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! No name and no id of anybody stands in the data folder, in clear or so that it could be guessed back.
+//! No name and no id of any person is in the data folder, in clear or in a form that could be recovered by guessing.
 
 use crate::support::{CITIZEN, Stage, approved_grant, audit_cli};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -30,7 +30,7 @@ pub(super) fn seeded(province: &Province) -> HashSet<String> {
     names
 }
 
-/// The first of these names that stands in some bytes.
+/// The first of these names in some bytes.
 pub(super) fn found<'b>(bytes: &'b [u8], names: &HashSet<String>) -> Option<&'b str> {
     let lengths: HashSet<usize> = names.iter().map(String::len).collect();
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -61,7 +61,7 @@ async fn nothing_personal_is_in_the_data_folder_in_clear_or_guessable() {
         let requests: Vec<_> = sample.requests.iter().map(|one| actor.encode(&path, one)).collect();
         actor.raw(&path, &metadata, requests).await.unwrap().ok();
     }
-    // Ended and sealed, so that everything is in its files.
+    // Stopped and sealed, so that everything is in the files.
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
 
     let names = seeded(&stage.sandbox.province);
@@ -107,7 +107,7 @@ pub(super) fn texts<'v>(value: &'v Value, found: &mut HashSet<&'v str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
+async fn l6_every_person_in_a_response_is_in_its_entry() {
     let stage = Stage::start();
     stage.client("one-stop-shop");
     approved_grant(&stage, "one-stop-shop", &["*"]);
@@ -131,7 +131,7 @@ async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
         let keys = Pseudonyms::open(&folder(&stage.data())).unwrap().keys(entry.time_us).unwrap();
         let known: Vec<_> = entry.subjects.iter().chain(&entry.response_subjects).collect();
         if entry.response_subjects_omitted > 0 {
-            // A long list: as many as the contract says, and the others counted.
+            // A long list: up to the contract's bound, and the others counted.
             assert_eq!(entry.response_subjects.len(), stage.contracts.operation(&path).unwrap().max_response_subjects);
             continue;
         }
@@ -146,7 +146,7 @@ async fn l6_everybody_whom_an_answer_names_is_in_its_entry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids() {
+async fn l6_a_subject_report_finds_every_lookup_by_any_of_the_ids() {
     let stage = Stage::start();
     let people = &stage.sandbox.province.people;
     let fits = |one: &&Person| one.spouse.is_some() && one.birth.1 > 0 && one.old_id.is_some();
@@ -189,14 +189,14 @@ async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids()
         all.sort();
         all.into_iter().cloned().collect::<Vec<_>>()
     };
-    // The spouse was named to the one who gets whole records, and to nobody else.
+    // The spouse was disclosed only to the client that gets complete records.
     assert_eq!(found(&[&spouse.citizen_id]), std::slice::from_ref(&by_id));
-    // A record names the person by the old id, too; who asked by the old one and got a name is found by that alone.
+    // A record also has the old id; a lookup by the old id that returned a name is found by that id.
     assert_eq!(found(&[&person.citizen_id]), sorted(vec![&by_name, &by_id]));
     assert_eq!(found(&[&old]), sorted(vec![&by_id, &by_old_id]));
     assert_eq!(found(&[&person.citizen_id, &old]), sorted(vec![&by_name, &by_id, &by_old_id]));
 
-    // Without the period's key nothing would be found: that is an error which names the period.
+    // Without the period's key nothing could be found: an error names the period.
     let keys = folder(&stage.data());
     let file = std::fs::read_dir(&keys).unwrap().map(|file| file.unwrap().path());
     let file = file.into_iter().find(|file| file.extension().is_some_and(|end| end == "key")).unwrap();
@@ -211,7 +211,7 @@ async fn l6_a_person_s_report_has_whoever_was_told_of_them_by_any_of_their_ids()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l5_a_stream_s_opening_holds_what_may_be_disclosed() {
+async fn l5_the_entry_of_a_stream_s_start_has_the_fields_that_it_may_return() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["business:read"], |grant| grant.fields = vec!["enterprise_code".into()]);

@@ -1,5 +1,5 @@
-//! Answers and requests of real shape (`tests/fixtures`, README there), through the real drivers and contracts against a raw TLS server
-//! that serves each body byte by byte.
+//! Responses and requests of real shape (`tests/fixtures`, README there), through the real drivers and contracts against a raw TLS
+//! server that serves each body byte by byte.
 
 #[path = "../support/raw.rs"]
 pub(super) mod raw;
@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization;
 
-/// One fixture: a body, and what must come of it.
+/// One fixture: a body and its expected result.
 pub(super) struct Fixture {
     pub(super) name: String,
     pub(super) body: Vec<u8>,
@@ -80,7 +80,7 @@ fn path(fixture: &Value) -> String {
     format!("/ndxp.{}.v1.{service}/{method}", fixture["source"].as_str().unwrap())
 }
 
-/// What comes of a fixture's call; an error where the contract has no such call.
+/// The result of a fixture's call; an error if the contract has no such call.
 pub(super) async fn told(actor: &Actor, fixture: &Fixture) -> Result<Told, String> {
     let expect = &fixture.expect;
     let path = path(expect);
@@ -96,7 +96,7 @@ pub(super) async fn told(actor: &Actor, fixture: &Fixture) -> Result<Told, Strin
     Ok(actor.raw(&path, &metadata, vec![message]).await.unwrap())
 }
 
-/// Everything that a fixture says is not as it must be; empty where all is.
+/// All differences from a fixture's expectation.
 pub(super) async fn faults(stage: &Stage, raw: &Raw, actor: &Actor, fixture: &Fixture) -> Vec<String> {
     let expect = &fixture.expect;
     let answers = expect["kind"] == "answer";
@@ -123,7 +123,7 @@ pub(super) async fn faults(stage: &Stage, raw: &Raw, actor: &Actor, fixture: &Fi
     found
 }
 
-/// What of an expected outcome is not there; `None` where all is.
+/// The missing part of an expected outcome; `None` if nothing is missing.
 fn differs(told: &Told, expect: &Value, proposed: &[Value]) -> Option<String> {
     let status = format!("{:?}", told.code());
     let wanted = expect["status"].as_str().unwrap_or("OK");
@@ -145,14 +145,14 @@ fn differs(told: &Told, expect: &Value, proposed: &[Value]) -> Option<String> {
     };
     let wanted: Vec<Value> = wanted.iter().map(without_empty).collect();
     let messages: Vec<Value> = match proposed.iter().find_map(|path| path.as_str()?.strip_suffix(".*")) {
-        // Whatever else stands in this structure is right.
+        // Any other content of this structure is accepted.
         Some(open) => messages.iter().zip(&wanted).map(|(came, wanted)| narrowed(came, wanted, open)).collect(),
         None => messages,
     };
     (messages != wanted).then(|| format!("wanted {}\n   came {}", Value::from(wanted), Value::from(messages)))
 }
 
-/// An answer whose structure `open` has only the fields that are wanted of it.
+/// A response whose structure `open` has only the expected fields.
 fn narrowed(came: &Value, wanted: &Value, open: &str) -> Value {
     let mut came = came.clone();
     if let (Some(Value::Object(fields)), Some(Value::Object(known))) = (came.get_mut(open), wanted.get(open)) {
@@ -174,7 +174,7 @@ fn holds_never(told: &Told, never: &Value) -> bool {
     }
 }
 
-/// A message by the contract's own names, 64-bit numbers as numbers, without what says nothing.
+/// A message with the contract's own names, 64-bit numbers as numbers, without empty values.
 fn plain(value: &Value) -> Value {
     fn walk(value: &Value, values: bool) -> Value {
         match value {
@@ -183,7 +183,7 @@ fn plain(value: &Value) -> Value {
                 fields.iter().map(|(key, value)| (name(key), walk(value, key == "values"))).collect()
             }
             Value::Array(items) => items.iter().map(|item| walk(item, false)).collect(),
-            // Texts are the source's own; what is compared is what they mean.
+            // Texts are the source's own; their meaning is compared.
             Value::String(text) => json!(text.nfc().collect::<String>()),
             other => other.clone(),
         }
@@ -227,7 +227,7 @@ fn without_empty(value: &Value) -> Value {
     }
 }
 
-/// Persons whom the entry should name, and does not.
+/// People whom the entry should name but does not.
 fn unnamed(stage: &Stage, told: &Told, expect: &Value) -> Option<String> {
     let entry = stage.entry(&told.exchange()).entry;
     let keys = Pseudonyms::open(&folder(&stage.data())).unwrap().keys(entry.time_us).unwrap();
@@ -252,7 +252,7 @@ fn leaks(stage: &Stage, told: &Told, fixture: &Fixture) -> Option<String> {
     (count > 0).then(|| format!("{count} values stand in the entry or in the error"))
 }
 
-/// Calls of operations that no contract had when the fixtures were made, in the words of the contract as it is.
+/// Calls of operations that no contract had when the fixtures were written, in the terms of the current contract.
 fn adapted(path: &str, mut call: Value) -> Value {
     if path.ends_with("/AddRows") {
         let row = |row: &Value| {
@@ -275,7 +275,7 @@ fn adapted(path: &str, mut call: Value) -> Value {
     call
 }
 
-/// The form of a joined birth, which the fixture has in the source's words.
+/// The form of a joined birth, which the fixture has in the source's terms.
 fn form(record: &Value) -> Value {
     const NAMES: [(&str, &str); 18] = [
         ("loaiDangKy", "registration_kind"),
@@ -370,9 +370,9 @@ async fn catalogue() {
     every_fixture_of("catalogue", &[], 7).await;
 }
 
-/// An enterprise's record is shared between agencies; that of a household business is its owner's, and asked for by the owner's id.
+/// An enterprise's record is shared between agencies; a household business's belongs to its owner and is requested by the owner's id.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_household_business_wants_a_purpose_and_an_enterprise_does_not() {
+async fn a_household_business_requires_a_purpose_and_an_enterprise_does_not() {
     let (stage, raw, actor) = stage("business", &[], "").await;
     let path = "/ndxp.business.v1.BusinessService/GetEnterprise";
     let all = fixtures("business");
@@ -392,9 +392,9 @@ async fn a_household_business_wants_a_purpose_and_an_enterprise_does_not() {
     stage.verify();
 }
 
-/// The connection entry chooses how names are written; a wrong word is refused when the entry is read.
+/// The connection entry selects how names are written; an invalid value is refused at load.
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
+async fn the_connection_entry_selects_the_letters_of_names() {
     let (_stage, raw, actor) = stage("population", &[("name_case", "upper")], "").await;
     let fixture = &fixtures("population").into_iter().find(|one| one.name == "11-lookup-request").unwrap();
     let path = path(&fixture.expect);
@@ -404,9 +404,9 @@ async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
     actor.raw(&path, &said("022080990129"), vec![request.clone()]).await.unwrap();
     let body = String::from_utf8(raw.heard().unwrap().body).unwrap();
     assert!(body.contains("<HoVaTen>VŨ QUANG THẮNG</HoVaTen>"), "{body}");
-    // A dossier number is no procedure code: the constant stands in its place.
+    // A dossier number is not a procedure code: the constant replaces it.
     assert!(body.contains("<MaDVC>VPCP</MaDVC>"), "{body}");
-    // An official who is no citizen id is refused before anything goes out, and not repeated.
+    // An official without a citizen id is refused before anything is sent, and the value is not repeated.
     raw.set(Wire::nothing());
     let told = actor.raw(&path, &said("QN000001"), vec![request]).await.unwrap();
     assert_eq!(told.reason(), "FIELD_INVALID");
@@ -417,9 +417,9 @@ async fn letters_of_a_name_are_chosen_in_the_connection_entry() {
     );
 }
 
-/// The portal through a provincial LGSP is a second version of its contract, which the connection entry chooses.
+/// The portal through a provincial LGSP is a second version of its contract, selected by the connection entry.
 #[tokio::test(flavor = "multi_thread")]
-async fn dossiers_go_as_a_bare_list_through_an_lgsp_where_the_entry_says_so() {
+async fn dossiers_are_sent_as_a_bare_list_through_an_lgsp_if_the_entry_requires_it() {
     let (stage, raw, actor) = stage("publicservice", &[], "").await;
     let contracts = stage.folder.path.join("contracts/ndxp/publicservice/v2");
     std::fs::create_dir_all(&contracts).unwrap();
@@ -444,7 +444,7 @@ async fn dossiers_go_as_a_bare_list_through_an_lgsp_where_the_entry_says_so() {
     assert_eq!(body.as_array().unwrap().len(), 1);
     assert_eq!(body[0]["DinhDanhCHS"][0]["SoDinhDanh"], "022194990267");
     assert_eq!(stage.entry(&told.exchange()).entry.subjects.len(), 1, "the person is known to the log");
-    // What was not chosen is not served, and goes nowhere.
+    // The other version is not served, and nothing is sent.
     raw.set(Wire::nothing());
     let told = actor.call("/ndxp.publicservice.v1.PublicServiceService/SyncDossiers", call.clone()).await;
     assert!(!told.reason().is_empty() && raw.heard().is_none(), "{}", told.reason());

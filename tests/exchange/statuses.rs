@@ -94,7 +94,7 @@ async fn grants_rates_and_quotas() {
         async move { actor.raw(VERIFY, &metadata, vec![message]).await.unwrap() }
     };
     refused(&stage, &actor.call(CITIZEN, claim(&stage)).await, Reason::ScopeNotGranted);
-    // The window of this grant is over, so the token could not carry its scope either.
+    // This grant has expired, so the token could not have its scope either.
     refused(&stage, &actor.call(UNIT, json!({ "unitCode": "1057000" })).await, Reason::ScopeNotGranted);
     refused(&stage, &say(vec![("ndxp-official", "022080990129")]).await, Reason::PurposeRequired);
     let other = vec![("ndxp-official", "022080990129"), ("ndxp-purpose", "1.000894")];
@@ -144,7 +144,7 @@ async fn requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_that_fail() {
-    // A breaker that stays out of the way of the single failures.
+    // A breaker that does not open for single failures.
     let stage = Stage::prepared(&|folder| {
         for source in ["business", "population", "publicservice", "budgetunit"] {
             edit(&folder.path.join(format!("sources/{source}.toml")), |text| {
@@ -171,7 +171,7 @@ async fn sources_that_fail() {
             ("population", VERIFY, claim(&stage)),
             ("publicservice", PROCEDURE, json!({ "procedureCode": "1.004222" })),
         ] {
-            // A lying status of SOAP comes with an envelope; a plain one is told by its HTTP status.
+            // A misleading SOAP status comes with an envelope; a plain one is recognised by its HTTP status.
             faults.set(source, fault);
             let told = actor.call(path, request).await;
             faults.clear(source);
@@ -192,7 +192,7 @@ async fn sources_that_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
+async fn a_failing_source_has_an_open_breaker_and_is_probed_later() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.path.join("sources/business.toml"), |text| {
             text + "\n[guard]\nbreaker_window = 4\nbreaker_open_ms = 4000\nattempts = 1\n"
@@ -206,14 +206,14 @@ async fn a_source_that_keeps_failing_is_left_alone_and_then_tried_again() {
     let told = actor.call(ENTERPRISE, code(&stage)).await;
     refused(&stage, &told, Reason::SourceCircuitOpen);
     assert!(told.answered.status.get_details_retry_info().is_some());
-    // The others do not feel it.
+    // The others are not affected.
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     stage.sandbox.faults.clear("business");
     tokio::time::sleep(Duration::from_millis(4_100)).await;
     actor.call(ENTERPRISE, code(&stage)).await.ok();
 }
 
-/// Fills the journal's newest segment up to a few bytes: no further batch has room in it.
+/// Fills the journal's newest segment up to a few bytes: no further batch fits.
 async fn fill_segment(config: &ndxp_gateway::config::Config) {
     let key = config.vault.read(&config.data.join("keys/log.key")).unwrap();
     let log = ExchangeLog::open(&config.data, LogSigner::from_pkcs8(&config.log.origin, &key).unwrap()).unwrap();
@@ -226,7 +226,7 @@ async fn fill_segment(config: &ndxp_gateway::config::Config) {
     let entry = |bytes: usize| Entry { purpose: "p".repeat(bytes), ..Entry::begin(Kind::Exchange, "dc1") };
     loop {
         match left() {
-            // Less than the head of a batch.
+            // Less than a batch header.
             0..88 => return,
             few @ 0..61_000 => drop(log.append(&entry(few - 200)).await.unwrap()),
             some @ 0..3_000_000 => {
@@ -234,7 +234,7 @@ async fn fill_segment(config: &ndxp_gateway::config::Config) {
                     log.append(&entry(60_000)).await.unwrap();
                 }
             }
-            // Batches of a megabyte; as many as find place in the queue.
+            // Batches of a megabyte; as many as fit in the queue.
             many => {
                 for _ in 1..(many / 61_000 - 40).min(400) {
                     log.append_detached(&entry(60_000)).unwrap();
@@ -246,7 +246,7 @@ async fn fill_segment(config: &ndxp_gateway::config::Config) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_log_the_gateway_refuses_and_then_serves_again_by_itself() {
+async fn without_its_log_the_gateway_refuses_and_then_resumes_automatically() {
     let mut stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     // Behind a full segment the next entry needs a new one, and without the journal's folder it cannot be made.

@@ -1,4 +1,4 @@
-//! Streams: whoever is slow slows the other end down, memory stays bounded, and who goes away is gone at the source, too.
+//! Streams: a slow end slows the other end down, memory stays bounded, and a caller that leaves also ends the call at the source.
 
 use crate::support::{Actor, Outside, Running, memory, show, until};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -58,17 +58,17 @@ message Ask { uint32 parts = 1; }
 message Part { bytes data = 1; }
 "#;
 
-/// What the source saw.
+/// Observations of the source.
 #[derive(Default)]
 struct Seen {
-    /// Messages that left.
+    /// Sent messages.
     sent: AtomicU64,
-    /// What `grpc-timeout` said last; 0 where nothing.
+    /// The last `grpc-timeout`; 0 if there was none.
     timeout_ms: AtomicU64,
-    /// Whether it gives its connections up after 30 ms, and how many it has given up (GOAWAY; calls under way finish).
+    /// Whether it closes its connections after 30 ms, and how many it has closed (GOAWAY; calls in flight finish).
     renews: AtomicBool,
     renewed: AtomicU64,
-    /// Calls whose caller went away before their end.
+    /// Calls that were cancelled before their end.
     dropped: AtomicU64,
 }
 
@@ -92,7 +92,7 @@ fn part() -> Bytes {
     framed.freeze()
 }
 
-/// A gRPC source that streams as many parts as its caller takes, or never answers.
+/// A gRPC source that streams as many parts as its caller reads, or never responds.
 async fn answer(
     request: Request<Incoming>,
     seen: Arc<Seen>,
@@ -128,7 +128,7 @@ async fn answer(
     Ok(answer)
 }
 
-/// Serves the source with the sandbox's certificate; gives its port.
+/// Serves the source with the sandbox's certificate; returns its port.
 async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
     let acceptor = crate::support::sandbox_acceptor(&stage.folder.path.join("pki"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -161,7 +161,7 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
     port
 }
 
-/// A gateway's process with the source `bulk`, and somebody who may call it.
+/// A gateway process with the source `bulk` and an authorised caller.
 async fn running(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
     configured(seen, "", "").await
 }
@@ -195,13 +195,13 @@ async fn start(actor: &Actor, path: &str) -> StreamingResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gigabyte_passes_through_64_megabytes_at_its_caller_s_pace() {
+async fn a_gigabyte_stream_stays_within_64_megabytes_at_its_caller_s_pace() {
     let seen = Arc::new(Seen::default());
     let (gateway, actor, outside) = running(&seen).await;
     let before = memory(&gateway, "VmRSS");
     let mut answering = start(&actor, PULL).await;
     assert_eq!(answering.next().await.unwrap().unwrap().len(), 65_540);
-    // A caller who takes no more stops the source: what has left it is in windows and buffers.
+    // A caller that stops reading stops the source: everything sent is in windows and buffers.
     let mut last = u64::MAX;
     until("the source pauses", Duration::from_secs(20), || {
         std::thread::sleep(Duration::from_millis(300));
@@ -222,7 +222,7 @@ async fn a_gigabyte_passes_through_64_megabytes_at_its_caller_s_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_away_is_gone_at_the_source() {
+async fn a_cancelled_call_is_cancelled_at_the_source() {
     let seen = Arc::new(Seen::default());
     let (gateway, actor, outside) = running(&seen).await;
     let gone = |count: u64| {
@@ -233,7 +233,7 @@ async fn who_goes_away_is_gone_at_the_source() {
     assert_eq!(seen.timeout_ms.load(Ordering::Relaxed), 0, "a stream has no end that its caller did not set");
     drop(answering);
     gone(1);
-    // A call that waits for its answer; and one whose own deadline passes.
+    // A call that waits for its response, and one whose own deadline passes.
     let waiting = tokio::time::timeout(Duration::from_millis(500), start(&actor, WAIT)).await;
     assert!(waiting.is_err());
     gone(2);
@@ -255,7 +255,7 @@ async fn a_source_that_renews_its_connections_fails_no_call() {
     seen.renews.store(true, Ordering::Relaxed);
     let (_gateway, actor, _outside) = running(&seen).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(3);
-    // Not reads, so that no retry of the gateway's hides anything.
+    // Not reads, so that no retry by the gateway hides anything.
     let callers = (0..8).map(|_| async {
         while tokio::time::Instant::now() < end {
             actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
@@ -266,8 +266,7 @@ async fn a_source_that_renews_its_connections_fails_no_call() {
     assert!(renewed > 10, "only {renewed} connections were renewed");
 }
 
-/// A gateway that waits for a second at most until a caller takes something; one call and one stream of a client at once at the
-/// source.
+/// A gateway with a send timeout of one second, and one concurrent call and one stream per client at the source.
 async fn impatient(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
     configured(seen, "workers = 1\nsend_timeout_ms = 1000", "[guard]\nconcurrency = 1\nqueue = 0\nstreams = 1").await
 }
@@ -291,7 +290,7 @@ async fn with_window(
     (send, connection, socket)
 }
 
-/// Begins a call with one message, which may go on.
+/// Starts a call with one message, which may continue.
 async fn begin(
     send: &SendRequest<Bytes>,
     actor: &Actor,
@@ -309,13 +308,13 @@ async fn begin(
     (answer, request)
 }
 
-/// Begins a call; its answer's head.
+/// Starts a call; returns the headers of its response.
 async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<h2::RecvStream> {
     begin(send, actor, path, true).await.0.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_nothing_of_a_stream_is_cut_off_and_its_place_given_back() {
+async fn a_caller_that_reads_nothing_of_a_stream_is_reset_and_its_permit_released() {
     let seen = Arc::new(Seen::default());
     let (gateway, actor, outside) = impatient(&seen).await;
     let mut answering = start(&actor, PULL).await;
@@ -324,7 +323,7 @@ async fn who_takes_nothing_of_a_stream_is_cut_off_and_its_place_given_back() {
     actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
     until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
     while answering.next().await.is_ok_and(|part| part.is_some()) {}
-    // One who takes a little, slowly, goes on.
+    // A slow reader continues.
     let mut answering = start(&actor, PULL).await;
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -339,7 +338,7 @@ async fn who_takes_nothing_of_a_stream_is_cut_off_and_its_place_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_opens_no_window_for_an_answer_does_not_make_the_gateway_keep_it() {
+async fn a_caller_without_a_window_does_not_make_the_gateway_keep_a_response() {
     let seen = Arc::new(Seen::default());
     let (_gateway, actor, outside) = impatient(&seen).await;
     // Enough for a part of it.
@@ -349,7 +348,7 @@ async fn who_opens_no_window_for_an_answer_does_not_make_the_gateway_keep_it() {
     assert!(body.data().await.unwrap().is_ok_and(|data| data.len() == 1_000));
     let reset = tokio::time::timeout(Duration::from_secs(5), body.data()).await.unwrap().unwrap().unwrap_err();
     assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
-    // Its connection is as good as before.
+    // Its connection still works.
     let mut body = call(&send, &actor, TOUCH).await.into_body();
     let mut bytes = 0;
     while let Some(data) = body.data().await {
@@ -361,19 +360,19 @@ async fn who_opens_no_window_for_an_answer_does_not_make_the_gateway_keep_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_its_socket_is_cut_off() {
+async fn a_caller_that_does_not_read_its_socket_is_disconnected() {
     let seen = Arc::new(Seen::default());
     let (_gateway, actor, outside) = impatient(&seen).await;
     let (send, connection, mut socket) = with_window(&outside, (1 << 31) - 1).await;
     let mut connection = std::pin::pin!(connection);
-    // The connection is moved until the answer begins, then no more.
+    // The connection is driven until the response starts, then no more.
     tokio::select! {
         _ = &mut connection => panic!("the connection ended"),
         _ = call(&send, &actor, PULL) => {}
     }
     until("the source was told", Duration::from_secs(10), || seen.dropped.load(Ordering::Relaxed) == 1);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // What was under way is still there; then the connection turns out to be gone.
+    // The data in flight arrives; then the connection is closed.
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut bytes = vec![0; 1 << 20];
@@ -389,7 +388,7 @@ async fn who_does_not_read_its_socket_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dawdles_with_a_stream_of_requests_keeps_no_call_from_its_source() {
+async fn a_slow_client_stream_blocks_no_other_call_to_its_source() {
     let seen = Arc::new(Seen::default());
     let (gateway, actor, outside) = impatient(&seen).await;
     let (send, connection, _socket) = with_window(&outside, 65_535).await;
@@ -404,7 +403,7 @@ async fn who_dawdles_with_a_stream_of_requests_keeps_no_call_from_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_nothing_does_not_keep_a_gateway_from_ending() {
+async fn a_caller_that_reads_nothing_does_not_block_a_shutdown() {
     let seen = Arc::new(Seen::default());
     let (mut gateway, actor, outside) = running(&seen).await;
     let mut answering = start(&actor, PULL).await;

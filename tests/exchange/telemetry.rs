@@ -1,5 +1,5 @@
-//! What the gateway tells of itself: metrics, the alerts and the dashboard that are made of them, access lines. It names systems,
-//! operations and stages, and never a person.
+//! What the gateway tells of itself: metrics (those of alerts and dashboard are there, none by what callers send), stages, access
+//! lines; and that no person is in any of it.
 
 use super::privacy::{found, seeded};
 use crate::support::{CITIZEN, Outside, Running, Stage, UNIT, edit, ops_page, ops_text, until};
@@ -22,7 +22,7 @@ fn value(page: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn every_alert_has_a_case_and_says_what_it_is_in_the_handbook() {
+fn every_alert_has_a_test_case_and_a_row_in_the_docs() {
     let rules = file("deploy/prometheus/ndxp.rules.yml");
     let alerts: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 30);
@@ -36,7 +36,7 @@ fn every_alert_has_a_case_and_says_what_it_is_in_the_handbook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_stage_that_an_exchange_comes_to_is_timed_and_no_other() {
+async fn only_reached_stages_are_timed() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["budgetunit:read"], |_| {});
@@ -49,7 +49,7 @@ async fn each_stage_that_an_exchange_comes_to_is_timed_and_no_other() {
     };
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     until("the stages", Duration::from_secs(5), || counts("budgetunit") == [1; 6]);
-    // Refused for want of a grant: it comes to no source.
+    // Refused without a grant: it reaches no source.
     let refused = clerk.call(crate::support::PARCEL, json!({})).await;
     assert_ne!(refused.code(), tonic::Code::Ok);
     until("the refusal's stages", Duration::from_secs(5), || counts("land")[0] == 1);
@@ -64,14 +64,14 @@ async fn each_stage_that_an_exchange_comes_to_is_timed_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_caller_invents_makes_no_series() {
+async fn invented_names_create_no_series() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.grant("clerk", &["budgetunit:read"], |_| {});
     let clerk = stage.actor("clerk");
     clerk.raw("/invented.v1.Service/Method", &[("ndxp-purpose", "x")], vec![]).await.unwrap();
     clerk.call(UNIT, json!({ "unitCode": "0000000" })).await;
-    // Beyond its bursts: it is refused for its rate, and refusals are counted together.
+    // Beyond its burst: refused for its rate, and refusals are aggregated.
     for _ in 0..150 {
         clerk.raw("/invented.v1.Service/Method", &[("ndxp-purpose", "x")], vec![]).await.unwrap();
         clerk.call(UNIT, json!({ "unitCode": "1" })).await;
@@ -142,7 +142,7 @@ fn with_lines() -> Outside {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_exchange_is_one_line_with_its_stages() {
+async fn each_exchange_has_one_line_with_its_stages() {
     let outside = with_lines();
     let mut gateway = Followed::start(&outside, "warn");
     let actor = outside.actor();
@@ -176,7 +176,7 @@ async fn each_exchange_is_one_line_with_its_stages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_being_asked_for_there_are_no_lines() {
+async fn access_lines_are_off_by_default() {
     let outside = Outside::new();
     let gateway = Followed::start(&outside, "info");
     let done = outside.actor().call(UNIT, json!({ "unitCode": "1057000" })).await.ok().exchange();
@@ -185,12 +185,12 @@ async fn without_being_asked_for_there_are_no_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn standard_output_that_nobody_reads_costs_lines_and_no_call() {
+async fn an_unread_standard_output_costs_lines_but_no_call() {
     let outside = with_lines();
     let mut running = Running::start(&outside.folder, &[("NDXP_LOG", "error")]);
     let (actor, address) = (Arc::new(outside.actor()), outside.config.listen.operator_http.unwrap().to_string());
     let dropped = || value(&ops_page(&address, "/metrics"), "ndxp_access_lines_dropped_total");
-    // The pipe holds 64 kB, some 130 lines; then as many wait as may.
+    // The pipe holds 64 kB, some 130 lines; then the queue fills.
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while dropped() == 0.0 {
         assert!(began.elapsed() < Duration::from_secs(60), "no line was dropped");
@@ -208,7 +208,7 @@ async fn standard_output_that_nobody_reads_costs_lines_and_no_call() {
     }
     assert!(longest < Duration::from_secs(10), "{longest:?}");
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    // Neither does it hold up the end.
+    // It does not delay the stop either.
     running.signal(rustix::process::Signal::TERM);
     let began = Instant::now();
     running.0.wait().unwrap();
@@ -227,7 +227,7 @@ async fn no_person_is_in_metrics_lines_or_log() {
         let requests: Vec<_> = sample.requests.iter().map(|one| actor.encode(&path, one)).collect();
         actor.raw(&path, &metadata, requests).await.unwrap().ok();
     }
-    // What goes wrong is what is told of most: wrong ids in every place that a caller fills.
+    // Errors are reported most: wrong ids in every field that a caller fills.
     let person = &province.people[0];
     let (id, name) = (person.citizen_id.as_str(), person.full_name());
     for said in [id, &name, &person.phone] {

@@ -1,6 +1,5 @@
-//! A new protocol is one file: this one (`docs/adding-a-protocol.md`). The driver below speaks a protocol of the tests' own, in lines over
-//! TLS, by what `drivers` makes public alone. It is registered, and serves calls of a real gateway: mapping, credentials, judging, guard and
-//! log come with it.
+//! A protocol of the tests' own, as `docs/adding-a-protocol.md` says: one file, registered, serves calls of a real gateway with
+//! mapping, credentials, guard and log.
 
 use crate::support::{Actor, Stage, breaker, sandbox_acceptor, show};
 use futures_util::future::BoxFuture;
@@ -58,7 +57,7 @@ impl Driver for LinesDriver {
     }
 }
 
-/// Sends the lines of one request, and reads the line that answers it.
+/// Sends the lines of one request, and reads the response line.
 async fn exchange(
     connection: &SourceConnection,
     context: &CallContext,
@@ -122,7 +121,7 @@ message Account { string owner = 1 [(ndxp.contract.v1.field) = { name: "chu" }];
 "#;
 const GET: &str = "/ndxp.ledger.v1.LedgerService/Get";
 
-/// A source that speaks lines: what it was asked, and what it says next.
+/// A source with a line protocol: its requests, and its next response.
 #[derive(Default)]
 struct Ledger {
     asked: Mutex<Vec<String>>,
@@ -181,7 +180,7 @@ async fn stage(rest: &str) -> (Stage, Arc<Ledger>, Actor) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registered_driver_serves_calls_with_mapping_credentials_judging_and_log() {
+async fn a_registered_driver_serves_calls_with_mapping_credentials_outcomes_and_log() {
     let (stage, ledger, actor) = stage("").await;
     *ledger.says.lock().unwrap() = r#"OK {"result": 0, "account": {"chu": "Nguyễn Văn A"}}"#.into();
     let told = actor.call(GET, value!({ "number": "0451" })).await.ok();
@@ -190,14 +189,14 @@ async fn a_registered_driver_serves_calls_with_mapping_credentials_judging_and_l
     assert_eq!(asked, ["x-key: a key of some length", r#"FETCH {"soTaiKhoan":"0451"}"#]);
     let entry = stage.entry(&told.exchange()).entry;
     assert_eq!((entry.source.as_str(), entry.reason.as_str(), entry.fields), ("ledger", "", vec!["owner".to_owned()]));
-    // What breaks the contract does not reach it.
+    // An invalid request does not reach it.
     assert_eq!(actor.call(GET, value!({})).await.reason(), "FIELD_INVALID");
     assert_eq!(ledger.connections.load(Ordering::Relaxed), 1);
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_failure_has_its_owner_and_the_breaker_counts_the_source_s_alone() {
+async fn each_failure_has_its_fault_and_the_breaker_counts_only_the_source_s() {
     let (stage, ledger, actor) = stage("[guard]\nattempts = 1\nbreaker_window = 20").await;
     let long = format!(r#"OK {{"account": {{"chu": "{}"}}}}"#, "x".repeat(2_000));
     for (says, reason, fault) in [
@@ -227,7 +226,7 @@ async fn each_failure_has_its_owner_and_the_breaker_counts_the_source_s_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_and_protocols_that_cannot_be_are_refused_at_load_with_file_and_line() {
+async fn invalid_credentials_and_protocols_are_refused_at_load_with_file_and_line() {
     let (stage, ..) = stage("").await;
     let refused = |file: &str, from: &str, to: &str| {
         let path = stage.folder.path.join(file);

@@ -1,5 +1,5 @@
-//! Traces: an exchange that is sampled is a trace at a real receiver of OTLP over gRPC (tonic), goes on with its caller's trace, and reaches its
-//! source only where the connection entry says so.
+//! Traces: at a real receiver of OTLP, with their caller's trace, at a source only where its entry says so; dropped and counted where
+//! nobody takes them; no person in them.
 
 use super::privacy::{found, seeded};
 use super::source_fixtures::raw::{Raw, Wire};
@@ -43,7 +43,7 @@ impl tonic::server::UnaryService<ExportTraceServiceRequest> for Receiver {
 }
 
 impl Receiver {
-    /// Serves on a port of its own, which is returned.
+    /// Serves on its own port, which is returned.
     fn serve(&self) -> u16 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -78,7 +78,7 @@ impl Receiver {
         scopes.flat_map(|scope| scope.spans.clone()).collect()
     }
 
-    /// The spans of one exchange, its own first, when they are there.
+    /// Waits for the spans of one exchange; its own is first.
     fn exchange(&self, id: &str) -> Vec<Span> {
         let mut own = Vec::new();
         until("the spans", Duration::from_secs(10), || {
@@ -110,7 +110,7 @@ fn traced(folder: &DevFolder, port: u16, percent: u32) {
     edit(&folder.gateway_config(), |text| format!("{text}\n{keys}"));
 }
 
-/// A gateway with a gRPC source, which gets the trace where `carried`.
+/// A gateway with a gRPC source, which gets the trace context if `carried`.
 async fn stage(port: Option<u16>, percent: u32, carried: bool) -> (Stage, Arc<Source>, Actor) {
     with_folder("", None, &|folder| {
         if let Some(port) = port {
@@ -123,7 +123,7 @@ async fn stage(port: Option<u16>, percent: u32, carried: bool) -> (Stage, Arc<So
     .await
 }
 
-/// A call with a trace of its caller's.
+/// A call with its caller's trace context.
 async fn call(actor: &Actor, path: &str, traceparent: &str) -> String {
     let request = actor.encode(path, &json!({}));
     let metadata = [("ndxp-purpose", "1.004222"), ("traceparent", traceparent)];
@@ -131,7 +131,7 @@ async fn call(actor: &Actor, path: &str, traceparent: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_goes_on_with_its_caller_s_trace_to_the_collector_and_to_its_source() {
+async fn an_exchange_continues_its_caller_s_trace_to_the_collector_and_to_its_source() {
     let receiver = Receiver::default();
     let (stage, source, actor) = stage(Some(receiver.serve()), 0, true).await;
     let id = call(&actor, READ, &format!("00-{TRACE}-{PARENT}-01")).await;
@@ -149,19 +149,19 @@ async fn an_exchange_goes_on_with_its_caller_s_trace_to_the_collector_and_to_its
         assert!(span.start_time_unix_nano >= own.start_time_unix_nano, "{span:?}");
         assert!(span.end_time_unix_nano <= own.end_time_unix_nano + 1_000_000, "{span:?}");
     }
-    // What the source got is the span of its own time.
+    // The source gets the span of its own stage.
     let at_source = spans.iter().find(|span| span.kind == SpanKind::Client as i32).unwrap();
     let sent = source.trace.lock().unwrap().clone().unwrap();
     assert_eq!(sent, format!("00-{TRACE}-{}-01", hex(&at_source.span_id)));
-    // A caller that does not record its trace has none recorded; the source still learns of it.
+    // A trace that its caller does not sample is not recorded; the source still gets its context.
     let unrecorded = call(&actor, READ, &format!("00-{TRACE}-{PARENT}-00")).await;
     let sent = source.trace.lock().unwrap().clone().unwrap();
     assert!(sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-00"), "{sent}");
-    // One that is no trace is none: the call is as without it, and at 0 % it is not recorded.
+    // An invalid trace context is ignored, and at 0 % the call is not recorded.
     let malformed = call(&actor, READ, "00-zzzz-zzzz-01").await;
     let sent = source.trace.lock().unwrap().clone().unwrap();
     assert!(!sent.contains("zzzz") && !sent.contains(TRACE), "{sent}");
-    // Who is refused before a right was found records nothing, however much it wants it.
+    // A call refused before its grant was found is not recorded, whatever its sampling flag.
     let recorded = format!("00-{TRACE}-{PARENT}-01");
     let stranger = actor.raw("/invented.v1.S/M", &[("traceparent", &recorded)], vec![]).await.unwrap().exchange();
     let last = call(&actor, READ, &format!("00-{TRACE}-{PARENT}-01")).await;
@@ -175,20 +175,20 @@ async fn an_exchange_goes_on_with_its_caller_s_trace_to_the_collector_and_to_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_entry_s_word_no_trace_reaches_a_source() {
+async fn no_trace_context_reaches_a_source_by_default() {
     let receiver = Receiver::default();
     let (_stage, source, actor) = stage(Some(receiver.serve()), 100, false).await;
     let id = call(&actor, READ, &format!("00-{TRACE}-{PARENT}-01")).await;
     assert_eq!(*source.trace.lock().unwrap(), None);
     assert_eq!(hex(&receiver.exchange(&id)[0].trace_id), TRACE);
-    // Without a trace of its caller's it begins one.
+    // Without its caller's trace context, it starts a trace.
     let id = call(&actor, READ, "").await;
     let own = receiver.exchange(&id).remove(0);
     assert!(own.parent_span_id.is_empty() && hex(&own.trace_id) != TRACE && own.trace_id.len() == 16);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_a_source_gets_its_caller_s_own_trace_where_its_entry_says_so() {
+async fn without_a_collector_a_source_gets_its_caller_s_trace_context_if_its_entry_allows_it() {
     let (_stage, source, actor) = stage(None, 0, true).await;
     call(&actor, READ, &format!("00-{TRACE}-{PARENT}-01")).await;
     assert_eq!(source.trace.lock().unwrap().clone().unwrap(), format!("00-{TRACE}-{PARENT}-01"));
@@ -229,9 +229,9 @@ async fn over_http_it_is_a_header_of_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_or_takes_nothing_costs_traces_and_no_call() {
+async fn a_failing_collector_costs_traces_but_no_call() {
     let refusing = Receiver { refuses: true, ..Receiver::default() }.serve();
-    // A port on which nobody answers, and one that says no.
+    // A port without a listener, and one that refuses.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for port in [silent.local_addr().unwrap().port(), refusing] {
         let (stage, _source, actor) = stage(Some(port), 100, false).await;

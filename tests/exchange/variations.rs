@@ -1,18 +1,18 @@
-//! Every answer of `tests/fixtures`, written in other ways that mean the same, which must give the same; and spoilt in ways that leave
-//! nothing to be believed, which must give neither a value nor "no such record".
+//! Every response of `tests/fixtures`, written in equivalent ways, which must give the same result; and spoilt in ways that leave
+//! nothing to be trusted, which must give neither a value nor "no such record".
 
 use super::source_fixtures::{Fixture, faults, fixtures, raw::Wire, stage, told};
 use serde_json::{Map, Value, json};
 use tonic::Code;
 use unicode_normalization::UnicodeNormalization;
 
-/// The breaker stays closed: each answer is looked at.
+/// The breaker stays closed, so that each response is read.
 const GUARD: &str = "\n[guard]\nbreaker_window = 1000\nbreaker_failures_percent = 100\nattempts = 1\n";
 
-/// An answer as it goes out: HTTP's part, and the body.
+/// A response as sent: HTTP headers and body.
 type Answer = (Value, Vec<u8>);
 
-/// A way to write a fixture's answer; `None` where it makes no sense for this one.
+/// A notation of a fixture's response; `None` if it does not apply to this one.
 type Way = fn(&Fixture) -> Option<Answer>;
 
 fn is_json(fixture: &Fixture) -> bool {
@@ -136,7 +136,7 @@ const SAME: &[(&str, Way)] = &[
             Value::Object(fields) => Value::Object(fields.into_iter().filter(|(_, value)| !value.is_null()).collect()),
             other => other,
         })?;
-        // What says nothing any more cannot be understood.
+        // Without its content, a response cannot be understood.
         (body != b"{}").then_some((http, body))
     }),
     ("JSON with a charset", |one| is_json(one).then(|| with_type(one, "application/json; charset=utf-8"))?),
@@ -204,7 +204,7 @@ const SPOILT: &[(&str, Way)] = &[
     ("HTTP 404 with the record", |one| with_status(one, 404)),
     ("HTTP 502 with the record", |one| with_status(one, 502)),
     ("HTTP 206 with the record", |one| with_status(one, 206)),
-    // A catalogue's rows are cached with their ETag and asked for conditionally: 304 is an answer there.
+    // A catalogue's rows are cached with their ETag and requested conditionally: 304 is a valid response there.
     ("HTTP 304", |one| {
         (!is_row_source(one))
             .then_some((json!({ "status": 304, "headers": one.expect["http"]["headers"] }), Vec::new()))

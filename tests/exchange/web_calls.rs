@@ -1,4 +1,5 @@
-//! Calls of the HTTPS port as systems without gRPC make them: Connect, gRPC-Web and plain JSON, over real TLS and HTTP/1.1.
+//! Calls of the HTTPS port over HTTP/1.1 (Connect, gRPC-Web, plain JSON): the same answers and refusals as by gRPC, streams and their
+//! ends, commitments over the bytes as sent, malformed JSON and heads, bounds of bodies.
 
 use crate::support::{Actor, CATALOGUE, PURPOSE, Stage, UNIT, VERIFY, files, secured, until};
 use base64::Engine;

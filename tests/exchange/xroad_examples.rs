@@ -1,5 +1,5 @@
-//! X-Road's own example messages (`*.response` of its proxy's tests), read where somebody has put them: `NDXP_XROAD_EXAMPLES`, else
-//! `../shared/xroad/examples`. They are not this repository's to keep; rows of `answers/outsiders.txt` have the same forms.
+//! X-Road's own example messages, which are not in this repository: `NDXP_XROAD_EXAMPLES=FOLDER cargo test --test exchange
+//! xroad_examples -- --ignored`.
 
 use ndxp_gateway::contract::settings::CallContext;
 use ndxp_gateway::contract::{Binding, ContractSet};
@@ -50,7 +50,7 @@ fn media_type(body: &[u8]) -> String {
 
 #[test]
 #[ignore = "X-Road's examples are not in this repository: NDXP_XROAD_EXAMPLES names a folder of them"]
-fn x_roads_own_examples_are_read_where_they_lie() {
+fn x_roads_own_examples_are_read_if_present() {
     let files = std::fs::read_dir(folder()).expect("NDXP_XROAD_EXAMPLES names a folder of X-Road's examples");
     let contracts = tempfile::tempdir().unwrap();
     std::fs::write(contracts.path().join("examples.proto"), CONTRACT).unwrap();

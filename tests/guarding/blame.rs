@@ -15,7 +15,7 @@ fn enterprise(stage: &Stage) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_callers_in_a_hurry_open_no_breaker_on_any_protocol() {
+async fn b1_short_deadlines_open_no_breaker_on_any_protocol() {
     let keys = "breaker_window = 4\nattempts = 1";
     let stage = Stage::guarded(&[("business", keys), ("officials", keys), ("population", keys)]);
     let actor = stage.system("one-stop-shop");
@@ -31,7 +31,7 @@ async fn b1_callers_in_a_hurry_open_no_breaker_on_any_protocol() {
         ),
     ];
     for (source, path, request) in calls {
-        // So that connections and tokens are there.
+        // So that connections and tokens exist.
         actor.call(path, request.clone()).await.ok();
         stage.sandbox.faults.set(source, Fault { latency_ms: 120, ..Fault::default() });
         for number in 0..20 {
@@ -50,13 +50,13 @@ async fn b1_callers_in_a_hurry_open_no_breaker_on_any_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_source_that_lets_the_operation_s_own_time_pass_is_left_alone() {
+async fn b1_a_source_that_exceeds_the_operation_s_timeout_opens_its_breaker() {
     let stage = Stage::guarded(&[("officials", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let official = &stage.sandbox.province.people[stage.sandbox.province.officials[0].person];
     let request = json!({ "citizenId": official.citizen_id });
     stage.sandbox.faults.set("officials", FaultKind::Hang);
-    // One whose caller gives none, and one that gives as much as the contract.
+    // A call without a deadline, and one with the contract's timeout.
     let own = || actor.call(OFFICIAL_OF, request.clone());
     let given = || hasty(&actor, OFFICIAL_OF, &request, "5S");
     let all = tokio::join!(own(), own(), given(), given());
@@ -68,7 +68,7 @@ async fn b1_a_source_that_lets_the_operation_s_own_time_pass_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_source_that_never_answers_is_noticed_though_all_callers_are_in_a_hurry() {
+async fn b1_a_hanging_source_is_detected_although_all_deadlines_are_short() {
     let stage = Stage::guarded(&[("officials", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let official = &stage.sandbox.province.people[stage.sandbox.province.officials[0].person];
@@ -86,7 +86,7 @@ async fn b1_a_source_that_never_answers_is_noticed_though_all_callers_are_in_a_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_hurried_probe_goes_on_without_its_caller_and_closes_the_breaker() {
+async fn b1_a_probe_with_a_short_deadline_continues_without_its_caller_and_closes_the_breaker() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 300")]);
     let actor = stage.system("one-stop-shop");
     let request = enterprise(&stage);
@@ -97,14 +97,14 @@ async fn b1_a_hurried_probe_goes_on_without_its_caller_and_closes_the_breaker() 
     assert_eq!(breaker(&stage, "business"), 2);
     stage.sandbox.faults.set("business", Fault { latency_ms: 150, ..Fault::default() });
     tokio::time::sleep(Duration::from_millis(350)).await;
-    // All that comes waits for less than the source takes.
+    // All deadlines are shorter than the source's time.
     assert_eq!(hasty(&actor, ENTERPRISE, &request, "40m").await.reason(), "CALLER_DEADLINE");
     until("the probe has shown that it answers", Duration::from_secs(5), || breaker(&stage, "business") == 0);
     actor.call(ENTERPRISE, request).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_one_operation_that_always_fails_shuts_itself_and_no_other() {
+async fn b1_an_operation_that_always_fails_opens_only_its_own_breaker() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let request = enterprise(&stage);
@@ -119,7 +119,7 @@ async fn b1_one_operation_that_always_fails_shuts_itself_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_source_that_cannot_be_reached_is_shut_for_all_operations() {
+async fn b1_an_unreachable_source_has_an_open_breaker_for_all_operations() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let request = enterprise(&stage);
@@ -132,7 +132,7 @@ async fn b1_a_source_that_cannot_be_reached_is_shut_for_all_operations() {
         let told = actor.call(ENTERPRISE, request.clone()).await;
         assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
     }
-    // Nobody's request brings that about, so it counts for whoever comes.
+    // No request causes this, so it counts for all clients.
     assert_eq!(breaker_for_all(&stage, "business"), 2);
     let other = stage.system("other");
     for actor in [&actor, &other] {
@@ -140,7 +140,7 @@ async fn b1_a_source_that_cannot_be_reached_is_shut_for_all_operations() {
     }
 }
 
-/// A request of this client meets a fault at the source, as if it were made for that.
+/// A request of this client meets a fault at the source, as if it caused it.
 async fn crafted(stage: &Stage, client: &Actor, source: &str, fault: impl Into<Fault>, request: &Value) -> String {
     stage.sandbox.faults.set(source, fault);
     let told = client.call(ENTERPRISE, request.clone()).await;
@@ -149,7 +149,7 @@ async fn crafted(stage: &Stage, client: &Actor, source: &str, fault: impl Into<F
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_requests_that_make_a_source_fail_shut_out_their_client_and_nobody_else() {
+async fn b1_requests_that_make_a_source_fail_block_only_their_client() {
     for kind in [FaultKind::Status, FaultKind::Garbage, FaultKind::ResetBody] {
         let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000")]);
         let (crafty, other) = (stage.system("crafty"), stage.system("other"));
@@ -158,12 +158,12 @@ async fn b1_requests_that_make_a_source_fail_shut_out_their_client_and_nobody_el
         let mut reasons = Vec::new();
         for _ in 0..12 {
             reasons.push(crafted(&stage, &crafty, "business", fault(), &request).await);
-            // Another client's calls go on, also where they are few, and those of the same operation.
+            // Another client's calls continue, even if they are few, also of the same operation.
             other.call(ENTERPRISE, request.clone()).await.ok();
         }
         assert_eq!(reasons.last().map(String::as_str), Some("SOURCE_CIRCUIT_OPEN"), "{kind:?}: {reasons:?}");
         assert_eq!((breaker_for_all(&stage, "business"), breaker_clients(&stage, "business")), (0, 1), "{kind:?}");
-        // The client itself is refused at once, though the source is well.
+        // The client itself is refused at once, although the source is healthy.
         let told = crafty.call(ENTERPRISE, request.clone()).await;
         assert_eq!((told.code(), told.reason().as_str()), (Code::Unavailable, "SOURCE_CIRCUIT_OPEN"));
         assert!(told.answered.status.message().contains("this client"), "{:?}", told.answered.status);
@@ -172,7 +172,7 @@ async fn b1_requests_that_make_a_source_fail_shut_out_their_client_and_nobody_el
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_requests_that_make_a_source_hang_shut_out_their_client_and_nobody_else() {
+async fn b1_requests_that_make_a_source_hang_block_only_their_client() {
     let keys = "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000";
     let stage = Stage::guarded(&[("officials", keys)]);
     let (crafty, other) = (stage.system("crafty"), stage.system("other"));
@@ -187,7 +187,7 @@ async fn b1_requests_that_make_a_source_hang_shut_out_their_client_and_nobody_el
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_source_that_fails_for_two_clients_is_shut_for_all_and_one_of_them_cannot_keep_it_so() {
+async fn b1_a_source_that_fails_for_two_clients_is_blocked_for_all_and_one_of_them_cannot_prolong_it() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1\nbreaker_open_ms = 500")]);
     let (one, two, third) = (stage.system("one"), stage.system("two"), stage.system("third"));
     let request = enterprise(&stage);
@@ -199,7 +199,7 @@ async fn b1_a_source_that_fails_for_two_clients_is_shut_for_all_and_one_of_them_
     assert_eq!(third.call(ENTERPRISE, request.clone()).await.reason(), "SOURCE_CIRCUIT_OPEN");
     assert_eq!(breaker_for_all(&stage, "business"), 2);
     tokio::time::sleep(Duration::from_millis(550)).await;
-    // Its probe fails: this shows nothing of the others'.
+    // Its probe fails: this says nothing about the others.
     assert_eq!(crafted(&stage, &one, "business", fault(), &request).await, "SOURCE_UNAVAILABLE");
     reopened();
     third.call(ENTERPRISE, request.clone()).await.ok();
@@ -208,7 +208,7 @@ async fn b1_a_source_that_fails_for_two_clients_is_shut_for_all_and_one_of_them_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_write_whose_time_is_over_leaves_no_intent() {
+async fn b2_a_write_past_its_deadline_leaves_no_intent() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let all = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
@@ -224,14 +224,14 @@ async fn b2_a_write_whose_time_is_over_leaves_no_intent() {
         written.map(|one| one.entry.kind).collect::<Vec<_>>()
     };
     assert_eq!(kinds(&stage), [1, 1, 1], "no intent");
-    // One that has time has one.
+    // A write with enough time has an intent.
     hasty(&actor, PROGRESS, progress, "10S").await;
     assert_eq!(kinds(&stage), [1, 1, 1, 2, 1]);
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_write_that_runs_out_while_it_waits_for_a_permit_leaves_no_intent() {
+async fn b2_a_write_that_times_out_in_the_queue_leaves_no_intent() {
     let stage = Stage::guarded(&[("publicservice", "concurrency = 1")]);
     let actor = stage.system("one-stop-shop");
     let all = ndxp_gateway::sandbox::samples::samples(&stage.sandbox.province);
@@ -253,7 +253,7 @@ async fn b2_a_write_that_runs_out_while_it_waits_for_a_permit_leaves_no_intent()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_callers_who_go_away_open_no_breaker_and_mark_no_endpoint() {
+async fn b1_cancelled_calls_open_no_breaker_and_eject_no_endpoint() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nattempts = 1")]);
     let actor = stage.system("one-stop-shop");
     let request = enterprise(&stage);

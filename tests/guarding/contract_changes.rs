@@ -1,4 +1,4 @@
-//! A contract that is changed while calls are under way: they disclose nothing that the present contract withholds.
+//! A contract that is changed while calls are in flight: they disclose nothing that the present contract withholds.
 
 use crate::support::grpc_source::{LIST, Plan, READ, Source, with_source};
 use crate::support::{Actor, Stage, edit};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const FIELD: &str = "bytes data = 1;";
 
-/// Changes the contract of the source, and has it loaded.
+/// Changes the contract of the source and reloads it.
 fn change(stage: &Stage, from: &str, to: &str) {
     let before = std::fs::read_to_string(contract(stage)).unwrap();
     assert!(before.contains(from), "{before}");
@@ -21,14 +21,14 @@ fn contract(stage: &Stage) -> std::path::PathBuf {
     stage.folder.path.join("contracts/ndxp/bulk/v1/bulk.proto")
 }
 
-/// A list that has begun.
+/// A started list.
 async fn list(actor: &Actor) -> StreamingResponse {
     let mut list = actor.start(LIST, json!({ "parts": 1 })).await;
     list.next().await.unwrap().unwrap();
     list
 }
 
-/// Reads on; the reason for which it ended, or none after a hundred messages more.
+/// Continues reading; returns the reason of its end, or none after a hundred more messages.
 async fn reads_on(mut list: StreamingResponse) -> Option<String> {
     for _ in 0..100 {
         let next = tokio::time::timeout(Duration::from_secs(20), list.next()).await.expect("it goes on or ends");
@@ -40,7 +40,7 @@ async fn reads_on(mut list: StreamingResponse) -> Option<String> {
     None
 }
 
-/// Of a stream that had begun, and of one that begins, after this change.
+/// The reasons of an open stream and of a new one after this change.
 async fn after(from: &str, to: &str) -> (Option<String>, Arc<Source>, Stage, Actor) {
     let (stage, source, actor) = with_source("").await;
     let begun = list(&actor).await;
@@ -49,7 +49,7 @@ async fn after(from: &str, to: &str) -> (Option<String>, Arc<Source>, Stage, Act
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_where_its_contract_comes_to_call_a_field_sensitive() {
+async fn t6_a_stream_ends_if_its_contract_makes_a_field_sensitive() {
     let sensitive = "bytes data = 1 [(ndxp.contract.v1.field) = { data_class: SENSITIVE }];";
     let (ended, _source, stage, actor) = after(FIELD, sensitive).await;
     assert_eq!(ended.as_deref(), Some("CONTRACT_CHANGED"));
@@ -61,7 +61,7 @@ async fn t6_a_stream_ends_where_its_contract_comes_to_call_a_field_sensitive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_where_its_operation_or_a_field_is_there_no_more_or_names_people() {
+async fn t6_a_stream_ends_if_its_operation_or_a_field_is_removed_or_names_people() {
     let named = "string data = 1 [(ndxp.contract.v1.field) = { subject: true }];";
     for (from, to) in [(FIELD, "bytes other = 2;"), ("rpc List(", "rpc ListAll("), (FIELD, named)] {
         let (ended, ..) = after(from, to).await;
@@ -70,7 +70,7 @@ async fn t6_a_stream_ends_where_its_operation_or_a_field_is_there_no_more_or_nam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_goes_on_where_its_contract_discloses_no_less() {
+async fn t6_a_stream_continues_if_its_contract_withholds_nothing_more() {
     for (from, to) in [
         (FIELD, "bytes data = 1; /* as before */"),
         (FIELD, "bytes data = 1; bytes other = 2 [(ndxp.contract.v1.field) = { data_class: SENSITIVE }];"),
@@ -83,7 +83,7 @@ async fn t6_a_stream_goes_on_where_its_contract_discloses_no_less() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_call_under_way_discloses_nothing_that_its_contract_withholds_by_then() {
+async fn t6_a_call_in_flight_returns_nothing_that_the_current_contract_withholds() {
     let (stage, source, actor) = with_source("").await;
     source.plan(Plan::After(Duration::from_millis(1_500)));
     let changes = async {

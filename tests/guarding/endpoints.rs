@@ -1,4 +1,4 @@
-//! A hub with several endpoints: calls are spread over them, and one that is gone, or hangs, is nobody's trouble.
+//! A hub with several endpoints: calls are spread over them, and an endpoint that disappears or hangs affects no caller.
 
 use crate::support::{Actor, ENTERPRISE, Stage, edit, until};
 use ndxp_gateway::sandbox::ports::Ports;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A way to a hub's port through a port of its own, which can go away and come back.
+/// A relay to a hub's port, which can go down and come back.
 struct Relay {
     port: Ports,
     address: SocketAddr,
@@ -21,7 +21,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// Passes everything on; or, where `to` is `None`, takes connections and says nothing.
+    /// Forwards everything; if `to` is `None`, accepts connections and sends nothing.
     async fn start(port: Ports, to: Option<SocketAddr>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port.iter().next().unwrap())).await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -62,7 +62,7 @@ fn hub_of(stage: &Stage) -> (PathBuf, SocketAddr) {
     (file, hub)
 }
 
-/// A stage whose hub NDXP is reached through two relays, the second one of which may hang; `guard` is for the source.
+/// A stage with two relays to the hub NDXP, the second of which may hang; `guard` applies to the source.
 async fn balanced(guard: &str, hangs: bool) -> (Stage, Relay, Relay) {
     let stage = Stage::start();
     let (file, hub) = hub_of(&stage);
@@ -86,7 +86,7 @@ async fn calls(actor: &Actor, request: &Value, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_back() {
+async fn calls_are_balanced_and_a_failed_endpoint_costs_no_read_and_returns() {
     let (stage, one, other) = balanced("retry_budget_percent = 100", false).await;
     let actor = stage.system("one-stop-shop");
     let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
@@ -101,7 +101,7 @@ async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_b
         calls(&actor, &request, 4).await;
         assert!(began.elapsed() < Duration::from_secs(15));
     }
-    // From then on nobody tries it.
+    // From then on it is not used.
     calls(&actor, &request, 20).await;
     let exchanges = stage.exchanges();
     assert!(exchanges.iter().rev().take(20).all(|entry| entry.attempts == 0));
@@ -114,12 +114,12 @@ async fn calls_are_spread_and_an_endpoint_that_is_gone_costs_no_read_and_comes_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_is_not_answered_in_time_is_asked_of_the_other_endpoint_as_well() {
+async fn a_slow_read_is_hedged_at_the_other_endpoint() {
     let (stage, one, other) = balanced("hedge_ms = 150\nretry_budget_percent = 100", true).await;
     let actor = stage.system("one-stop-shop");
     let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
     let mut hedged = 0;
-    // Which endpoint is picked is chance: one of so many meets the one that hangs.
+    // The endpoint is chosen at random: one of that many calls meets the hanging one.
     for _ in 0..40 {
         if hedged > 0 {
             break;
@@ -130,7 +130,7 @@ async fn a_read_that_is_not_answered_in_time_is_asked_of_the_other_endpoint_as_w
         hedged += usize::from(stage.entry(&told.exchange()).entry.attempts == 2);
     }
     assert!(hedged > 0 && other.connections.load(Ordering::Relaxed) > 0);
-    // The health checks find that it hangs.
+    // The health checks detect that it hangs.
     until("it is left alone", Duration::from_secs(30), || is_up(&stage, other.address, false));
     let told = actor.call(ENTERPRISE, request).await.ok();
     assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0);
@@ -139,7 +139,7 @@ async fn a_read_that_is_not_answered_in_time_is_asked_of_the_other_endpoint_as_w
 }
 
 #[tokio::test]
-async fn wrong_addresses_are_told_with_their_line() {
+async fn wrong_addresses_are_reported_with_their_line() {
     let stage = Stage::start();
     for (address, reason) in [
         ("[]", "one address, or a list"),

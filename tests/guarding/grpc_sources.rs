@@ -18,7 +18,7 @@ use tonic::Code;
 use tonic_types::{StatusExt, pb};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b4_a_goaway_loses_no_call_that_the_source_left_out_writes_and_uploads_included() {
+async fn b4_a_goaway_loses_no_unprocessed_call_writes_and_uploads_included() {
     let (stage, source, actor) = with_source("[guard]\nattempts = 1").await;
     for (path, messages) in [(READ, 1), (WRITE, 1), (PUSH, 3)] {
         source.plan(Plan::LeavesOut(1));
@@ -27,7 +27,7 @@ async fn b4_a_goaway_loses_no_call_that_the_source_left_out_writes_and_uploads_i
         assert_eq!(told.code(), Code::Ok, "{path}: {:?}", told.answered.status);
         assert_eq!(source.calls() - before, 2, "{path}");
         assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0, "no attempt of the gateway's own");
-        // The next one has a connection to leave, too.
+        // The next one has a connection to close as well.
         crate::support::edit(&stage.folder.path.join("sources/bulk.toml"), |text| format!("{text}# {path}\n"));
         stage.gateway.as_ref().unwrap().reload().unwrap();
     }
@@ -35,12 +35,12 @@ async fn b4_a_goaway_loses_no_call_that_the_source_left_out_writes_and_uploads_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b4_a_refused_stream_is_placed_again_and_one_that_may_have_been_processed_is_not() {
+async fn b4_a_refused_stream_is_retried_and_a_possibly_processed_one_is_not() {
     let (_stage, source, actor) = with_source("[guard]\nattempts = 1").await;
     let write = || async { actor.call(WRITE, json!({ "parts": 1 })).await };
     source.plan(Plan::Resets(h2::Reason::REFUSED_STREAM, 1));
     assert_eq!((write().await.code(), source.calls()), (Code::Ok, 2));
-    // Not for ever.
+    // Not indefinitely.
     source.plan(Plan::Resets(h2::Reason::REFUSED_STREAM, 100));
     assert_eq!((write().await.reason().as_str(), source.calls()), ("SOURCE_UNAVAILABLE", 5));
     for reason in [h2::Reason::INTERNAL_ERROR, h2::Reason::ENHANCE_YOUR_CALM, h2::Reason::CANCEL] {
@@ -52,7 +52,7 @@ async fn b4_a_refused_stream_is_placed_again_and_one_that_may_have_been_processe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b4_a_quiet_call_is_pinged_as_configured_and_not_sooner_than_grpc_allows_otherwise() {
+async fn b4_an_idle_call_is_pinged_as_configured_and_by_default_not_sooner_than_grpc_allows() {
     let quiet = |keys: &'static str| async move {
         let (stage, source, actor) = with_source(keys).await;
         source.plan(Plan::Silent);
@@ -65,7 +65,7 @@ async fn b4_a_quiet_call_is_pinged_as_configured_and_not_sooner_than_grpc_allows
 }
 
 #[tokio::test]
-async fn b4_pings_that_no_server_would_take_are_refused_at_load() {
+async fn b4_a_ping_interval_that_servers_reject_is_refused_at_load() {
     let stage = Stage::start();
     for (keys, told) in
         [("time_s = 9", "from 10 to 7200"), ("timeout_s = 0", "from 1 to 300"), ("tme_s = 10", "time_s")]
@@ -90,7 +90,7 @@ fn details(details: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b5_a_source_s_code_is_kept_where_it_means_the_same() {
+async fn b5_a_source_s_code_is_kept_if_its_meaning_is_the_same() {
     let (stage, source, actor) = with_source("[guard]\nattempts = 1\nbreaker_window = 4").await;
     let info = pb::ErrorInfo { reason: "ON_LEAVE".into(), domain: "officials.example".into(), ..Default::default() };
     let free = pb::DebugInfo { detail: "Nguyen Van A".into(), ..Default::default() };
@@ -113,7 +113,7 @@ async fn b5_a_source_s_code_is_kept_where_it_means_the_same() {
     ];
     for (sent, code, reason, fault) in kept {
         source.plan(Plan::Status(sent, said.clone()));
-        // Each is an answer, however often it comes.
+        // Each is a valid response, however often it occurs.
         for _ in 0..4 {
             let told = actor.call(WRITE, json!({ "parts": 1 })).await;
             assert_eq!((told.code(), told.reason().as_str()), (code, reason));
@@ -131,7 +131,7 @@ async fn b5_a_source_s_code_is_kept_where_it_means_the_same() {
         }
     }
     assert_eq!(breaker(&stage, "bulk"), 0);
-    // What says that the source is ill counts.
+    // A status that reports a failing source counts.
     source.plan(Plan::Status(14, said));
     for _ in 0..2 {
         assert_eq!(actor.call(WRITE, json!({ "parts": 1 })).await.reason(), "WRITE_OUTCOME_UNKNOWN");
@@ -152,7 +152,7 @@ async fn b5_a_compressed_answer_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
+async fn b1_a_slow_upload_neither_probes_nor_counts_as_slow() {
     let keys = "[guard]\nattempts = 1\nbreaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 400";
     let (stage, source, actor) = with_source(keys).await;
     source.plan(Plan::Reads);
@@ -166,7 +166,7 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
         let (http2, path) = (&http2, PUSH.parse().unwrap());
         async move { http2.begin(&path, || Ok::<_, Http2Error>(head.clone())).await.unwrap() }
     };
-    // Each takes three times as long as a call that is slow.
+    // Each takes three times as long as a slow call.
     for _ in 0..5 {
         let StartedCall { mut request, response: answer, .. } = upload().await;
         for _ in 0..3 {
@@ -179,7 +179,7 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
         assert_eq!(reader.trailers().unwrap()["grpc-status"], "0");
     }
     assert_eq!(breaker(&stage, "bulk"), 0);
-    // Its breaker opens, by reads; an upload that dawdles is not its probe.
+    // Its breaker opens by reads; a slow upload is not its probe.
     source.plan(Plan::Status(14, Vec::new()));
     for _ in 0..4 {
         actor.call(READ, json!({ "parts": 1 })).await;
@@ -194,7 +194,7 @@ async fn b1_an_upload_at_its_caller_s_pace_neither_probes_nor_is_slow() {
     assert_eq!(breaker(&stage, "bulk"), 0);
 }
 
-/// Reads so many lists up to their first message, and then no further.
+/// Reads that many lists up to their first message, and no further.
 async fn stalled_lists(actor: &Actor, count: usize) -> Vec<ndxp_gateway::caller::StreamingResponse> {
     let mut lists = Vec::new();
     for _ in 0..count {
@@ -206,8 +206,8 @@ async fn stalled_lists(actor: &Actor, count: usize) -> Vec<ndxp_gateway::caller:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s1_lists_that_nobody_reads_take_nothing_from_calls_and_from_other_lists() {
-    // As many lists as the source takes streams on a connection, and more than a connection's window was large enough for.
+async fn s1_unread_lists_take_no_capacity_from_calls_and_other_lists() {
+    // As many lists as the source accepts streams on a connection, more than a connection's window had room for.
     for max_streams in [None, Some(60)] {
         let (stage, source, crowd) =
             with_streams("[guard]\nbreaker_window = 4\nattempts = 1", max_streams, "workers = 1").await;
@@ -231,11 +231,11 @@ async fn s1_lists_that_nobody_reads_take_nothing_from_calls_and_from_other_lists
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_a_source_that_takes_few_streams_gets_more_connections_up_to_a_bound() {
+async fn s2_a_source_that_accepts_few_streams_gets_more_connections_up_to_a_bound() {
     let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4", Some(2), "workers = 1").await;
     source.plan(Plan::After(Duration::from_millis(30)));
     join_all((0..64).map(|_| async {
-        // A busy machine's gateway may turn some of them away.
+        // On a busy machine the gateway may refuse some of them.
         while actor.call(READ, json!({ "parts": 1 })).await.reason() == "GATEWAY_OVERLOADED" {}
     }))
     .await;
@@ -248,7 +248,7 @@ async fn s2_a_source_that_takes_few_streams_gets_more_connections_up_to_a_bound(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_calls_one_after_another_have_one_connection() {
+async fn s2_sequential_calls_share_one_connection() {
     let (_stage, source, actor) = with_streams("", Some(1), "workers = 1").await;
     for _ in 0..20 {
         actor.call(READ, json!({ "parts": 1 })).await.ok();
@@ -262,7 +262,7 @@ async fn s2_a_call_that_was_never_sent_is_the_gateway_s_fault() {
     let (stage, source, actor) = with_streams(keys, Some(1), "workers = 1").await;
     source.plan(Plan::Hangs);
     let told = join_all((0..20).map(|_| actor.call(BRIEF, json!({ "parts": 1 })))).await;
-    // Eight have their streams until the time is over; whoever comes by one then has no time left to wait for an answer.
+    // Eight have their streams until the timeout; a call that gets one then has no time left for its response.
     let by = |fault: &str| told.iter().filter(|told| stage.entry(&told.exchange()).entry.fault == fault).count();
     let (source_s, gateway_s) = (by("source"), by("gateway"));
     assert!((1..=8).contains(&source_s) && source_s + gateway_s == 20, "{source_s} and {gateway_s}");
@@ -272,8 +272,8 @@ async fn s2_a_call_that_was_never_sent_is_the_gateway_s_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_resets_of_callers_in_a_hurry_end_nobody_else_s_calls() {
-    // As Netty counts them; our connections begin no more calls before that.
+async fn b1_resets_by_short_deadlines_end_no_other_call() {
+    // As Netty counts them; our connections start no more calls before that.
     let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4\nattempts = 1", None, "workers = 1").await;
     source.plan(Plan::CountsResets(200, Duration::from_secs(4)));
     let patient = actor.call(READ, json!({ "parts": 1 }));
@@ -291,7 +291,7 @@ async fn b1_resets_of_callers_in_a_hurry_end_nobody_else_s_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_connection_that_is_ended_for_resets_is_not_the_source_s_failure() {
+async fn b1_a_connection_closed_for_resets_is_not_the_source_s_failure() {
     let (stage, source, actor) = with_streams("[guard]\nbreaker_window = 4\nattempts = 1", None, "workers = 1").await;
     source.plan(Plan::CountsResets(3, Duration::from_millis(1_500)));
     for _ in 0..4 {
@@ -303,14 +303,14 @@ async fn b1_a_connection_that_is_ended_for_resets_is_not_the_source_s_failure() 
             join_all((0..3).map(|_| hasty(&actor, READ, &part, "40m"))).await;
         };
         let (told, ()) = tokio::join!(patient, hurried);
-        // It was on its way when its connection ended.
+        // It was in flight when its connection closed.
         assert_eq!(told.reason(), "WRITE_OUTCOME_UNKNOWN");
         assert_eq!(told.answered.status.get_details_error_info().unwrap().metadata["source_code"], "ENHANCE_YOUR_CALM");
     }
     assert_eq!((breaker(&stage, "bulk"), source.calmed.load(Ordering::Relaxed)), (0, 4));
 }
 
-/// Waits until so many calls have come to a source.
+/// Waits until that many calls have reached a source.
 async fn until_at(source: &Source, calls: u32) {
     while source.calls() < calls {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -318,27 +318,27 @@ async fn until_at(source: &Source, calls: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_what_ends_because_of_a_caller_s_deadline_is_not_the_source_s_whatever_it_is_called() {
+async fn b1_an_end_by_the_caller_s_deadline_is_never_the_source_s_fault() {
     let (stage, source, actor) =
         with_source("[guard]\nbreaker_window = 4\nattempts = 1\nbreaker_open_ms = 60000").await;
-    // Cancelled, or too late, at any moment of a call that was given less than its time.
+    // Cancelled, or late, at any point of a call with a short deadline.
     for code in [1, 4] {
         source.plan(Plan::Status(code, Vec::new()));
         for _ in 0..4 {
             assert_eq!(hasty(&actor, READ, &json!({ "parts": 1 }), "2S").await.reason(), "CALLER_DEADLINE");
         }
-        // A fifth one in a row would be given the source's whole time, to see whether it answers at all.
+        // A fifth one in a row would get the source's complete timeout, to find out whether it responds at all.
         source.plan(Plan::Answers);
         actor.call(READ, json!({ "parts": 1 })).await.ok();
     }
     assert_eq!(breaker(&stage, "bulk"), 0);
-    // Where the caller gave it its time, it is the source that cancels.
+    // With a sufficient deadline, it is the source that cancels.
     source.plan(Plan::Status(1, Vec::new()));
     for _ in 0..2 {
         assert_eq!(actor.call(READ, json!({ "parts": 1 })).await.reason(), "SOURCE_PROTOCOL_ERROR");
     }
     assert_eq!(breaker(&stage, "bulk"), 2);
-    // And one that is not to be had says so at once, however long its caller waits.
+    // And an unavailable one is reported at once, whatever the deadline.
     source.plan(Plan::Status(14, Vec::new()));
     // The other operation failed: with this one it is the source.
     assert_eq!(hasty(&actor, WRITE, &json!({ "parts": 1 }), "2S").await.reason(), "WRITE_OUTCOME_UNKNOWN");
@@ -346,7 +346,7 @@ async fn b1_what_ends_because_of_a_caller_s_deadline_is_not_the_source_s_whateve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_are_in_a_hurry() {
+async fn b1_a_hanging_source_of_writes_is_detected_although_all_deadlines_are_short() {
     let keys = "[guard]\nattempts = 1\nbreaker_window = 4\nbreaker_open_ms = 60000";
     let (_stage, source, actor) = with_source(keys).await;
     source.plan(Plan::Hangs);
@@ -354,7 +354,7 @@ async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_
     let end = Instant::now() + Duration::from_secs(30);
     let mut reason = write().await;
     while reason != "SOURCE_CIRCUIT_OPEN" {
-        // On a machine that is busy, some calls' time is over before they are sent.
+        // On a busy machine, some calls time out before they are sent.
         assert!(matches!(reason.as_str(), "WRITE_OUTCOME_UNKNOWN" | "CALLER_DEADLINE"), "{reason}");
         assert!(Instant::now() < end, "nobody noticed");
         reason = write().await;
@@ -362,13 +362,13 @@ async fn b1_a_source_of_writes_that_never_answers_is_noticed_though_all_callers_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
+async fn s3_a_client_that_saturates_a_source_leaves_others_their_share() {
     let (stage, source, crowd) =
         with_streams("[guard]\nconcurrency = 4\nmin_concurrency = 4\nqueue = 16", None, "").await;
     let other = stage.system("other");
     source.plan(Plan::After(Duration::from_millis(100)));
     let stop = tokio_util::sync::CancellationToken::new();
-    // Alone, it may have all places and the whole queue: it asks for far more than that, and again at once.
+    // Alone, it may have all permits and the complete queue: it requests far more, repeatedly.
     let crowding = join_all((0..40).map(|_| async {
         let mut reasons = Vec::new();
         while !stop.is_cancelled() {
@@ -380,7 +380,7 @@ async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
         }
         reasons
     }));
-    // The other asks for half of the places, one call after another.
+    // The other requests half of the permits, one call after another.
     let calm = async {
         until_at(&source, 12).await;
         let calls = || async {
@@ -397,9 +397,9 @@ async fn s3_a_client_that_fills_a_source_leaves_others_their_share() {
     let (crowd, calm) = tokio::join!(crowding, calm);
     assert!(calm.iter().all(String::is_empty), "{calm:?}");
     let count = |reason: &str| crowd.iter().flatten().filter(|one| *one == reason).count();
-    // It goes on in what is left, and hears that it is the one that asks too much.
-    // The other has half of the places, and one call more of the crowd is served for each of its own; where all were served as they
-    // come, it would be eight.
+    // It continues with the rest, and is told that it exceeds its share.
+    // The other has half of the permits, and for each of its calls one of the flooding client's is served; in order of arrival
+    // it would be eight.
     assert!(count("") <= 3 * calm.len(), "{} and {}", count(""), calm.len());
     assert!(count("") > 20 && count("RATE_LIMITED") > 0, "{} and {}", count(""), count("RATE_LIMITED"));
     let entries = stage.entries();

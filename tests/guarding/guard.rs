@@ -1,4 +1,4 @@
-//! One slow or broken source never hurts the others, and a passing trouble is not the caller's.
+//! One slow or broken source never hurts the others, and a short failure does not reach the caller.
 
 use crate::support::{CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit};
 use ndxp_gateway::sandbox::province::Province;
@@ -11,14 +11,14 @@ use tonic::Code;
 
 const SCHEMA: &str = "/ndxp.catalogue.v1.CatalogueService/GetSchema";
 
-/// A gateway whose calls all meet in one thread.
+/// A gateway whose calls all run in one thread.
 fn one_worker() -> Stage {
     Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
     })
 }
 
-/// Breaks a source for so long.
+/// Breaks a source for this time.
 fn broken_for(stage: &Stage, source: &'static str, fault: Fault, time: Duration) -> impl Future<Output = ()> {
     stage.sandbox.faults.set(source, fault);
     let faults = stage.sandbox.faults.clone();
@@ -29,7 +29,7 @@ fn broken_for(stage: &Stage, source: &'static str, fault: Fault, time: Duration)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_did_not_reach_its_source_is_tried_again_on_every_protocol() {
+async fn a_read_that_did_not_reach_its_source_is_retried_on_every_protocol() {
     let keys = "retry_backoff_ms = 400";
     let stage = Stage::guarded(&[("business", keys), ("population", keys), ("budgetunit", keys), ("officials", keys)]);
     let actor = stage.system("one-stop-shop");
@@ -43,14 +43,14 @@ async fn a_read_that_did_not_reach_its_source_is_tried_again_on_every_protocol()
         ("officials", OFFICIAL_OF, json!({ "citizenId": official.citizen_id })),
     ];
     for (source, path, request) in calls {
-        // The connections are there: the call meets the fault before it is mended, however busy the machine.
+        // The connections exist: the call meets the fault before it is cleared, however busy the machine.
         actor.call(path, request.clone()).await.ok();
         let mended = broken_for(&stage, source, FaultKind::Close.into(), Duration::from_millis(100));
         let (told, ()) = tokio::join!(actor.call(path, request), mended);
         assert_eq!(told.code(), Code::Ok, "{source}: {:?}", told.answered.status);
         assert_eq!(stage.entry(&told.exchange()).entry.attempts, 2, "{source}");
     }
-    // One that is busy, too; and where nothing went wrong, nothing is told.
+    // A busy one, too; without a failure, nothing is reported.
     let busy = Fault { kind: FaultKind::Status, status: Some(503), ..Fault::default() };
     let mended = broken_for(&stage, "business", busy, Duration::from_millis(100));
     let call = actor.call(ENTERPRISE, json!({ "enterpriseCode": province.enterprises[1].code }));
@@ -78,7 +78,7 @@ async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
         .unwrap();
     assert_ne!(told.code(), Code::Ok);
     assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0, "{}", told.reason());
-    // Five attempts would take seconds; the caller has given less.
+    // Five attempts would take seconds; the caller's deadline is shorter.
     stage.sandbox.faults.set("business", FaultKind::Close);
     let began = Instant::now();
     let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": "0100109106" }));
@@ -91,7 +91,7 @@ async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
+async fn retries_are_a_bounded_share_of_the_calls_however_long_a_source_is_down() {
     let stage = Stage::guarded(&[("business", "breaker_window = 10000\nretry_backoff_ms = 1\nattempts = 5")]);
     let actor = stage.system("one-stop-shop");
     stage.sandbox.faults.set("business", FaultKind::Close);
@@ -101,12 +101,12 @@ async fn retries_are_a_share_of_the_calls_however_long_a_source_is_down() {
         assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
         attempts += stage.entry(&told.exchange()).entry.attempts.max(1);
     }
-    // Ten that were put by, and a tenth of the calls.
+    // Ten reserved ones, and a tenth of the calls.
     assert!((110..=121).contains(&attempts), "{attempts} attempts for 100 calls");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
+async fn a_slow_source_opens_its_breaker_and_is_visible_in_the_metrics() {
     let stage = Stage::guarded(&[("business", "breaker_window = 4\nbreaker_slow_ms = 100\nbreaker_open_ms = 60000")]);
     let actor = stage.system("one-stop-shop");
     let metrics = |clients: i64| {
@@ -122,13 +122,13 @@ async fn a_slow_source_is_left_alone_and_seen_in_the_metrics() {
     let told = actor.call(ENTERPRISE, json!({ "enterpriseCode": codes[0] })).await;
     assert_eq!(told.reason(), "SOURCE_CIRCUIT_OPEN");
     metrics(1);
-    // The others do not feel it.
+    // The others are not affected.
     let began = Instant::now();
     actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     assert!(began.elapsed() < Duration::from_secs(2));
 }
 
-/// While one source is at its worst, in ten ways, calls of another go on.
+/// While one source fails in ten ways, calls of another continue.
 async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Province) -> Value) {
     let stage = Stage::guarded(&[(source, "breaker_window = 10000\nconcurrency = 8\nqueue = 8")]);
     let (actor, other) = (stage.system("one-stop-shop"), stage.actor("one-stop-shop"));
@@ -170,11 +170,11 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
             "SOURCE_PROTOCOL_ERROR",
             "GATEWAY_OVERLOADED",
             "RECORD_NOT_FOUND",
-            // Of a source that knows us by our certificate alone.
+            // For a source that authenticates us only by our certificate.
             "SOURCE_CREDENTIALS_REFUSED",
         ];
         assert!(reasons.iter().all(|reason| known.contains(&reason.as_str())), "{kind:?}: {reasons:?}");
-        // What is broken is told as such, but for credentials, which are made anew.
+        // Faults are reported, except for credentials, which are renewed.
         let failed = reasons.iter().filter(|reason| !reason.is_empty()).count();
         assert!(failed > 0 || kind == FaultKind::CredentialsExpired, "{kind:?} at {source} was not noticed");
     }
@@ -182,13 +182,13 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_rest_source_does_the_others_go_on() {
+async fn no_fault_of_a_rest_source_affects_the_others() {
     whatever_happens_to("business", ENTERPRISE, |province| json!({ "enterpriseCode": province.enterprises[0].code }))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_soap_source_does_the_others_go_on() {
+async fn no_fault_of_a_soap_source_affects_the_others() {
     let claim = |province: &Province| {
         let person = &province.people[0];
         json!({ "citizenId": person.citizen_id, "fullName": person.full_name(), "birthDate": { "year": person.birth.0 } })
@@ -197,19 +197,19 @@ async fn whatever_a_soap_source_does_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_an_x_road_source_does_the_others_go_on() {
+async fn no_fault_of_an_x_road_source_affects_the_others() {
     whatever_happens_to("budgetunit", UNIT, |_| json!({ "unitCode": "1057000" })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_grpc_source_does_the_others_go_on() {
+async fn no_fault_of_a_grpc_source_affects_the_others() {
     let official =
         |province: &Province| json!({ "citizenId": province.people[province.officials[0].person].citizen_id });
     whatever_happens_to("officials", OFFICIAL_OF, official).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_others() {
+async fn an_operation_with_its_own_guard_does_not_delay_its_source_s_others() {
     let keys = "breaker_window = 10000\n[guard.GetCitizen]\nconcurrency = 1\nqueue = 0\nbreaker_window = 4";
     let stage = Stage::guarded(&[("population", keys)]);
     let actor = stage.system("one-stop-shop");
@@ -222,7 +222,7 @@ async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_othe
         tokio::join!(actor.call(CITIZEN, claim.clone()), actor.call(VERIFY, claim.clone()))
     });
     assert_eq!((first.code(), second.reason().as_str(), other.code()), (Code::Ok, "GATEWAY_OVERLOADED", Code::Ok));
-    // Its breaker opens alone.
+    // Only its breaker opens.
     stage.sandbox.faults.set("population", FaultKind::Close);
     for _ in 0..4 {
         actor.call(CITIZEN, claim.clone()).await;
@@ -234,7 +234,7 @@ async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_othe
     for line in ["{source=\"population/GetCitizen\"} 1", "{source=\"population\"} 0"] {
         assert!(metrics.contains(&format!("ndxp_breaker_clients{line}")), "{metrics}");
     }
-    // A name that is no operation's is told.
+    // An unknown operation name is reported.
     edit(&stage.folder.path.join("sources/population.toml"), |text| {
         text.replace("guard.GetCitizen", "guard.GetCitizn")
     });
@@ -242,7 +242,7 @@ async fn an_operation_with_a_guard_of_its_own_does_not_hold_up_its_source_s_othe
     assert!(told.contains("did you mean GetCitizen?"), "{told}");
 }
 
-/// Calls that begin at a steady rate, whatever becomes of those before: how each ended, and how long it took.
+/// Calls at a steady rate, regardless of earlier ones: outcome and duration of each.
 async fn open_loop(actor: &crate::support::Actor, code: &str, every: Duration, count: u32) -> Vec<(String, Duration)> {
     let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": code }));
     let began = Instant::now();
@@ -259,7 +259,7 @@ async fn open_loop(actor: &crate::support::Actor, code: &str, every: Duration, c
     futures_util::future::join_all(calls).await
 }
 
-/// How long those took that were answered, in order.
+/// The durations of successful calls, in order.
 fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
     let mut times: Vec<Duration> = ended.iter().filter(|(ended, _)| ended.is_empty()).map(|(_, time)| *time).collect();
     times.sort_unstable();
@@ -267,7 +267,7 @@ fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() {
+async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
     // Four at once, 200 ms each: 20 a second.
     let stage = Stage::guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
     let actor = stage.system("one-stop-shop");
@@ -287,9 +287,9 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
     let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(5), 800), others);
     let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
     assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
-    // Four seconds: 80 calls, and what waits at the end.
+    // Four seconds: 80 calls, and the queue at the end.
     assert!(count("") >= 72, "only {} were answered", count(""));
-    // The first ones may be a burst; of those who came after the first second, who waits waits for about one call.
+    // The first ones may be a burst; calls that arrive after the first second wait for about one call.
     let times = answered_in(&ended[200..]);
     let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
     assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
@@ -297,8 +297,8 @@ async fn ten_times_what_a_source_can_do_is_refused_early_and_the_rest_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_not_drowned() {
-    // Two at once, 60 ms each, so 33 a second; 64 places are configured.
+async fn a_source_with_less_capacity_than_configured_is_not_overloaded() {
+    // Two at once, 60 ms each, so 33 a second; 64 permits are configured.
     let stage = Stage::guarded(&[]);
     let actor = stage.system("one-stop-shop");
     let places = || {
@@ -308,10 +308,10 @@ async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_n
     };
     let code = stage.sandbox.province.enterprises[0].code.clone();
     stage.sandbox.faults.set("business", Fault { latency_ms: 60, at_once: Some(2), ..Fault::default() });
-    // A quiet time first, in which it is seen how long a call takes.
+    // A quiet period first, in which the base latency is learnt.
     open_loop(&actor, &code, Duration::from_millis(70), 40).await;
     assert_eq!(places(), 64);
-    // Eight seconds of ten times what it can do.
+    // Eight seconds at ten times its capacity.
     let ended = open_loop(&actor, &code, Duration::from_millis(3), 2_640).await;
     let found = places();
     assert!((4..=16).contains(&found), "{found} places");
@@ -319,7 +319,7 @@ async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_n
     assert!(answered >= 240, "only {answered} of 264 were answered");
     let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
     assert_eq!(answered + refused, 2_640, "{ended:?}");
-    // Who is let in once it is found out waits for some calls' time, not for that of the 192 whom places and queue can hold.
+    // A call admitted after the limit has adapted waits for a few calls, not for the 192 that permits and queue can hold.
     let times = answered_in(&ended[1_800..]);
     let late = times.iter().filter(|time| **time > Duration::from_millis(900)).count();
     assert!(times.len() > 40 && late <= times.len() / 20, "{times:?}");
@@ -327,13 +327,13 @@ async fn a_source_that_can_do_less_at_once_than_is_configured_is_found_out_and_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_administrators() {
+async fn an_overloaded_gateway_refuses_calls_but_not_its_administrators() {
     let stage = one_worker();
     let first = stage.system("one-stop-shop");
     let crowd: Vec<_> = (0..12).map(|_| stage.with_token("one-stop-shop", &first.token)).collect();
     let request = json!({ "unitCode": "1057000" });
-    // Until both have happened often enough, however quick the machine is, and for longer than the second in which each refusal has
-    // an entry of its own.
+    // Until both have happened often enough, however fast the machine is, and for longer than the second in which each refusal has its
+    // own entry.
     let (served, shed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
     let goes_on = || {
@@ -381,7 +381,7 @@ async fn a_crowd_beyond_the_gateway_s_own_capacity_is_turned_away_but_not_its_ad
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_long_as_the_source_says() {
+async fn equal_requests_for_open_data_share_one_dispatch_and_its_response_is_cached_as_the_source_allows() {
     let stage = one_worker();
     let actor = stage.system("one-stop-shop");
     let asked = || stage.sandbox.faults.count("catalogue");
@@ -391,7 +391,7 @@ async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_lo
     let first = all[0].messages.clone();
     assert!(all.into_iter().all(|told| told.ok().messages == first) && !first.is_empty());
     assert_eq!(asked(), 1);
-    // For two seconds, it says; then it is asked, and says that nothing has changed.
+    // Cached for two seconds; then it is revalidated, and has not changed.
     assert_eq!(schema("donvihanhchinhcap1").await.ok().messages, first);
     assert_eq!(asked(), 1);
     tokio::time::sleep(Duration::from_millis(2_100)).await;
@@ -399,7 +399,7 @@ async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_lo
     assert_eq!(asked(), 2);
     assert_eq!(schema("donvihanhchinhcap1").await.ok().messages, first);
     assert_eq!(asked(), 2);
-    // Who gives up leaves the others their answer, and a failure is nobody's later.
+    // A cancelled caller leaves the others their response, and a failure is not cached.
     let message = actor.encode(SCHEMA, &json!({ "code": "donvihanhchinhcap2" }));
     let hasty = async {
         let metadata = [("ndxp-purpose", "1.004222"), ("grpc-timeout", "100m")];
@@ -412,7 +412,7 @@ async fn equal_requests_for_open_data_share_one_and_its_answer_is_used_for_as_lo
     assert_eq!(failed.reason(), "SOURCE_PROTOCOL_ERROR");
     stage.sandbox.faults.clear("catalogue");
     schema("mabuuchinhcap3").await.ok();
-    // Each of them is an exchange of its own in the log.
+    // Each of them is a separate exchange in the log.
     let logged = stage.entries().iter().filter(|one| one.entry.operation.ends_with("/GetSchema")).count();
     assert_eq!(logged, 27);
     stage.verify();

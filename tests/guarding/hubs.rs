@@ -1,5 +1,5 @@
-//! Hubs and credentials: a source moves from one hub to another while calls run; tokens and sessions are kept, and made
-//! anew when they are refused.
+//! Hubs and credentials: a source moves from one hub to another while calls run; tokens and sessions are cached, and renewed when they
+//! are refused.
 
 use crate::support::{CATALOGUE, ENTERPRISE, PROCEDURE, Stage, UNIT, VERIFY, edit, until};
 use ndxp_gateway::exchange_log::Kind;
@@ -37,7 +37,7 @@ async fn a_source_moves_to_another_hub_while_calls_run_and_none_fails() {
         });
         assert!(done.load(Ordering::Relaxed) > before);
     }
-    // A broken entry changes nothing: what runs stays.
+    // A broken entry changes nothing: the running configuration stays.
     edit(&entry, |_| "source = \"business\"\nhub = \"nowhere\"\n".into());
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(stage.gateway.as_ref().unwrap().reload().unwrap_err().to_string().contains("no hub \"nowhere\""));
@@ -50,7 +50,7 @@ async fn a_source_moves_to_another_hub_while_calls_run_and_none_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expired_tokens_and_sessions_are_made_anew_without_a_failed_call() {
+async fn expired_tokens_and_sessions_are_renewed_without_a_failed_call() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let enterprise = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
@@ -58,7 +58,7 @@ async fn expired_tokens_and_sessions_are_made_anew_without_a_failed_call() {
     for _ in 0..3 {
         actor.call(ENTERPRISE, enterprise.clone()).await.ok();
         actor.call(PROCEDURE, procedure.clone()).await.ok();
-        // The hub forgets its tokens, the portal its sessions, without notice.
+        // The hub loses its tokens, the portal its sessions, without notice.
         for id in ["ndxp", "publicservice"] {
             stage.sandbox.faults.set(id, FaultKind::CredentialsExpired);
         }
@@ -81,7 +81,7 @@ async fn tokens_are_renewed_ahead_of_their_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_reached_without_a_hub_and_with_ws_security_answers_the_same() {
+async fn a_source_without_a_hub_and_with_ws_security_returns_the_same() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let person = stage.sandbox.province.people.iter().find(|person| person.birth.1 > 0).unwrap();
@@ -106,7 +106,7 @@ async fn a_source_reached_without_a_hub_and_with_ws_security_answers_the_same() 
     let told = actor.call(VERIFY, claim.clone()).await.ok();
     assert_eq!(told.messages[0], json!({ "matched": true }));
     assert_eq!(stage.entry(&told.exchange()).entry.hub, "");
-    // A wrong password is told as the gateway's own failing.
+    // A wrong password is reported as the gateway's own fault.
     std::fs::write(stage.folder.path.join("secrets/population"), "wrong").unwrap();
     stage.gateway.as_ref().unwrap().reload().unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -125,7 +125,7 @@ async fn open_data_is_revalidated_and_not_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_x_road_member_without_access_is_told_as_our_credentials_refused() {
+async fn an_x_road_member_without_access_is_reported_as_refused_credentials() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     for source in ["budgetunit", "land"] {
@@ -152,7 +152,7 @@ fn hubs(stage: &Stage, last: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_to_the_second_hub_while_the_first_fails_and_come_back() {
+async fn calls_fail_over_to_the_second_hub_and_return() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     second(&stage, "mode = \"failover\"");
@@ -164,7 +164,7 @@ async fn calls_go_to_the_second_hub_while_the_first_fails_and_come_back() {
         actor.call(ENTERPRISE, request.clone()).await.ok();
     }
     assert_eq!(hubs(&stage, 10), vec!["ndop"; 10]);
-    // Once it is known to fail, it is not asked first each time.
+    // Once it is known to fail, it is not tried first each time.
     let attempts: Vec<u32> = stage.exchanges().iter().rev().take(3).map(|entry| entry.attempts).collect();
     assert_eq!(attempts, [0, 0, 0]);
     stage.sandbox.faults.clear("ndxp");
@@ -182,17 +182,17 @@ async fn b1_one_client_s_requests_move_no_other_client_to_the_second_hub() {
     second(&stage, "mode = \"failover\"");
     let request = json!({ "enterpriseCode": stage.sandbox.province.enterprises[0].code });
     for _ in 0..10 {
-        // What this client asks breaks the connection, as if the hub were at fault.
+        // This client's requests break the connection, as if it were the hub's fault.
         stage.sandbox.faults.set("ndxp", FaultKind::ResetBody);
         crafty.call(ENTERPRISE, request.clone()).await.ok();
         stage.sandbox.faults.clear("ndxp");
         other.call(ENTERPRISE, request.clone()).await.ok();
         assert_eq!(hubs(&stage, 2), ["ndxp", "ndop"]);
     }
-    // It is not asked by the first one's way any more, so that it fails no longer; the other is.
+    // It no longer uses the first hub, so that it does not fail; the other client does.
     let attempts: Vec<u32> = stage.exchanges().iter().rev().take(2).map(|entry| entry.attempts).collect();
     assert_eq!(attempts, [0, 0]);
-    // Both fail: a third one is not sent there first.
+    // Both fail: a third client does not try it first.
     stage.sandbox.faults.set("ndxp", FaultKind::ResetBody);
     for _ in 0..5 {
         other.call(ENTERPRISE, request.clone()).await.ok();
@@ -231,11 +231,11 @@ async fn reads_are_shadowed_at_the_second_hub_and_counted() {
         actor.call(ENTERPRISE, request.clone()).await.ok();
     }
     counted("same", 3);
-    // Entries of the gateway's own may stand behind it.
+    // The gateway's own entries may follow it.
     let last = stage.entries().into_iter().rfind(|found| found.entry.kind == Kind::Exchange as i32);
     let entry = last.unwrap().entry;
     assert_eq!((entry.hub.as_str(), entry.shadow_hub.as_str()), ("ndxp", "ndop"));
-    // What goes wrong there is not the caller's.
+    // A failure there is not the caller's fault.
     stage.sandbox.faults.set("ndop", FaultKind::Garbage);
     actor.call(ENTERPRISE, request).await.ok();
     counted("failed", 1);

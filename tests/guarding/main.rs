@@ -1,4 +1,4 @@
-//! Sources, hubs and endpoints under trouble: whose fault it is, and who is kept from harm.
+//! Failing sources, hubs and endpoints: whose fault it is, and who is protected.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/mod.rs"]

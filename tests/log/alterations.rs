@@ -28,9 +28,9 @@ use std::sync::Mutex;
 use tokio::runtime::Runtime;
 use tonic::Request;
 
-/// Alterations of each file in CI: each way once, and a bit more.
+/// Alterations of each file in CI: each kind once, and some more.
 const FEW: usize = 12;
-/// Folders that are altered at once: readers that fail try again, and wait in between.
+/// Folders that are altered concurrently: failing readers retry, with a wait.
 const WORKERS: usize = 24;
 /// Alterations of a file that one of them makes one after the other.
 const AT_ONCE: usize = 4;
@@ -40,19 +40,19 @@ const AT_ONCE: usize = 4;
 enum Rest {
     /// Nothing.
     Nothing,
-    /// That it is gone, or older: the gateway makes it anew, and what it said then is still true.
+    /// Missing or older: the gateway rebuilds it, and its earlier content is still true.
     Derived,
-    /// What changes no row and no structure of a database: SQLite's own check is content, and every row is the same. Of the
-    /// registry also an older one in which no object differs.
+    /// Changes of no row and no structure of a database: SQLite's own check passes, and every row is the same. For the registry
+    /// also an older one in which no object differs.
     NoRow,
-    /// That, and that it is gone, or older: the rest is counted from the log.
+    /// The same, and missing or older: the rest is counted from the log.
     DerivedRows,
     /// Anything: no command reads it.
     Unread,
 }
 use Rest::{Derived, DerivedRows, NoRow, Nothing, Unread};
 
-/// A kind of file: its row in the table, which files it has, and what may go unnoticed.
+/// A kind of file: its row in the table, its files, and the alterations that may be undetected.
 type Kind = (&'static str, fn(&str) -> bool, Rest);
 
 const KINDS: [Kind; 29] = [
@@ -91,7 +91,7 @@ const KINDS: [Kind; 29] = [
     ("what no command reads", is_unread, Unread),
 ];
 
-/// Locks, and files that are about to be others.
+/// Locks, and unfinished files.
 fn is_unread(path: &str) -> bool {
     ["journal/lock", "journal/spare", "journal/unnamed"].contains(&path)
         || path.ends_with("/.making")
@@ -110,14 +110,14 @@ fn whole(entries: Vec<api::LogEntry>) -> Vec<(u64, Vec<u8>)> {
     entries.into_iter().map(|one| (one.index, one.entry.unwrap_or_default().to_bytes())).collect()
 }
 
-/// What each of four commands prints: entries by index, or counts; `None` where it fails.
+/// The output of each of four commands: entries by index, or counts; `None` if it fails.
 type Printed = [Option<Vec<(u64, Vec<u8>)>>; 4];
 
-/// A file's bytes, where there is one.
+/// A file's bytes, if it exists.
 type Content = Option<Vec<u8>>;
 
 impl Folder {
-    /// Every page of a search; `None` where it fails.
+    /// Every page of a search; `None` if it fails.
     fn search(&self, audit: &Audit, query: &api::Query, from_log: bool) -> Option<Vec<(u64, Vec<u8>)>> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
@@ -147,7 +147,7 @@ impl Folder {
         })
     }
 
-    /// What the commands tell; `None` of each that fails.
+    /// The output of the commands; `None` for each failing one.
     fn told(&self) -> Printed {
         let _entered = self.runtime.enter();
         let Ok(audit) = Audit::local(&self.data, None, &Vault::default()) else { return [const { None }; 4] };
@@ -155,7 +155,7 @@ impl Folder {
         let show = api::GetRequest { exchange_id: self.exchange.clone(), index: None };
         let show = self.runtime.block_on(audit.get(Request::new(show))).ok();
         let about = api::Query { subject: self.person.clone(), ..api::Query::default() };
-        // As the command does: nothing is said before the log itself was looked through.
+        // Like the command: no output before the log itself was searched.
         let subject = self.search(&audit, &about, false).and_then(|found| match found.is_empty() {
             true => self.search(&audit, &about, true),
             false => Some(found),
@@ -164,7 +164,7 @@ impl Folder {
         [self.search(&audit, &client, false), show, subject, self.report(&audit)]
     }
 
-    /// What `audit verify --index --registry` finds; `None` where it is content.
+    /// The fault that `audit verify --index --registry` finds; `None` if it passes.
     fn verified(&self) -> Option<String> {
         let (data, vault) = (&self.data, Vault::default());
         let chain = match key::chain(data, &vault, &self.key) {
@@ -202,7 +202,7 @@ impl Folder {
         }
     }
 
-    /// The same folder at another place.
+    /// A copy of the folder.
     fn copied_to(finished: &Finished, data: &Path) -> Folder {
         finished.now.iter().for_each(|(path, bytes)| put(data, path, Some(bytes), SEGMENT));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -211,7 +211,7 @@ impl Folder {
         Folder { data: data.to_owned(), key, exchange, person, policy, runtime }
     }
 
-    /// Alters a file in these ways; gives what came of it, way by way.
+    /// Alters a file in these ways; returns the outcome of each.
     fn alter(&self, finished: &Finished, path: &Path, rest: Rest, truth: &Printed, ways: Range<usize>) -> Rows {
         let Finished { now, older, foreign, .. } = finished;
         let seed = path.as_os_str().len() * 1_000 + ways.start;
@@ -231,7 +231,7 @@ impl Folder {
             };
             apply();
             let found = self.verified();
-            // What verify itself may have put right is altered again.
+            // A file that verify itself may have repaired is altered again.
             apply();
             let same = matches!(rest, NoRow | DerivedRows) && rows(&self.data.join(path)) == rows_of(original);
             let printed = self.told();
@@ -392,7 +392,7 @@ fn restore(data: &Path, now: &Files, path: &Path) {
 }
 
 #[test]
-fn whatever_is_altered_is_noticed_and_nobody_is_told_an_untruth() {
+fn every_alteration_is_detected_and_no_output_is_wrong() {
     let finished = Finished::make();
     let now = &finished.now;
     let kind_of = |path: &Path| {

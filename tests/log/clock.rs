@@ -1,4 +1,4 @@
-//! A wall clock that is set back gives nobody anything twice: no quota, no right that has ended; also over a restart.
+//! A wall clock that is set back restores nothing: no quota, no expired right; also over a restart.
 
 use crate::support::ca::Ca;
 use crate::support::{Actor, Outside, Running, UNIT, add_client, add_grant, entries, files, issue, until};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const HOUR: i64 = 3_600_000_000;
 const CERTIFICATE_LIVES: Duration = Duration::from_secs(3_600);
 
-/// A gateway whose wall clock is set by a file.
+/// A gateway with a wall clock that is set by a file.
 fn start(outside: &Outside, clock: &Path, more: &[&str]) -> Running {
     let child = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
         .args(["serve", "--config", outside.folder.gateway_config().to_str().unwrap()])
@@ -41,7 +41,7 @@ fn set(clock: &Path, by: i64) {
     std::fs::rename(fresh, clock).unwrap();
 }
 
-/// What a call of this actor is told: its reason; empty where it is answered.
+/// The reason of this actor's call; empty for success.
 fn call(actor: &Actor) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { actor.call(UNIT, json!({ "unitCode": "1057000" })).await.reason() })
@@ -55,7 +55,7 @@ fn ready(outside: &Outside) -> String {
     text
 }
 
-/// Registers a client that may call twice a day; gives what makes it anew, with a connection of its own.
+/// Registers a client with a quota of two calls a day; returns the function that reconnects it.
 fn limited(outside: &Outside) -> impl Fn() -> Actor {
     let Outside { folder, config, contracts, .. } = outside;
     let store = SqliteStore::open(&registry_path(&config.data)).unwrap();
@@ -69,7 +69,7 @@ fn limited(outside: &Outside) -> impl Fn() -> Actor {
 }
 
 #[test]
-fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
+fn l11_a_clock_that_is_set_back_restores_no_quota_and_no_expired_right() {
     let outside = Outside::new();
     let Outside { folder, config, .. } = &outside;
     let limited = limited(&outside);
@@ -100,7 +100,7 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
     assert_eq!(call(&outside.actor()), "TOKEN_EXPIRED");
     assert!(ready(&outside).contains("clock was set back"));
     end(gateway);
-    // Whoever runs it says that the clock was ahead: time is what it shows, that is an entry, and the day's calls still count.
+    // The operator states that the clock was ahead: time follows the clock again, with an entry, and the day's calls still count.
     let gateway = start(&outside, &clock, &["--clock-ahead"]);
     assert_eq!([call(&outside.actor()), call(&limited())], ["", "QUOTA_EXCEEDED"]);
     assert!(!ready(&outside).contains("clock"));
@@ -114,9 +114,9 @@ fn l11_a_clock_that_is_set_back_gives_no_quota_and_no_ended_right_back() {
     end(gateway);
 }
 
-/// Before, the handshake asked the wall clock: an ended certificate was let in again, and only then its connection ended.
+/// Earlier, the handshake used the wall clock: an expired certificate was accepted again, and its connection ended only afterwards.
 #[test]
-fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock_was_set_back() {
+fn l11_an_expired_certificate_is_refused_at_the_handshake_although_the_clock_was_set_back() {
     let outside = Outside::new();
     let Outside { folder, config, contracts, .. } = &outside;
     let soon = |params: &mut rcgen::CertificateParams| {
@@ -151,9 +151,9 @@ fn l11_a_certificate_that_has_ended_is_refused_at_the_handshake_though_the_clock
     end(gateway);
 }
 
-/// What was used of quotas lies in a file that anybody with the folder could edit: it counted as it was.
+/// The usage of quotas is in a file that the folder's owner can edit: it used to be trusted.
 #[test]
-fn l11_a_quota_is_not_had_again_by_an_edit_of_what_was_used() {
+fn l11_an_edit_of_the_usage_restores_no_quota() {
     let outside = Outside::new();
     let Outside { folder, config, .. } = &outside;
     let limited = limited(&outside);

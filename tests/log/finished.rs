@@ -1,5 +1,5 @@
-//! A data folder with everything in it that a gateway writes: of one that ran with witnesses of which one has seen a fork, with legal
-//! holds, pruning, revoked tokens and a verified index, and that has ended.
+//! A data folder with every kind of file that a gateway writes: of a gateway that ran with witnesses (one of which has seen a fork),
+//! legal holds, pruning, revoked tokens and a verified index, and has ended.
 
 use super::witnesses::{Running, config, cosigned, log_signer, tree, with_policy};
 use crate::support::{self, Stage, audit_cli, until};
@@ -28,7 +28,7 @@ pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 pub struct Finished {
     pub stage: Stage,
     pub key: LogVerifier,
-    /// An exchange, and the person whom it was about.
+    /// An exchange and its subject.
     pub exchange: String,
     pub person: String,
     /// The policy of witnesses that the configuration names.
@@ -51,10 +51,10 @@ fn files_below(folder: &Path, data: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Bytes of a journal's file, whose end is zeros that are not kept here.
+/// Bytes of a journal file, without the zeros at its end.
 pub const SEGMENT: u64 = SEGMENT_BYTES;
 
-/// Whether a file is as long as a journal's, whatever it holds.
+/// Whether a file has the length of a journal file, whatever its content.
 pub fn is_segment(path: &Path) -> bool {
     path.starts_with("journal") && path.file_name().is_some_and(|name| name != "lock")
 }
@@ -123,7 +123,7 @@ fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, St
     let of = config(name, &state, &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
     WitnessService::make_keys(&of).unwrap();
     if forked {
-        // The log's key signs another tree for it: what a copy of the gateway would do.
+        // The log's key signs another tree for it, as a copy of the gateway would.
         let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
         let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
         assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
@@ -189,7 +189,7 @@ impl Finished {
         until("the index follows", Duration::from_secs(60), indexed);
         assert!(audit_cli(&stage, &["verify", "--index"]).0);
         until("the older state is old enough", LAG * 2, || taken.elapsed() > LAG);
-        // Tokens whose entries were pruned would be over long before; one that is good takes their place.
+        // Tokens with pruned entries would have expired long before; a valid one replaces them.
         stage.store.remove_ended_tokens(i64::MAX, 100).unwrap();
         stage.token("one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
         stage.store.note("test.act", "number:last".to_owned()).unwrap();

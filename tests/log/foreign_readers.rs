@@ -1,5 +1,5 @@
-//! Readers that share no code with the gateway take its log as their own: the published crates `signed_note` and `tlog_tiles` (Cloudflare's
-//! Azul). `tests/python/verify_log.py` is another.
+//! Readers that share no code with the gateway accept its log: the published crates `signed_note` and `tlog_tiles` (Cloudflare's Azul).
+//! `tests/python/verify_log.py` is another.
 
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::reader::LogReader;
@@ -31,7 +31,7 @@ impl TileReader for Folder {
     fn save_tiles(&self, _tiles: &[Tile], _data: &[Vec<u8>]) {}
 }
 
-/// What they make of a log: its checkpoint, and each entry's proof under it. An error says what they do not believe.
+/// Their verification of a log: its checkpoint, and each entry's proof under it. An error names what they reject.
 fn read(data: &Path, entries: &[Vec<u8>]) -> Result<u64, String> {
     let log = data.join("log");
     let text = |name: &str| std::fs::read_to_string(log.join(name)).map_err(|error| error.to_string());
@@ -58,7 +58,7 @@ fn read(data: &Path, entries: &[Vec<u8>]) -> Result<u64, String> {
 }
 
 #[test]
-fn published_crates_read_the_log_and_believe_nothing_else() {
+fn published_crates_read_the_log_and_reject_anything_else() {
     let folder = tempfile::tempdir().unwrap();
     let signer = LogSigner::from_pkcs8("log.example/foreign", &LogSigner::generate().unwrap()).unwrap();
     let log = ExchangeLog::open(folder.path(), signer).unwrap();

@@ -1,6 +1,7 @@
-//! What a crash leaves of the search index, by seed. SQLite's own recovery is not what is shown (the simulator does without it for
-//! that reason): whatever main file and write-ahead log a crash puts together, of whatever moments, torn or lost, searches and
-//! look-ups give what the log has, `verify --index` says whether the index is whole, and the thread that follows the log mends it.
+//! What a crash leaves of the search index, by seed: whatever combination of main file and write-ahead log a crash leaves, torn or
+//! lost, searches and look-ups return what the log has, `verify --index` reports whether the index is complete, and the thread that
+//! follows the log repairs it. A process that is killed while it builds the index leaves nothing that is trusted. `NDXP_INDEX_CRASHES`
+//! for more seeds.
 
 use crate::alterations::Numbers;
 use crate::support::until;
@@ -21,7 +22,7 @@ const SEEDS: u64 = 40;
 /// Times that a process is killed while it makes the index.
 const KILLS: u64 = 8;
 const SECTOR: usize = 512;
-/// What SQLite writes at once.
+/// SQLite's page size.
 const PAGE: usize = 4_096;
 
 fn person(number: u64) -> Pseudonym {
@@ -38,7 +39,7 @@ fn entry(number: u64) -> Entry {
     }
 }
 
-/// A log, what is searched for in it, and what must be found.
+/// A log, the searches, and the expected results.
 struct Indexed {
     folder: tempfile::TempDir,
     size: u64,
@@ -81,7 +82,7 @@ impl Indexed {
         self.folder.path()
     }
 
-    /// Every search gives what the log has.
+    /// Every search returns what the log has.
     fn tells_the_truth(&self, what: &str) {
         let reader = LogReader::open(self.data()).unwrap();
         for (query, truth) in &self.queries {
@@ -93,7 +94,7 @@ impl Indexed {
                         found.extend(page.found.iter().map(|one| one.index));
                         before = page.before;
                     }
-                    // A fault of the index is none of the search.
+                    // A fault of the index is not a fault of the search.
                     Err(error) => panic!("{what}: {error}"),
                 }
             }
@@ -101,13 +102,13 @@ impl Indexed {
         }
     }
 
-    /// Whether `verify --index` has nothing to say.
+    /// Whether `verify --index` passes.
     fn is_whole(&self) -> bool {
         let checked = index::check(self.data(), &Vault::default(), |_, _| true).unwrap().unwrap_or_default();
         checked.found == 0 && checked.entries == self.size / 256 * 256
     }
 
-    /// Whoever follows the log mends what a crash left, by itself, as far as they or a search come to it.
+    /// The thread that follows the log repairs the effects of a crash automatically, as soon as it or a search finds them.
     fn is_mended(&self, what: &str) {
         let following = IndexThread::start(self.data(), &Vault::default()).unwrap();
         let reader = LogReader::open(self.data()).unwrap();
@@ -117,13 +118,13 @@ impl Indexed {
         };
         until(what, Duration::from_secs(60), has_all);
         self.tells_the_truth(what);
-        // Also where the search has met what SQLite cannot read, and thrown the file away.
+        // Also if the search has found a file that SQLite cannot read, and removed it.
         until(what, Duration::from_secs(60), has_all);
         drop(following);
     }
 }
 
-/// The index's files at one moment of its making.
+/// The index's files at one point of its construction.
 #[derive(Clone)]
 struct Moment {
     main: Vec<u8>,
@@ -137,7 +138,7 @@ impl Moment {
     }
 }
 
-/// What of a newer file's pieces reached the disk over an older one.
+/// The pieces of a newer file that reached the disk over an older one.
 fn torn(older: &[u8], newer: &[u8], unit: usize, kept: usize, numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = older.to_vec();
     for at in (0..newer.len()).step_by(unit) {
@@ -150,7 +151,7 @@ fn torn(older: &[u8], newer: &[u8], unit: usize, kept: usize, numbers: &mut Numb
     bytes
 }
 
-/// What a crash may leave; with how that is called.
+/// A possible state after a crash, with its name.
 fn crashed(moments: &[Moment], numbers: &mut Numbers) -> (String, Moment) {
     let (one, other) = (numbers.below(moments.len()), numbers.below(moments.len()));
     let (older, newer) = (one.min(other), one.max(other));
@@ -181,11 +182,11 @@ fn crashed(moments: &[Moment], numbers: &mut Numbers) -> (String, Moment) {
 }
 
 #[test]
-fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_mended() {
+fn l7_after_any_crash_searches_are_right_and_the_index_is_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let (data, vault) = (folder.path(), Vault::default());
     let key = LogSigner::generate().unwrap();
-    // Moments of its making: behind each transaction, with a log of writes that nobody has taken over yet, and after it was.
+    // Points of its construction: after each transaction, with a write-ahead log before and after its checkpoint.
     let mut moments = vec![Moment { main: Vec::new(), wal: Vec::new() }];
     let (mut size, mut open) = (0, None::<SearchIndex>);
     for (step, more) in [300, 700, 300, 2_400, 600, 300].into_iter().enumerate() {
@@ -196,7 +197,7 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
         while index.take_in(&reader).unwrap() {}
         moments.push(Moment::of(data));
         if step % 2 == 1 {
-            // Whoever closes it last takes the log of writes over.
+            // The last connection checkpoints the write-ahead log when it closes.
             open = None;
             moments.push(Moment::of(data));
         }
@@ -234,7 +235,7 @@ fn l7_whatever_a_crash_leaves_of_the_index_searches_tell_the_truth_and_it_is_men
 }
 
 #[test]
-fn l7_a_process_that_is_killed_while_it_makes_the_index_leaves_nothing_that_is_believed() {
+fn l7_a_process_killed_while_it_builds_the_index_leaves_nothing_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let key = LogSigner::generate().unwrap();
     // A transaction and some.

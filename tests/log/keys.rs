@@ -1,4 +1,5 @@
-//! The gateway's own keys are made on command, and one that is gone is never replaced unasked.
+//! The gateway's own keys are made only by command, and a lost one is never replaced without a command; a month's key of pseudonyms and
+//! its mark cannot be replaced together unnoticed.
 
 use crate::support::{self, Running, Stage, audit_cli, lay, show, until};
 use ndxp_gateway::audit::logged_files::{digest_of, object};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// A command that ends: whether it succeeded, and what it said.
+/// Runs a command to its end: success and output.
 fn run(folder: &DevFolder, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
         .args(arguments)
@@ -26,7 +27,7 @@ fn run(folder: &DevFolder, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-/// Why a gateway does not start.
+/// The error with which a gateway fails to start.
 fn refused(folder: &DevFolder) -> String {
     let mut gateway = Running::spawn(folder, &[]);
     assert_eq!(gateway.first_line(), "", "it starts");
@@ -36,7 +37,7 @@ fn refused(folder: &DevFolder) -> String {
     said
 }
 
-/// Starts a gateway and ends it when it answers.
+/// Starts a gateway and stops it when it accepts calls.
 fn starts(folder: &DevFolder) {
     let mut gateway = Running::start(folder, &[]);
     gateway.signal(rustix::process::Signal::TERM);
@@ -55,7 +56,7 @@ fn l11_a_gateway_makes_no_key_of_its_own_log() {
     let key = data.join("keys/log.key");
     let laid = std::fs::read(&key).unwrap();
     std::fs::remove_dir_all(&data).unwrap();
-    // A fresh folder: the command is named, and nothing is made before it was given.
+    // A new folder: the error names the command, and nothing is created before it is run.
     let told = refused(&folder);
     assert!(told.contains("keys/log.key is missing") && told.contains("ndxp-gateway keys init"), "{told}");
     assert_eq!(files(&data), [""; 0]);
@@ -68,10 +69,10 @@ fn l11_a_gateway_makes_no_key_of_its_own_log() {
     starts(&folder);
     let vkey = std::fs::read_to_string(data.join("log/vkey")).unwrap();
     assert!(told.contains(&vkey), "{told} {vkey}");
-    // Once more changes nothing.
+    // A second run changes nothing.
     let (ok, again) = run(&folder, &["keys", "init"]);
     assert!(ok && again.contains("there already") && again.contains(&vkey), "{again}");
-    // Lost beside its log: neither a start nor the command makes another.
+    // Lost while its log exists: neither a start nor the command makes another.
     std::fs::rename(&key, folder.path.join("kept")).unwrap();
     let told = refused(&folder);
     assert!(told.contains("put its key back"), "{told}");
@@ -83,7 +84,7 @@ fn l11_a_gateway_makes_no_key_of_its_own_log() {
 }
 
 #[test]
-fn l11_the_key_of_acts_comes_with_the_registry_and_is_replaced_on_command_only() {
+fn l11_the_key_of_admin_events_is_made_with_the_registry_and_replaced_only_on_command() {
     let (_dir, folder) = lay(&|_| {});
     let key = folder.path.join("data/keys/acts.key");
     let add = |id| ["client", "add", id, "--agency", "H49.12"];
@@ -100,7 +101,7 @@ fn l11_the_key_of_acts_comes_with_the_registry_and_is_replaced_on_command_only()
     starts(&folder);
 }
 
-/// An exchange about a person: the month's key is made where there is none.
+/// Makes an exchange about a person: it creates the month's key if there is none.
 fn exchange(stage: &Stage) {
     let samples = samples(&stage.sandbox.province);
     let request = samples.iter().find(|one| one.operation.ends_with("/VerifyCitizen")).unwrap().requests[0].clone();
@@ -110,7 +111,7 @@ fn exchange(stage: &Stage) {
 }
 
 #[test]
-fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
+fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
     let mut stage = Stage::start();
     drop(stage.system("one-stop-shop"));
     let period = period_of(clock::now_us());
@@ -138,7 +139,7 @@ fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
     }
     let (content, told) = verify(&stage);
     assert!(!content && told.contains(&mark) && told.contains("is not what entry"), "{told}");
-    // A gateway that runs with it does not make it the log's.
+    // A gateway that runs with it does not record it in the log.
     let config = stage.folder.gateway_config();
     let start = || Gateway::start(Config::load(&config).map_err(show).unwrap()).unwrap();
     stage.gateway = Some(start());
@@ -147,7 +148,7 @@ fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
     });
     stage.gateway.take().unwrap().stop();
     assert!(!verify(&stage).0);
-    // Removed together: one that is made anew stays told of, with both entries.
+    // Removed together: a new one remains reported, with both entries.
     for file in [&key, &mark] {
         std::fs::remove_file(data.join(file)).unwrap();
     }
@@ -159,7 +160,7 @@ fn l11_a_month_s_key_and_its_mark_are_not_replaced_together_unnoticed() {
     stage.gateway.take().unwrap().stop();
     let (content, told) = verify(&stage);
     assert!(content && told.contains("was made anew") && told.contains("WARNING"), "{told}");
-    // The first pair back in its place is the older one, of which the log tells, too.
+    // The first pair, restored, is the older one, which the log records as well.
     std::fs::write(data.join(&key), &own.0).unwrap();
     std::fs::write(data.join(&mark), &own.1).unwrap();
     let (content, told) = verify(&stage);

@@ -1,4 +1,4 @@
-//! The promise itself: an answered exchange survives `kill -9`, a hundred times under load.
+//! The promise itself: an exchange with a response survives `kill -9`, a hundred times under load.
 
 use crate::support::{Outside, PROCEDURE, Running, UNIT};
 use ndxp_gateway::config::Config;
@@ -17,7 +17,7 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
     let Outside { folder, config, .. } = &outside;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
 
-    // Every answer that a caller got: exchange id and whether it was a success.
+    // Every response that a caller received: exchange id and success.
     let answered: Arc<Mutex<HashMap<String, bool>>> = Arc::default();
     let mut seen = 0;
     for round in 0..KILLS {
@@ -43,7 +43,7 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
                 })
             })
             .collect();
-        // At any moment: while starting to answer, in the middle of a batch, of a sealing.
+        // At any point: during the start, in the middle of a batch or of a sealing.
         let before = answered.lock().unwrap().len();
         let answers = |number: usize| {
             let end = Instant::now() + Duration::from_secs(10);
@@ -69,7 +69,7 @@ fn an_answered_exchange_survives_kill_nine_a_hundred_times() {
             .unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert!(report.sealed + report.tail >= seen, "round {round}: the log became shorter");
         seen = report.sealed + report.tail;
-        // All at the end, the last rounds' each time: reading the whole log a hundred times would test patience.
+        // All at the end, the last rounds' each time: reading the complete log a hundred times would take too long.
         if round % 10 == 9 {
             every_answer_is_there(config, &answered.lock().unwrap());
         }

@@ -1,5 +1,5 @@
-//! What disks and crashes do to the log: either everything comes back, or the fault is told with its file; never a silent
-//! gap, never a wrong proof.
+//! What disks and crashes do to the log: either everything comes back, or the fault is reported with its file; never a silent gap,
+//! never a wrong proof.
 
 use crate::support::{Actor, Outside, Running, UNIT};
 use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
@@ -23,11 +23,11 @@ fn runtime() -> Runtime {
 async fn call(actor: &Actor) -> Result<(Code, String, String), String> {
     let message = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
     let answered = tokio::time::timeout(Duration::from_secs(5), actor.raw(UNIT, &[], vec![message])).await;
-    let told = answered.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+    let told = answered.map_err(|_| "the call timed out".to_owned())?.map_err(|error| error.to_string())?;
     Ok((told.code(), told.reason(), told.exchange()))
 }
 
-/// Every exchange that was answered is in the log, which verifies.
+/// Asserts that every exchange with a response is in the log, and that the log verifies.
 fn all_there(outside: &Outside, answered: &[String]) {
     verify_data(&outside.config.data, None, None, Default::default(), |_, _| {}).unwrap();
     let logged: Vec<String> =
@@ -38,7 +38,7 @@ fn all_there(outside: &Outside, answered: &[String]) {
 }
 
 #[test]
-fn a_crash_at_any_place_loses_nothing_that_was_answered() {
+fn a_crash_at_any_point_loses_no_answered_exchange() {
     let (outside, runtime) = (Outside::new(), runtime());
     let mut answered = Vec::new();
     let places = [
@@ -89,7 +89,7 @@ fn file_limit(pid: u32, bytes: Option<u64>) {
     prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
-/// Calls until they are refused as they must be, and then until they are answered again.
+/// Calls until they are refused as required, and then until they succeed again.
 async fn refused_then_answered(actor: &Actor, break_it: impl FnOnce(), mend_it: impl FnOnce()) -> Vec<String> {
     let mut answered = Vec::new();
     for _ in 0..5 {
@@ -101,7 +101,7 @@ async fn refused_then_answered(actor: &Actor, break_it: impl FnOnce(), mend_it: 
     let mut refused = 0;
     for _ in 0..400 {
         match call(actor).await.unwrap() {
-            // What still fitted into the space that was taken ahead.
+            // Entries that still fit in the preallocated space.
             (Code::Ok, _, id) => answered.push(id),
             (code, reason, _) => {
                 assert_eq!((code, reason.as_str()), (Code::Unavailable, "EXCHANGE_LOG_UNAVAILABLE"));
@@ -127,7 +127,7 @@ async fn refused_then_answered(actor: &Actor, break_it: impl FnOnce(), mend_it: 
 }
 
 #[test]
-fn while_nothing_can_be_written_calls_are_refused_and_service_resumes_by_itself() {
+fn while_writes_fail_calls_are_refused_and_service_resumes_automatically() {
     let (outside, runtime) = (Outside::new(), runtime());
     let gateway = Running::start(&outside.folder, &[]);
     let (actor, pid) = (outside.actor(), gateway.0.id());
@@ -151,7 +151,7 @@ fn dossier() -> serde_json::Value {
 
 const SYNC: &str = "/ndxp.publicservice.v1.PublicServiceService/SyncDossiers";
 
-/// The ends of writes that the log has, as reason and cause, by exchange.
+/// The logged ends of writes, as reason and cause, by exchange.
 fn ends(outside: &Outside) -> Vec<(String, String)> {
     let all = crate::support::entries(&outside.config.data);
     let writes = all.iter().map(|one| &one.entry).filter(|entry| entry.operation.ends_with("SyncDossiers"));
@@ -161,9 +161,9 @@ fn ends(outside: &Outside) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The gateway goes, or its log does, while a write is at its source.
+/// The gateway stops, or its log fails, while a write is at its source.
 #[test]
-fn l10_a_write_whose_end_is_not_in_the_log_may_have_happened() {
+fn l10_a_write_without_a_logged_end_has_an_unknown_outcome() {
     let (outside, runtime) = (Outside::new(), runtime());
     let source = "publicservice";
     let write = |actor: &Actor| {
@@ -182,7 +182,7 @@ fn l10_a_write_whose_end_is_not_in_the_log_may_have_happened() {
     file_limit(pid, Some(0));
     let told = runtime.block_on(told).unwrap().unwrap();
     assert_eq!((told.code(), told.reason().as_str()), (Code::Unknown, "WRITE_OUTCOME_UNKNOWN"), "{:?}", told.answered);
-    // One that cannot be begun is not: it may come again.
+    // One that cannot be started is not done: it can be retried.
     let told = runtime.block_on(write(&actor)).unwrap().unwrap();
     assert_eq!((told.code(), told.reason().as_str()), (Code::Unavailable, "EXCHANGE_LOG_UNAVAILABLE"));
     file_limit(pid, None);
@@ -204,7 +204,7 @@ fn l10_a_write_whose_end_is_not_in_the_log_may_have_happened() {
     verify_data(&outside.config.data, None, None, Default::default(), |_, _| {}).unwrap();
 }
 
-/// A file system of its own, of some megabytes; `None` where mounting is not allowed.
+/// A separate file system of some megabytes; `None` if mounting is not allowed.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -223,7 +223,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn a_full_disk_refuses_calls_until_there_is_room_again() {
+fn a_full_disk_refuses_calls_until_there_is_space_again() {
     let (outside, runtime) = (Outside::new(), runtime());
     let (data, copy) = (outside.config.data.clone(), outside.config.data.with_extension("copy"));
     std::fs::rename(&data, &copy).unwrap();
@@ -235,7 +235,7 @@ fn a_full_disk_refuses_calls_until_there_is_room_again() {
     let gateway = Running::start(&outside.folder, &[]);
     let (actor, ballast) = (outside.actor(), data.join("ballast"));
     let fill = || {
-        // All that is left, and with it the segment that was taken ahead: the next batch needs a new one.
+        // All the space, and with it the preallocated segment: the next batch needs a new one.
         let mut file = std::fs::File::create(&ballast).unwrap();
         while std::io::Write::write_all(&mut file, &[1; 65_536]).is_ok() {}
         let journal = std::fs::read_dir(data.join("journal")).unwrap().map(|file| file.unwrap().path());
@@ -273,7 +273,7 @@ fn make(data: &Path, key: &[u8]) -> LogVerifier {
     append(0..600);
     log.seal_now().unwrap();
     append(600..607);
-    // What a crash leaves: a copy taken while the last entries are only in the journal.
+    // The state after a crash: a copy taken while the last entries are only in the journal.
     verifier
 }
 
@@ -292,7 +292,7 @@ fn files(folder: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// What must hold of a damaged log: it is told of with its file, or all is there and every proof is right.
+/// The rule for a damaged log: the fault is reported with its file, or everything is there and every proof is right.
 fn told_or_whole(data: &Path, key: &[u8], verifier: &LogVerifier, what: &str) {
     let whole = |data: &Path| -> Result<(), String> {
         let report = verify_data(data, None, Some(verifier), Default::default(), |_, _| {})
@@ -313,7 +313,7 @@ fn told_or_whole(data: &Path, key: &[u8], verifier: &LogVerifier, what: &str) {
         }
         (before, Ok(log)) => {
             drop(log);
-            // It was opened: whatever is wrong must be found by verifying, or have been put right.
+            // It was opened: any fault must be found by verification, or have been repaired.
             if let Err(told) = whole(data) {
                 assert!(told.contains(data.to_str().unwrap()), "{what}: {told}");
                 assert!(before.is_err(), "{what}: opening has broken it: {told}");
@@ -323,7 +323,7 @@ fn told_or_whole(data: &Path, key: &[u8], verifier: &LogVerifier, what: &str) {
 }
 
 #[test]
-fn damage_to_any_file_of_the_log_is_told_or_put_right() {
+fn damage_to_any_file_of_the_log_is_reported_or_repaired() {
     let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
     let (good, data) = (folder.path().join("good"), folder.path().join("data"));
     let verifier = {
@@ -379,7 +379,7 @@ fn damage_to_any_file_of_the_log_is_told_or_put_right() {
 }
 
 #[test]
-fn a_log_that_was_rolled_back_is_noticed_at_start() {
+fn a_rolled_back_log_is_detected_at_start() {
     let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
     let (data, old) = (folder.path().join("data"), folder.path().join("old"));
     make(&data, &key);

@@ -1,4 +1,4 @@
-//! Old entries are archived and pruned; whatever was proved about them stays proved, and nothing vanishes unnoticed.
+//! Old entries are archived and pruned; earlier proofs about them remain valid, and nothing disappears unnoticed.
 
 use crate::support::Stage;
 use ndxp_gateway::audit::index::{SearchIndex, rebuild};
@@ -40,7 +40,7 @@ fn day(number: i64) -> impl Iterator<Item = Entry> {
 }
 
 #[test]
-fn what_is_pruned_is_archived_told_of_and_still_proved() {
+fn pruned_entries_are_archived_recorded_and_still_provable() {
     let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (data, key) = (folder.path(), LogSigner::generate().unwrap());
     let log = open(data, &key);
@@ -56,7 +56,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     };
     let release = |id| Holds::change(data, |holds| holds.release(id)).unwrap();
     assert_eq!(place(&held, "12/TA"), Some(1));
-    // A hold that cannot be read whole stops every pruning: it must not come to hold less.
+    // A hold that cannot be read completely stops every pruning: it must not hold less.
     let person = Pseudonym { key: "2026-11".into(), value: vec![0xab; 16] };
     let id = place(&Query { subject: Some(vec![person]), ..Query::default() }, "13/TA").unwrap();
     let (file, good) = (data.join("state/holds.json"), std::fs::read_to_string(data.join("state/holds.json")).unwrap());
@@ -71,7 +71,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     archive(data, &first, kept.path(), |_| {}).unwrap();
     assert!(!is_logged(data, &first).unwrap());
 
-    // Pruned without an entry that tells of it: found, as if somebody had taken it away.
+    // Pruned without an entry that records it: detected as a removal.
     prune(data, &first, &Vault::default()).unwrap();
     let error = verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("it lists entries 0 to 255 as pruned"), "{error}");
@@ -83,7 +83,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let report = verify_data(data, Some(kept.path()), Some(&verifier), Default::default(), |_, _| {}).unwrap();
     assert_eq!(report.pruned, 4 * 256);
 
-    // Old proofs hold, new ones of kept entries are made, searches go around what is gone.
+    // Old proofs are valid, new ones of remaining entries are made, searches skip pruned entries.
     assert!(receipt.verify(&verifier).is_ok());
     let (reader, index) = (LogReader::open(data).unwrap(), SearchIndex::read(data, &Vault::default()));
     assert!(Receipt::make(&reader, 300).unwrap().unwrap().verify(&verifier).is_ok());
@@ -93,7 +93,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
         let count = |name| search::page(&reader, index, &client(name), None, 1_000, None).unwrap().found.len();
         assert_eq!((count("system-0"), count("system-1"), count("system-5")), (0, 256, 256));
     }
-    // Counts are of what is there, and say how much of their period is not.
+    // Counts cover the remaining entries, and report how many of their period are pruned.
     let counted = |from_us: Option<i64>| {
         let query = Query { from_us, ..Query::default() };
         let counted = from_log(&reader, &query, true, 100, |_, _| true).unwrap().unwrap();
@@ -104,7 +104,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     assert_eq!(counted(Some(1_700_000_000_000_000 + 6 * DAY_US)), (0, 0));
     rebuild(data, &Vault::default(), |_, _| {}).unwrap();
 
-    // A changed archive, a released hold, a log that goes on after a restart.
+    // A changed archive, a released hold, a log that continues after a restart.
     let bundle = kept.path().join("tile/entries/002");
     let mut bytes = std::fs::read(&bundle).unwrap();
     bytes[100] ^= 1;
@@ -116,7 +116,7 @@ fn what_is_pruned_is_archived_told_of_and_still_proved() {
     let log = open(data, &key);
     append(&log, day(6));
     assert_eq!(verify_data(data, None, Some(&verifier), Default::default(), |_, _| {}).unwrap().sealed, 7 * 256 + 2);
-    // The bundle that tells of the pruning stays, however old.
+    // The bundle that records the pruning stays, however old.
     assert_eq!(plan(data, i64::MAX, |_, _| {}).unwrap().evidence_bundles, 1);
 }
 
@@ -128,7 +128,7 @@ fn an_administrator_prunes_while_the_gateway_runs() {
         let output = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway")).args(args).current_dir(folder).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
-    // Acts enough for a bundle.
+    // Enough admin events for a bundle.
     for number in 0..300 {
         stage.store.note("test.act", format!("number:{number}")).unwrap();
     }

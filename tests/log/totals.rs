@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// What came of alterations of one kind, in one way.
+/// The outcomes of alterations of one kind, in one way.
 #[derive(Debug, Default, Clone)]
 pub struct Row {
     pub made: usize,
@@ -13,11 +13,11 @@ pub struct Row {
     pub by_registry: usize,
     pub failed: usize,
     pub truth: usize,
-    /// What went unnoticed, and untruths.
+    /// Undetected alterations, and wrong outputs.
     pub faults: Vec<String>,
 }
 
-/// By the way in which a file was altered.
+/// By the kind of alteration.
 pub type Rows = BTreeMap<&'static str, Row>;
 
 impl Row {
@@ -51,17 +51,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table over these kinds of files, of so many parts.
+    /// An empty table for these kinds of files, with that many parts.
     pub fn new(kinds: impl Iterator<Item = &'static str>, of: usize) -> Self {
         Table { kinds: kinds.collect(), rows: BTreeMap::new(), done: 0, of, written: Instant::now() }
     }
 
-    /// Everything that went unnoticed, and every untruth.
+    /// All undetected alterations and wrong outputs.
     pub fn faults(&self) -> Vec<&String> {
         self.rows.values().flat_map(|row| &row.faults).collect()
     }
 
-    /// As Markdown.
+    /// Formats it as Markdown.
     pub fn text(&self) -> String {
         let mut text = "| file | way | altered | noticed by `verify` | by `--index` | by `--registry` | by none | of `search`, `show`, \
                         `subject`, `report`: failed | told the truth | faults |\n"
@@ -79,7 +79,7 @@ impl Table {
         text + &format!("{}\n", total.line("all", "all"))
     }
 
-    /// Takes in what came of a task; writes what there is so far, now and then.
+    /// Adds the outcome of a task; writes the totals so far from time to time.
     pub fn take(&mut self, kind: usize, rows: Rows, file: Option<&Path>) {
         self.done += 1;
         for (way, row) in rows {

@@ -113,7 +113,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     assert_eq!(cosigned.witnesses, ["dc2", "dc3"]);
     assert!((all..=size()).contains(&cosigned.size), "{}", cosigned.size);
 
-    // Without one of them the log goes on, but nothing newer counts, and no receipt is made of it.
+    // Without one of them the log continues, but nothing newer counts, and there is no receipt for it.
     drop(second);
     exchange(&stage);
     std::thread::sleep(Duration::from_millis(1_500));
@@ -123,7 +123,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     let before = Receipt::make(&reader, 0).unwrap().unwrap();
     assert!(policy.quorum(&before.checkpoint, &times).unwrap().is_some() && before.verify(&key).is_ok());
 
-    // It comes back where it was: the log resumes from the size that it tells.
+    // It returns with its old state: the log resumes from the size that it reports.
     let port = policy.witnesses[1].url.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap();
     let second = Running::start(of("w.example/dc3", port));
     until("what waited is cosigned", Duration::from_secs(30), || size() >= reader.sealed());
@@ -144,7 +144,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     drop((first, second));
 }
 
-/// A log of so many entries: its checkpoint, and the hashes of its leaves.
+/// A log with that many entries: its checkpoint, and the hashes of its leaves.
 pub(crate) fn tree(salt: u8, size: u64) -> (Hash, Vec<Hash>) {
     let leaves: Vec<Hash> =
         (0..size).map(|leaf| leaf_hash(&[&[salt], leaf.to_be_bytes().as_slice()].concat())).collect();
@@ -180,7 +180,7 @@ fn a_witness_signs_one_history_and_no_other() {
     };
     assert!(matches!(ask(&witness, &log, 0, 0, 5), WitnessResponse::Cosigned(_)));
     assert!(matches!(ask(&witness, &log, 0, 5, 9), WitnessResponse::Cosigned(_)));
-    // The same again is signed again: the answer may have been lost.
+    // A repeated request is signed again: the response may have been lost.
     assert!(matches!(ask(&witness, &log, 0, 9, 9), WitnessResponse::Cosigned(_)));
     // Back, another tree of the same size, a fork, an unknown log, another's key, a larger old size.
     assert_eq!(ask(&witness, &log, 0, 5, 9), WitnessResponse::Conflict(9));
@@ -190,7 +190,7 @@ fn a_witness_signs_one_history_and_no_other() {
     assert_eq!(refused(ask(&witness, &signer("log.example/a"), 0, 9, 20)), StatusCode::FORBIDDEN);
     assert_eq!(refused(ask(&witness, &log, 0, 21, 20)), StatusCode::BAD_REQUEST);
     assert_eq!(refused(witness.add_checkpoint(b"\xff", 0)), StatusCode::BAD_REQUEST);
-    // It knows after a restart; and it does not begin anew where it cannot read what it signed.
+    // It remembers after a restart; and it does not start again if it cannot read what it signed.
     let (witness, file) = (open(), std::fs::read_dir(state.path()).unwrap());
     assert_eq!(ask(&witness, &log, 1, 0, 9), WitnessResponse::Conflict(9));
     assert!(matches!(ask(&witness, &log, 0, 9, 700), WitnessResponse::Cosigned(_)));
@@ -201,10 +201,10 @@ fn a_witness_signs_one_history_and_no_other() {
 }
 
 #[test]
-fn w_a_witness_keeps_to_the_letter_of_the_specification() {
+fn w_a_witness_follows_the_specification_exactly() {
     let state = tempfile::tempdir().unwrap();
     let signer = |origin: &str| LogSigner::from_pkcs8(origin, &LogSigner::generate().unwrap()).unwrap();
-    // Two keys of one log, as while it changes its key; and one whose empty tree is witnessed.
+    // Two keys of one log, as during a key change; and one whose empty tree is witnessed.
     let (old, new, empty) = (signer("log.example/a"), signer("log.example/a"), signer("log.example/empty"));
     let logs = [&old, &new, &empty].map(LogSigner::verifier).into();
     let of = config("w.example/x", state.path(), state.path(), logs, 0);
@@ -233,13 +233,13 @@ fn w_a_witness_keeps_to_the_letter_of_the_specification() {
     assert_eq!(status(ask(5, vec![], old.sign(5, &root))), 200);
     let both = format!("{}{}", old.sign(5, &root), new.sign(5, &root).rsplit_once("\n\n").unwrap().1);
     assert_eq!(status(ask(5, vec![], both.clone())), 200);
-    // A line under a known key that does not verify spoils the whole.
+    // A line under a known key that does not verify invalidates the whole note.
     let other = new.sign(6, &root);
     let spoiled = format!("{}{}", old.sign(5, &root), other.rsplit_once("\n\n").unwrap().1);
     assert_eq!(status(ask(5, vec![], spoiled)), 403);
     assert_eq!(status(ask(5, vec![], both.trim_end().to_owned())), 400, "without its final newline it is no note");
     assert_eq!(status(ask(5, vec![], both.replace('\n', "\r\n"))), 400);
-    // Two trees of one size: refused, and the proof is kept.
+    // Two trees of one size: refused, and the proof is saved.
     assert_eq!(status(ask(5, vec![], old.sign(5, &[9; 32]))), 422);
     let forks = std::fs::read_dir(state.path()).unwrap().filter_map(Result::ok);
     let forks: Vec<_> = forks.filter(|file| file.path().extension().is_some_and(|end| end == "fork")).collect();
@@ -254,7 +254,7 @@ pub(crate) fn log_signer(stage: &Stage) -> LogSigner {
     LogSigner::from_pkcs8(LogVerifier::parse(&vkey).unwrap().origin(), &key).unwrap()
 }
 
-/// Starts a stage's gateway anew with this policy.
+/// Restarts a stage's gateway with this policy.
 pub(crate) fn with_policy(stage: &mut Stage, policy: &str) {
     std::fs::write(stage.folder.path.join("witnesses.policy"), policy).unwrap();
     const SETTINGS: &str = "[log]\nwitness_policy = \"witnesses.policy\"\nwitness_ca = \"pki/ca.pem\"\n";
@@ -276,7 +276,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     let signer = log_signer(&stage);
     let state = tempfile::tempdir().unwrap();
     let of = config("w.example/dc2", state.path(), &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
-    // The log's key signs another tree of two entries for the witness: what a forked copy of the gateway would do.
+    // The log's key signs another tree of two entries for the witness, as a forked copy of the gateway would.
     WitnessService::make_keys(&of).unwrap();
     let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
     let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
@@ -293,7 +293,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     let ready = crate::support::ops_text(&stage, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("FORK") && ready.contains("dc2"), "{ready}");
     assert!(crate::support::ops_text(&stage, "/metrics").contains("ndxp_log_fork_alarm 1"));
-    // It outlives a restart, and every audit command tells it.
+    // It survives a restart, and every audit command reports it.
     drop(stage.gateway.take());
     drop(witness);
     let audit = |arguments: &[&str]| audit_cli(&stage, arguments);
@@ -319,7 +319,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     assert!(entry.object.contains(&id) && entry.justification == "bản sao thử nghiệm đã ký nhầm", "{entry:?}");
 }
 
-/// A witness that answers by a script: the how-manieth request, its body, and what a real witness would say.
+/// A scripted witness: the number of the request, its body, and the response of a real witness.
 struct Scripted {
     pub(crate) port: u16,
     asked: Arc<AtomicUsize>,
@@ -377,14 +377,14 @@ fn plain(told: WitnessResponse) -> (StatusCode, String) {
     }
 }
 
-/// A stage whose only witness answers by this script.
+/// A stage whose only witness follows this script.
 fn scripted(
     answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
 ) -> (Stage, Scripted) {
     scripted_at(None, answer)
 }
 
-/// The same; the witness's clock stands at this time.
+/// The same with a fixed clock of the witness.
 fn scripted_at(
     clock: Option<u64>,
     answer: impl Fn(usize, WitnessResponse) -> (StatusCode, String) + Send + Sync + 'static,
@@ -408,8 +408,8 @@ pub(crate) fn cosigned(stage: &Stage) -> u64 {
 }
 
 #[test]
-fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_five_times_a_second() {
-    // First sizes that the witness has never cosigned, then a refusal; in the end it does its work.
+fn w_one_wrong_response_does_not_end_a_witness_and_a_failing_one_has_a_backoff() {
+    // First sizes that the witness has never cosigned, then a refusal; finally a valid cosignature.
     let wrong = |number: usize, told: WitnessResponse| match number {
         0 => (StatusCode::CONFLICT, "18446744073709551615\n".into()),
         1 => (StatusCode::CONFLICT, "999999999\n".into()),
@@ -429,8 +429,8 @@ fn w_one_wrong_answer_does_not_end_a_witness_and_one_that_fails_is_not_asked_fiv
 }
 
 #[test]
-fn w_a_cosignature_of_another_time_does_not_count() {
-    // The witness's clock stands at 1,000 seconds after 1970.
+fn w_a_cosignature_with_a_wrong_time_does_not_count() {
+    // The witness's clock is 1,000 seconds after 1970.
     let (stage, witness) = scripted_at(Some(1_000), |_, told| plain(told));
     until("it was asked", Duration::from_secs(20), || witness.asked.load(Ordering::SeqCst) > 1);
     assert_eq!(cosigned(&stage), 0);
@@ -439,7 +439,7 @@ fn w_a_cosignature_of_another_time_does_not_count() {
 }
 
 #[test]
-fn l8_what_is_cosigned_is_told_apart_from_what_is_only_signed_and_may_not_lag() {
+fn l8_cosigned_and_only_signed_entries_are_distinguished_and_the_lag_is_bounded() {
     let (stage, _witness) = scripted(|number, told| match number {
         0 => plain(told),
         _ => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
@@ -465,9 +465,9 @@ fn l8_what_is_cosigned_is_told_apart_from_what_is_only_signed_and_may_not_lag() 
     });
 }
 
-/// A witness asks nobody who he is, so silence must not keep its places.
+/// A witness authenticates nobody, so silent connections must not take its capacity.
 #[test]
-fn who_says_nothing_to_a_witness_is_cut_off() {
+fn a_silent_connection_to_a_witness_is_closed() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
     let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));

@@ -1,4 +1,4 @@
-"""A development folder with sandbox and gateway as processes, as the README says, for clients of another language."""
+"""A development folder with sandbox and gateway as processes, as in the README, for clients in other languages."""
 import json
 import os
 import pathlib
@@ -19,7 +19,7 @@ BINARY = os.environ.get("NDXP_BIN", str(ROOT / "target/debug/ndxp-gateway"))
 
 
 class Service:
-    """Somebody who uses one of the gateway's own services, on a channel of their own, by reflection."""
+    """A client of one of the gateway's own services, on a separate channel, by reflection."""
 
     def __init__(self, stage, name, service):
         self.channel, self.name = stage.channel(name), service
@@ -34,7 +34,7 @@ class Service:
 
 
 def refusal(call):
-    """The error that a call ends with, and the reason in its details."""
+    """Returns the error of a call, and the reason in its details."""
     with pytest.raises(grpc.RpcError) as error:
         call()
     details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
@@ -44,7 +44,7 @@ def refusal(call):
 
 
 def eventually(holds, what, seconds=30):
-    """Waits until something holds; a machine under load takes its time."""
+    """Waits until a condition holds; a machine under load may need long."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -67,7 +67,7 @@ class Stage:
         return done.stdout
 
     def remote(self, name):
-        """Arguments that make a command work from afar, with a person's certificate."""
+        """The arguments that run a command remotely, with a person's certificate."""
         return ("--remote", f"https://localhost:{self.port}", "--ca", "pki/ca.pem", "--certificate", f"pki/{name}.pem")
 
     def start(self, *args):
@@ -102,7 +102,7 @@ class Stage:
         time.sleep(1)
 
     def staff(self, name, *roles):
-        """Registers somebody who administers: asked for here, approved by the approver."""
+        """Registers a member of staff: requested here, approved by the approver."""
         self.appoint()
         self.cli("certs", "issue", name, "--staff", "--folder", "pki")
         asked = self.cli("--output", "json", "staff", "add", name, *(word for role in roles for word in ("--role", role)))
@@ -128,7 +128,7 @@ def stage(tmp_path_factory):
         stage.appoint()
         grant = stage.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose",
                           "*", "--field", "*", "--rate", "1000", "--legal-basis", "test")
-        # Some of these operations give sensitive data: a second person approves.
+        # Some of these operations return sensitive data: a second person approves.
         stage.cli("grant", "approve", json.loads(grant)["id"], *stage.remote("approver"))
         stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
                   "--out", "shop.jwt")

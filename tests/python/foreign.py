@@ -1,4 +1,4 @@
-"""What tests with sources of other makes share: a server behind mTLS, an entry that leads to it, and somebody who calls."""
+"""Shared by the tests with third-party sources: a server behind mTLS, its connection entry, and a caller."""
 import contextlib
 import http.server
 import os
@@ -41,7 +41,7 @@ class Threaded(socketserver.ThreadingMixIn):
             super().finish_request(secured, client_address)
 
     def handle_error(self, request, client_address):
-        """Who has no certificate is nothing to print."""
+        """A peer without a certificate is not printed."""
 
 
 class HttpServer(Threaded, http.server.HTTPServer):
@@ -69,7 +69,7 @@ def serving(server):
 
 
 def handler(answer, seen):
-    """http.server's own handler: `answer` gets the handler with the body, and gives status, headers and body."""
+    """http.server's own handler: `answer` gets the handler with the body, and returns status, headers and body."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -136,12 +136,12 @@ class Caller:
         return [read(message) for message in answer] if streamed else read(answer)
 
     def attempt(self, path, request):
-        """The answer, or nothing."""
+        """Returns the response, or nothing."""
         with contextlib.suppress(grpc.RpcError, KeyError):
             return self.call(path, request)
 
     def refusal(self, path, request):
-        """The reason of a refusal; none for an answer."""
+        """Returns the reason of a refusal; none for a success."""
         try:
             self.call(path, request)
         except grpc.RpcError as error:
@@ -171,7 +171,7 @@ class Front(Threaded, socketserver.TCPServer):
 
 
 def pump(source, target):
-    """Passes on what comes, and says when it ends: by TLS's own word, without which an answer may have been cut."""
+    """Forwards all data, and reports its end: by TLS's close_notify, without which a response may be truncated."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)

@@ -76,13 +76,13 @@ def test_sensitive_data_needs_a_second_person(people):
     refused(lambda: lan.ApproveGrant(id=grant.id), grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
     assert minh.ApproveGrant(id=grant.id).approved_by == "staff:minh"
     refused(lambda: minh.ApproveGrant(id=grant.id), grpc.StatusCode.NOT_FOUND, "OBJECT_UNKNOWN")
-    # With both roles one still does not approve what oneself asked for.
+    # With both roles a person still cannot approve their own request.
     own = binh.AddGrant(**asked)
     refused(lambda: binh.ApproveGrant(id=own.id), grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
     assert minh.WithdrawGrant(id=own.id).withdrawn
 
 
-def test_nobody_does_what_their_role_does_not_allow(stage, people):
+def test_a_role_allows_only_its_own_actions(stage, people):
     stage.cli("certs", "issue", "visitor", "--staff", "--folder", "pki")
     allowed = {
         "AddClient": {"lan", "binh"}, "ResumeClient": {"lan", "binh"}, "SuspendClient": {"lan", "binh", "dung"},
@@ -103,7 +103,7 @@ def test_nobody_does_what_their_role_does_not_allow(stage, people):
                     grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT), (method, name, error.value)
             else:
                 assert error.value.code() == grpc.StatusCode.PERMISSION_DENIED, (method, name, error.value)
-    # A client's certificate, and one of staff that is not registered, are nobody here.
+    # A client's certificate, and one of an unregistered member of staff, have no rights here.
     for name in ("one-stop-shop", "visitor"):
         with stage.channel(name) as channel:
             ask = channel.unary_unary(f"/{SERVICE}/ListClients")

@@ -60,7 +60,7 @@ def vkey(stage):
     return (stage.folder / "data/log/vkey").read_text()
 
 
-def test_searches_find_what_is_in_the_log_page_by_page(stage, hoa, ask):
+def test_searches_return_the_log_page_by_page(stage, hoa, ask):
     made = [ask() for _ in range(5)]
     time.sleep(1.2)
     found, token = [], ""
@@ -82,7 +82,7 @@ def test_searches_find_what_is_in_the_log_page_by_page(stage, hoa, ask):
     assert refused(lambda: hoa.Get(exchange_id="x")) == "FIELD_INVALID"
 
 
-def test_a_search_for_a_person_says_why_and_is_itself_in_the_log(stage, hoa, ask):
+def test_a_search_for_a_person_needs_a_reason_and_is_logged(stage, hoa, ask):
     ask()
     person = ask.person
     assert refused(lambda: hoa.Search(query={"subject": person})) == "FIELD_INVALID"
@@ -143,7 +143,7 @@ def test_entries_are_tailed_within_a_second_and_counted_by_the_hour(stage, hoa, 
 def test_many_people_under_one_dossier_are_found_odd(stage, hoa, ask):
     dossier = "H49.12-251120-0777"
     for number in range(12):
-        # Nobody of these is known: that somebody asked about them is odd all the same.
+        # None of these people is known, but looking them up is an anomaly all the same.
         ask(person=f"0220900{number:05}", purpose=dossier)
     time.sleep(1.2)
     now = time.time_ns() // 1000

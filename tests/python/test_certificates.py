@@ -35,10 +35,10 @@ def issue(stage, name, bits):
 
 
 def answer(stage, name, change=lambda context: None):
-    """What the gateway says to an HTTP/2 preface; an SSLError where it refuses the handshake."""
+    """The gateway's response to an HTTP/2 preface; an SSLError if it refuses the handshake."""
     pki = stage.folder / "pki"
     context = ssl.create_default_context(cafile=pki / "ca.pem")
-    # OpenSSL's own refusal of weak keys is not what is tested.
+    # OpenSSL's own refusal of weak keys is not tested here.
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.set_alpn_protocols(["h2"])
     context.load_cert_chain(pki / f"{name}.pem", pki / f"{name}.key")

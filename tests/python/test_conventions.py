@@ -1,4 +1,4 @@
-"""What HTTP, OAuth2 and gRPC ask of a server, looked at by clients that others wrote."""
+"""The requirements of HTTP, OAuth2 and gRPC on a server, checked by third-party clients."""
 import base64
 import json
 import os
@@ -40,7 +40,7 @@ def test_c_head_has_the_headers_of_get_and_no_body(web, tls, http2):
                 assert int(of_head.headers["content-length"]) == len(of_get.content) > 0
 
 
-def test_c_a_wrong_method_is_told_the_right_one(web, tls):
+def test_c_a_wrong_method_gets_the_allowed_ones(web, tls):
     for path in ("/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"):
         for method in ("GET", "PUT", "DELETE", "HEAD", "OPTIONS"):
             told = requests.request(method, web + path, timeout=5, **tls)
@@ -51,7 +51,7 @@ def test_c_a_wrong_method_is_told_the_right_one(web, tls):
     assert requests.get(web + "/nothing", timeout=5, **tls).status_code == 404
 
 
-def test_c_a_401_says_how_to_authenticate(web, tls):
+def test_c_a_401_names_the_authentication_scheme(web, tls):
     anybody = {"verify": tls["verify"], "timeout": 5}
     form = {"grant_type": "client_credentials"}
     told = [requests.post(web + path, data=form, **anybody) for path in ("/oauth2/token", "/oauth2/introspect", "/oauth2/revoke")]
@@ -59,7 +59,7 @@ def test_c_a_401_says_how_to_authenticate(web, tls):
     told.append(post(web, tls, "/oauth2/token", client_id="other", **form))
     for one in told:
         assert one.status_code == 401 and one.headers["www-authenticate"].startswith("ClientCertificate "), one.url
-    # Somebody who has a certificate is known, and lacks a role.
+    # A peer with a certificate is known, but lacks a role.
     assert requests.get(web + "/log/checkpoint", timeout=5, **tls).status_code == 403
 
 
@@ -85,7 +85,7 @@ def test_c_credentials_are_the_certificate_s_own(web, tls):
     assert (told.status_code, told.json()["error"]) == (400, "invalid_request")
 
 
-def test_c_a_form_is_known_by_its_whole_media_type(web, tls):
+def test_c_a_form_needs_its_exact_media_type(web, tls):
     def sent(kind):
         return requests.post(web + "/oauth2/token", data="grant_type=client_credentials", headers={"content-type": kind},
                              timeout=5, **tls).status_code
@@ -161,7 +161,7 @@ def test_c_exports_are_their_owner_s_and_overwrite_nothing(stage, form):
     kept = (stage.folder / f"out.{form}").read_bytes()
     assert "--force" in refused_cli(stage, "audit", "export", "--out", f"out.{form}")
     assert (stage.folder / f"out.{form}").read_bytes() == kept
-    # The proofs of another export would be of no use with these entries.
+    # The proofs of another export do not fit these entries.
     os.rename(stage.folder / f"out.{form}", stage.folder / f"moved.{form}")
     assert "--force" in refused_cli(stage, "audit", "export", "--out", f"out.{form}")
     assert not (stage.folder / f"out.{form}").exists()
@@ -214,7 +214,7 @@ def test_c_reflection_describes_every_service_that_it_lists(stage):
         pool = DescriptorPool(database)
         for name in names:
             assert pool.FindServiceByName(name).methods, name
-        # With the contract's options: what a caller must know of an operation.
+        # With the contract's options: everything that a caller must know of an operation.
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol="ndxp.business.v1.BusinessService")
         answer = next(stub.ServerReflectionInfo(iter([ask])))

@@ -1,4 +1,4 @@
-"""What the gateway emits by SOAP, for every such operation of the contracts, judged by lxml with schemas."""
+"""The gateway's SOAP requests for every SOAP operation of the contracts, checked by lxml with schemas."""
 import os
 import pathlib
 
@@ -8,7 +8,7 @@ from conftest import ROOT
 from lxml import etree
 
 SCHEMAS = pathlib.Path(__file__).parent / "schemas"
-# X-Road's own schemas (src/common of nordic-institute/X-Road), where somebody has put them: xroad.xsd and identifiers.xsd.
+# X-Road's own schemas (src/common of nordic-institute/X-Road), if present: xroad.xsd and identifiers.xsd.
 OWN = pathlib.Path(os.environ.get("NDXP_XROAD_SCHEMAS", ROOT.parent / "shared/xroad"))
 SOAP, XROAD = "{http://schemas.xmlsoap.org/soap/envelope/}", "{http://x-road.eu/xsd/xroad.xsd}"
 SOURCES = {"population": ["VerifyCitizen", "GetCitizen", "GetHousehold"], "budgetunit": ["GetUnit", "RequestUnitCode"]}
@@ -39,7 +39,7 @@ def test_every_envelope_is_valid(emitted):
     for name, (envelope, _) in emitted.items():
         schema.assertValid(envelope)
         assert len(envelope.find(f"{SOAP}Body")) == 1, name
-    # The schema is no formality: what X-Road requires is missed, what it does not know is noticed.
+    # The schema has an effect: a missing required element and an unknown one are detected.
     envelope = emitted["GetUnit"][0]
     for spoil in (lambda header: header.find(f"{XROAD}client").attrib.clear(),
                   lambda header: header.find(f"{XROAD}service").remove(header.find(f"{XROAD}service")[0]),
@@ -50,7 +50,7 @@ def test_every_envelope_is_valid(emitted):
         assert not schema.validate(other)
 
 
-def test_x_road_gets_each_block_once_and_the_headers_that_soap_asks_for(emitted):
+def test_x_road_gets_each_block_once_and_the_headers_that_soap_requires(emitted):
     for name in SOURCES["budgetunit"]:
         envelope, headers = emitted[name]
         blocks = [block.tag for block in envelope.find(f"{SOAP}Header")]

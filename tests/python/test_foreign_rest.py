@@ -45,7 +45,7 @@ HOPS = {"host", "content-length", "user-agent", "connection"}
 
 
 def request_hash(handler, request_id):
-    """PR-REST, section 4.3, from what came over the wire."""
+    """PR-REST, section 4.3, from the bytes on the wire."""
     head = f"{handler.command}\r\n{handler.path}\r\n"
     for name, value in handler.headers.items():
         if name.lower() not in HOPS:
@@ -95,7 +95,7 @@ echo json_encode(['Status' => 1, 'DataCount' => count($odd), 'Data' => $rest ?: 
 """
 
 
-def test_a_list_that_php_has_filtered_is_whole(stage, token, tmp_path):
+def test_a_list_filtered_by_php_is_complete(stage, token, tmp_path):
     script: pathlib.Path = tmp_path / "register.php"
     script.write_text(PHP)
     caller, port = foreign.Caller(stage, token), foreign.free_port()

@@ -48,7 +48,7 @@ METHODS = [("VerifyCitizen", "VerifyCitizenResponse", "XacThucThongTinCongDan", 
 
 @pytest.fixture(scope="module")
 def wsdl(tmp_path_factory):
-    """Without what other readers take for wrong: messages are in the target namespace, and the transport is HTTP."""
+    """Without parts that other readers reject: messages are in the target namespace, and the transport is HTTP."""
     made = Wsdl11(Application([Population], tns=REQUEST, in_protocol=Soap11(), out_protocol=Soap11()).interface)
     made.build_interface_document("http://localhost/")
     text = made.get_interface_document().decode().replace('message="s0:', 'message="tns:')
@@ -122,7 +122,7 @@ def caller(request, stage, token, wsdl, tmp_path_factory):
             yield caller
 
 
-def test_answers_are_understood(caller):
+def test_responses_are_mapped(caller):
     assert caller.call(f"{caller.service}/VerifyCitizen", asked("022085455303")) == {"matched": True}
     assert caller.call(f"{caller.service}/VerifyCitizen", asked("022085455303", "Nguyễn Văn B")) == {}
     assert caller.call(f"{caller.service}/GetCitizen", asked("022085455303")) == {
@@ -134,5 +134,5 @@ def test_answers_are_understood(caller):
 
 @pytest.mark.parametrize("number, reason", [("022085455309", "RECORD_NOT_FOUND"), ("022085455308", "SOURCE_CREDENTIALS_REFUSED"),
                                             ("022085455307", "SOURCE_UNAVAILABLE")])
-def test_absence_and_faults_are_told_apart(caller, number, reason):
+def test_absence_and_faults_are_distinguished(caller, number, reason):
     assert caller.refusal(f"{caller.service}/GetCitizen", asked(number)) == reason

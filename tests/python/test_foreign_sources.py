@@ -1,4 +1,4 @@
-"""Sources that we did not write: a grpcio server stands for the officials' database."""
+"""Third-party sources: a grpcio server in the role of the officials' database."""
 import concurrent.futures
 import time
 
@@ -99,7 +99,7 @@ def test_a_server_stream_of_a_grpcio_server_passes_through_and_is_cut_to_its_gra
     path = "/ndxp.feed.v1.FeedService/Watch"
 
     def watch(request, context):
-        """Answers in wire format: number, text of 1,000 characters, secret."""
+        """Responses in wire format: number, text of 1,000 characters, secret."""
         for number in range(request[1] if request else 0):
             yield bytes([0x08, number + 1, 0x12, 0xe8, 0x07]) + b"x" * 1000 + b"\x1a\x06hidden"
         if request[1] == 7:

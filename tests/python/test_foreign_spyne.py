@@ -1,4 +1,4 @@
-"""A spyne server as the population database: it checks what the gateway emits against its own schema, and zeep reads it with spyne's WSDL."""
+"""A spyne server as the population database: it validates the gateway's requests with its own schema, and zeep reads them with its WSDL."""
 import foreign
 import pytest
 import zeep
@@ -76,7 +76,7 @@ def asked(number, name="Nguyễn Văn A"):
     return {"citizenId": number, "fullName": name, "birthDate": {"year": 1985, "month": 4, "day": 30}}
 
 
-def test_what_spyne_says_is_understood(served):
+def test_responses_of_spyne_are_mapped(served):
     caller, _, _ = served
     verdict = f"{POPULATION}/VerifyCitizen"
     assert caller.call(verdict, asked("022085455303")) == {"matched": True}
@@ -90,13 +90,13 @@ def test_what_spyne_says_is_understood(served):
 
 @pytest.mark.parametrize("number, reason", [("022085455309", "RECORD_NOT_FOUND"), ("022085455308", "SOURCE_CREDENTIALS_REFUSED"),
                                             ("022085455307", "SOURCE_UNAVAILABLE")])
-def test_absence_and_faults_of_spyne_are_told_apart(served, number, reason):
+def test_absence_and_faults_of_spyne_are_distinguished(served, number, reason):
     caller, _, _ = served
     assert caller.refusal(f"{POPULATION}/GetCitizen", asked(number)) == reason
 
 
-def test_what_goes_out_is_what_spynes_own_wsdl_describes(served, stage):
-    """spyne refuses what its schema does not have; zeep, another reader, finds the same values by the same WSDL."""
+def test_requests_match_spynes_own_wsdl(served, stage):
+    """spyne refuses elements outside its schema; zeep, another reader, finds the same values with the same WSDL."""
     caller, seen, port = served
     caller.call(f"{POPULATION}/GetCitizen", asked("022085455303"))
     import requests

@@ -87,7 +87,7 @@ def test_a_refusal_carries_its_details(channel, pool, token, samples):
     assert dict(refused.value.initial_metadata() or refused.value.trailing_metadata())
 
 
-def test_without_a_token_nothing_is_told(channel, pool, samples):
+def test_a_call_without_a_token_is_refused(channel, pool, samples):
     sample = next(one for one in samples if one["operation"].endswith("ListCatalogues"))
     with pytest.raises(grpc.RpcError) as refused:
         call(channel, pool, "", sample)

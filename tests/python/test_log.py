@@ -36,7 +36,7 @@ def settled(stage, check):
     return check()
 
 
-def test_the_whole_log_verifies_from_a_running_gateway(stage, vkey, auditor):
+def test_the_complete_log_verifies_from_a_running_gateway(stage, vkey, auditor):
     size, _ = settled(stage, lambda: verify_log.verify_log(vkey, auditor))
     assert size >= 5
 

@@ -1,4 +1,4 @@
-"""OAuth2 libraries that we did not write get a token and use it, unchanged."""
+"""Third-party OAuth2 libraries get a token and use it, unchanged."""
 import time
 
 import authlib.integrations.requests_client as authlib_client
@@ -42,7 +42,7 @@ def test_the_metadata_leads_to_everything(web, tls):
 
 
 def test_authlib_gets_a_token_that_works_and_verifies_it(stage, web, tls):
-    # authlib sends client_id in the body; who asks is told by the certificate (RFC 8705, section 2.1).
+    # authlib sends client_id in the body; the certificate identifies the client (RFC 8705, section 2.1).
     session = authlib_client.OAuth2Session("one-stop-shop", token_endpoint_auth_method="none")
     token = session.fetch_token(web + "/oauth2/token", grant_type="client_credentials", scope="budgetunit:read", **tls)
     assert token["token_type"] == "Bearer" and token["scope"] == "budgetunit:read"
@@ -127,7 +127,7 @@ def test_keys_rotate_with_overlap_and_eddsa_works(stage, web, tls):
     assert call(stage, before) and call(stage, after)
 
 
-def test_what_clients_fetched_is_in_the_log(stage):
+def test_token_requests_are_in_the_log(stage):
     found = stage.cli("--output", "json", "audit", "search", "--client", "one-stop-shop", "--limit", "200")
     assert found.count('"token.fetch"') >= 4
     assert "verified" in stage.cli("audit", "verify")

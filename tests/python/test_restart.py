@@ -28,7 +28,7 @@ def ready(tmp_path):
 
 
 class Load:
-    """Calls on channels that live long, and on channels that are opened for one call; beside them, one who watches the health."""
+    """Calls on long-lived channels and on channels for one call, with a health watch in parallel."""
 
     def __init__(self, stage):
         samples = json.loads(stage.cli("--output", "json", "sandbox", "samples"))
@@ -84,7 +84,7 @@ class Load:
 
 
 def ends_well(process):
-    """It does not wait for who watches, who would never end."""
+    """It does not wait for watches, which would never end."""
     assert process.wait(timeout=15) == 0
 
 
@@ -130,7 +130,7 @@ def test_a_socket_activated_service_is_restarted(ready):
 
 
 def test_a_gateway_takes_over_from_the_one_that_runs(ready):
-    """Without systemd: both have the ports (SO_REUSEPORT), the new one asks the old one to end."""
+    """Without systemd: both have the ports (SO_REUSEPORT), and the new one tells the old one to stop."""
     process = ready.start("serve", "--config", "gateway.toml")
     ready.wait(ready.port)
 

@@ -1,4 +1,4 @@
-"""Witnesses as processes of their own, and their cosignatures checked by what shares nothing with the gateway."""
+"""Witnesses as separate processes, and their cosignatures verified by code that shares nothing with the gateway."""
 import subprocess
 import time
 import urllib.error
@@ -70,7 +70,7 @@ def test_published_checkpoints_are_cosigned(witnessed):
     told = stage.cli("audit", "verify", "--remote", url, "--ca", "pki/ca.pem", "--certificate", "pki/hoa.pem",
                      "--vkey", vkey, "--policy", "policy")
     assert "cosigned by witness0, witness1" in told, told
-    # A receipt whose cosignatures were taken off does not hold under the policy.
+    # A receipt without its cosignatures is not valid under the policy.
     bare = "\n".join(line for line in receipt.splitlines() if "w.example" not in line) + "\n"
     (stage.folder / "bare").write_text(bare)
     refused = subprocess.run([BINARY, "audit", "verify", "--receipt", "bare", "--policy", "policy"], cwd=stage.folder)

@@ -139,7 +139,7 @@ fn faults(page: &Path, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_the_documents_name_is_there() {
+fn everything_that_the_documents_name_exists() {
     let pages = pages();
     assert!(pages.len() > 15);
     let faults: Vec<String> =
@@ -165,7 +165,7 @@ fn every_suite_is_in_the_page_about_testing() {
 }
 
 #[test]
-fn a_file_that_is_gone_and_a_link_that_leads_nowhere_are_found() {
+fn a_missing_file_and_a_dead_link_are_found() {
     let page = root().join("docs/page.md");
     let wrong = "`server/gone.rs`, `gone.rs`, `tests/gone/`, [x](gone.md), [y](statuses.md#gone)";
     assert_eq!(faults(&page, wrong).len(), 5, "{:?}", faults(&page, wrong));

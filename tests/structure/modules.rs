@@ -73,7 +73,7 @@ fn arrows_go_down_the_list_in_lib_rs() {
 }
 
 #[test]
-fn the_rooms_of_the_server_stand_in_their_order() {
+fn the_server_s_folders_are_in_order() {
     // What all rooms share is below them; `server/mod.rs` composes them.
     let rooms = ["server/front/", "server/control/", "server/exchange", "server/"];
     let room = |file: &str| rooms.iter().position(|room| file.starts_with(room)).filter(|_| file != "server/mod.rs");
@@ -92,7 +92,7 @@ fn crate_of(files: &[(&str, &str)]) -> Tree {
 const LIB: (&str, &str) = ("lib.rs", "pub mod a; pub mod b;");
 
 #[test]
-fn a_cycle_is_found_however_a_name_is_written() {
+fn a_cycle_is_found_for_every_notation_of_a_name() {
     for (case, there, back) in [
         ("by use", "use crate::b::B; pub struct A;", "use crate::a::A; pub struct B;"),
         ("by a path", "pub fn a() { crate::b::b() }", "pub fn b() { crate::a::a() }"),
@@ -120,7 +120,7 @@ fn a_cycle_through_a_facade_or_three_files_is_found() {
 }
 
 #[test]
-fn a_facade_its_children_and_tests_are_no_cycle() {
+fn a_facade_its_children_and_tests_are_not_a_cycle() {
     // The children share what the folder's module declares, and it re-exports and calls them.
     let folder = ("a/mod.rs", "mod x; pub use x::X; pub enum Error { E } pub fn f() -> Result<X, Error> { x::x() }");
     let child = ("a/x.rs", "use super::Error; pub struct X; pub fn x() -> Result<X, Error> { Ok(X) }");

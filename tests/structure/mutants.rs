@@ -24,7 +24,7 @@ fn hunks(patch: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_fault_that_is_put_back_has_its_place() {
+fn every_mutant_applies_to_the_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = 0;
     for entry in std::fs::read_dir(root.join("simulator/mutants")).unwrap() {
@@ -39,7 +39,7 @@ fn every_fault_that_is_put_back_has_its_place() {
 }
 
 #[test]
-fn a_part_of_a_patch_is_what_stays_and_what_goes() {
+fn a_hunk_has_the_kept_and_removed_lines() {
     let patch = "--- a/src/x.rs\n+++ b/src/x.rs\n@@ -1,3 +1,3 @@\n one\n-two\n+three\n\n four\n@@ -9 +9 @@\n-five\n";
     let expected = [("src/x.rs", "one\ntwo\n\nfour\n"), ("src/x.rs", "five\n")];
     assert_eq!(hunks(patch), expected.map(|(file, lines)| (file.to_owned(), lines.to_owned())));

@@ -219,7 +219,7 @@ fn read_by_word() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn every_word_of_a_public_name_is_known() {
+fn every_word_of_a_public_name_is_defined() {
     let accepted = accepted();
     let by = by_word();
     assert!(by.len() > 500);
@@ -233,7 +233,7 @@ fn every_word_of_a_public_name_is_known() {
 }
 
 #[test]
-fn a_name_of_the_wire_that_is_let_through_is_there() {
+fn every_allowed_wire_name_exists() {
     let (names, accepted) = (public_names(), accepted());
     for wire in WIRE_NAMES {
         assert!(names.iter().any(|(name, _)| name == wire), "no public name is {wire} any more");

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
-/// Longest wait for something that should be there at once.
+/// Timeout for something that should happen at once.
 pub const MOMENT: Duration = Duration::from_secs(8);
 
 /// A CA of clients.
@@ -34,7 +34,7 @@ pub fn ca_params(name: &str) -> CertificateParams {
 }
 
 impl Ca {
-    /// A root. Two of one name have different keys.
+    /// Makes a root. Two with one name have different keys.
     pub fn root(name: &str) -> Self {
         Self::root_with(name, |_| {})
     }
@@ -46,7 +46,7 @@ impl Ca {
         Ca { issuer: Issuer::new(params, pair), pem }
     }
 
-    /// The development CA of a folder.
+    /// Loads the development CA of a folder.
     pub fn of_folder(folder: &DevFolder) -> Self {
         let pki = folder.path.join("pki");
         let key = KeyPair::from_pem(&std::fs::read_to_string(pki.join("ca.key")).unwrap()).unwrap();
@@ -54,7 +54,7 @@ impl Ca {
         Ca { issuer: Issuer::new(ca_params("NDXP gateway development CA"), key), pem }
     }
 
-    /// A CA below this one.
+    /// Makes an intermediate CA below this one.
     pub fn below(&self, name: &str, serial: u64) -> Self {
         self.below_with(name, serial, |_| {})
     }
@@ -67,7 +67,7 @@ impl Ca {
         Ca { issuer: Issuer::new(params, pair), pem }
     }
 
-    /// A certificate of the client `clerk`; `above` follows it in the chain.
+    /// Issues a certificate of the client `clerk`; `above` follows it in the chain.
     pub fn client(&self, folder: &DevFolder, name: &str, serial: u64, above: &str) -> CallerFiles {
         self.client_with(folder, name, serial, above, |_| {})
     }
@@ -97,7 +97,7 @@ impl Ca {
         files
     }
 
-    /// A list with this number that revokes these serial numbers.
+    /// Signs a list with this number that revokes these serial numbers.
     pub fn list(&self, number: u64, revoked: &[u64]) -> String {
         self.list_with(number, revoked, |_| {})
     }
@@ -136,12 +136,12 @@ impl Ca {
     }
 }
 
-/// A list whose time is over.
+/// An expired list.
 pub fn over(params: &mut CertificateRevocationListParams) {
     params.next_update = (SystemTime::now() - HOUR / 2).into();
 }
 
-/// The folder's clients come from these CAs, and their lists stand in `pki/ca.crl`.
+/// Makes these CAs the folder's client CAs, with their lists in `pki/ca.crl`.
 pub fn lay_cas(folder: &DevFolder, cas: &[&Ca], lists: &str) {
     std::fs::write(clients(folder), cas.iter().map(|ca| ca.pem.as_str()).collect::<String>()).unwrap();
     edit(&folder.gateway_config(), |text| {
@@ -150,7 +150,7 @@ pub fn lay_cas(folder: &DevFolder, cas: &[&Ca], lists: &str) {
     std::fs::write(crl(folder), lists).unwrap();
 }
 
-/// The file of the clients' CAs, where [`lay_cas`] has made one.
+/// The file of the clients' CAs, if [`lay_cas`] has written one.
 pub fn clients(folder: &DevFolder) -> PathBuf {
     folder.path.join("pki/clients.pem")
 }
@@ -160,7 +160,7 @@ pub fn crl(folder: &DevFolder) -> PathBuf {
     folder.path.join("pki/ca.crl")
 }
 
-/// `config check` on a folder: its exit code and what it says.
+/// Runs `config check` on a folder: exit code and output.
 pub fn check(folder: &DevFolder) -> (i32, String) {
     let config = folder.gateway_config();
     let done = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
@@ -171,7 +171,7 @@ pub fn check(folder: &DevFolder) -> (i32, String) {
     (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
 }
 
-/// Waits until readiness says this, and that the gateway is not ready.
+/// Waits until the gateway is not ready and readiness reports this.
 pub fn unready(stage: &Stage, reason: &str) {
     until(reason, MOMENT, || ops_text(stage, "/readyz").contains(reason));
     assert!(ops_text(stage, "/readyz").starts_with("HTTP/1.1 503"), "{}", ops_text(stage, "/readyz"));
@@ -181,7 +181,7 @@ pub fn ready(stage: &Stage) {
     until("ready", MOMENT, || ops_text(stage, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
-/// Publishes whatever is in the slot, and counts how often it is asked for.
+/// Publishes the content of the slot, and counts the requests.
 pub async fn publish(slot: Arc<Mutex<Vec<u8>>>) -> (String, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/ca.crl", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! A gRPC source of the tests' own, with its contract: it does what a plan says with the calls that come.
+//! A gRPC test source with its contract; a plan decides what it does with calls.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
 use super::{Actor, Stage};
@@ -52,14 +52,14 @@ pub const BRIEF_WRITE: &str = "/ndxp.bulk.v1.BulkService/BriefWrite";
 pub const LIST: &str = "/ndxp.bulk.v1.BulkService/List";
 pub const PUSH: &str = "/ndxp.bulk.v1.BulkService/Push";
 
-/// What a gRPC source does with the calls that come.
+/// What a gRPC source does with its calls.
 #[derive(Debug, Clone, Default)]
 pub enum Plan {
     #[default]
     Answers,
-    /// `RST_STREAM` with this reason, so many times; then it answers.
+    /// `RST_STREAM` with this reason, that many times; then it responds.
     Resets(h2::Reason, u32),
-    /// GOAWAY that leaves out all streams, at the first call of so many connections; then it answers.
+    /// GOAWAY that excludes all streams, at the first call of that many connections; then it responds.
     LeavesOut(u32),
     /// A status with this code and `google.rpc.Status`.
     Status(i32, Vec<u8>),
@@ -67,41 +67,41 @@ pub enum Plan {
     Gzip,
     /// A message with a field that the contract does not have.
     Another,
-    /// A list of which only the third message has such a field.
+    /// A list in which only the third message has such a field.
     AnotherLater,
-    /// Says nothing; counts pings.
+    /// Sends nothing; counts pings.
     Silent,
-    /// Answers when the request has ended.
+    /// Responds when the request has ended.
     Reads,
-    /// Answers after so long.
+    /// Responds after this time.
     After(Duration),
-    /// Never answers.
+    /// Never responds.
     Hangs,
-    /// As a server that counts resets: with so many in one connection, it ends that with GOAWAY `ENHANCE_YOUR_CALM`. Answers after so
-    /// long.
+    /// Like a server that counts resets: after that many in one connection, it closes it with GOAWAY `ENHANCE_YOUR_CALM`. Responds
+    /// after this time.
     CountsResets(u32, Duration),
 }
 
 /// Field 15, the number 1.
 const ANOTHER: &[u8] = &[0x78, 1];
-/// How large each message of a list is.
+/// Size of each message of a list.
 const LISTED: usize = 64 << 10;
 
 #[derive(Default)]
 pub struct Source {
     plan: Mutex<Plan>,
-    /// Calls and pings that came.
+    /// Received calls and pings.
     calls: AtomicU32,
     pub pings: AtomicU32,
-    /// Calls under way, and the most that ever were on one connection.
+    /// Calls in flight, and their maximum on one connection.
     under_way: AtomicU32,
     pub most_on_one: AtomicU32,
-    /// Connections that ever came, and those that were ended for their resets.
+    /// All connections, and those closed for their resets.
     pub connections: AtomicU32,
     pub calmed: AtomicU32,
-    /// Calls that were reset before they were answered.
+    /// Calls reset before their response.
     pub resets: AtomicU32,
-    /// SETTINGS_MAX_CONCURRENT_STREAMS, where there is to be one.
+    /// SETTINGS_MAX_CONCURRENT_STREAMS, if set.
     max_streams: Option<u32>,
     pub encodings: Mutex<String>,
     /// `traceparent` of the last call.
@@ -117,7 +117,7 @@ impl Source {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// HTTP/2 by hand: where a GOAWAY's last stream, or pings, matter.
+    /// HTTP/2 by hand: needed for a GOAWAY's last stream and for pings.
     async fn by_hand(&self, mut stream: TlsStream<TcpStream>, leave_out: bool) {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.unwrap();
@@ -200,12 +200,12 @@ impl Source {
         }
     }
 
-    /// Calls that are under way now.
+    /// Returns the calls in flight.
     pub fn under_way(&self) -> u32 {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Answers a call; false where it was reset meanwhile.
+    /// Responds to a call; false if it was reset meanwhile.
     async fn answer(
         self: Arc<Self>,
         request: http::Request<h2::RecvStream>,
@@ -283,7 +283,7 @@ impl Source {
         out.send_trailers(trailers).is_ok()
     }
 
-    /// A list without end, as fast as it is taken.
+    /// An endless list, as fast as it is read.
     async fn list(mut out: h2::SendStream<Bytes>, more: &[u8]) -> bool {
         let mut message = vec![0x0a];
         prost::encoding::encode_varint(LISTED as u64, &mut message);
@@ -308,12 +308,12 @@ impl Source {
     }
 }
 
-/// A stage with the source `bulk`, whose entry has these keys, too.
+/// A stage with the source `bulk`, whose entry has these additional keys.
 pub async fn with_source(keys: &str) -> (Stage, Arc<Source>, Actor) {
     with_streams(keys, None, "").await
 }
 
-/// The same, where the source takes so many streams on a connection, and the gateway's `[listen]` has these keys.
+/// The same with a limit of streams per connection at the source, and these keys in the gateway's `[listen]`.
 pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) -> (Stage, Arc<Source>, Actor) {
     with_folder(keys, max_streams, &|folder| {
         super::edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", &format!("[listen]\n{listen}\n"), 1));
@@ -321,7 +321,7 @@ pub async fn with_streams(keys: &str, max_streams: Option<u32>, listen: &str) ->
     .await
 }
 
-/// The same with a folder that is changed at last.
+/// The same with a final change of the folder.
 pub async fn with_folder(
     keys: &str,
     max_streams: Option<u32>,

@@ -11,18 +11,18 @@ impl Stage {
         entries(&self.data())
     }
 
-    /// Every exchange that has ended, oldest first: what the gateway says of itself may come between them.
+    /// Every finished exchange, oldest first. The gateway's own entries may be between them.
     pub fn exchanges(&self) -> Vec<Entry> {
         exchanges(&self.data())
     }
 
-    /// The ended exchange of this id.
+    /// The finished exchange with this id.
     pub fn entry(&self, exchange: &str) -> Found {
         let mut found = self.entries().into_iter().filter(|one| one.entry.id_text() == exchange);
         found.next_back().unwrap_or_else(|| panic!("exchange {exchange} is not in the log"))
     }
 
-    /// What the log must be at the end of every test.
+    /// Verifies the log, at the end of every test.
     pub fn verify(&self) -> u64 {
         let report =
             ndxp_gateway::exchange_log::verify::verify_data(&self.data(), None, None, Default::default(), |_, _| {})

@@ -1,4 +1,4 @@
-//! A stage for tests: a development folder of its own, the sandbox, a gateway, and provincial systems.
+//! A stage for tests: its own development folder, the sandbox, a gateway, and provincial systems.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
 pub mod ca;
@@ -59,7 +59,7 @@ pub struct Stage {
     _dir: tempfile::TempDir,
 }
 
-/// A development folder with ports of its own, changed by `prepare` before anything starts.
+/// A development folder with its own ports, changed by `prepare` before anything starts.
 pub fn lay(prepare: &dyn Fn(&DevFolder)) -> (tempfile::TempDir, DevFolder) {
     let dir = tempfile::tempdir().unwrap();
     let folder = DevFolder::with_free_ports(&dir.path().join("dev")).unwrap();
@@ -67,7 +67,7 @@ pub fn lay(prepare: &dyn Fn(&DevFolder)) -> (tempfile::TempDir, DevFolder) {
     (dir, folder)
 }
 
-/// What a gateway needs before it starts: a folder, the sandbox at work, and a registry with a signing key.
+/// The prerequisites of a gateway: a folder, a running sandbox, and a registry with a signing key.
 struct Ready {
     dir: tempfile::TempDir,
     folder: DevFolder,
@@ -119,7 +119,7 @@ impl Stage {
         self.folder.path.join("data")
     }
 
-    /// Files that the entries of sources and hubs name.
+    /// Files that the entries of sources and hubs refer to.
     pub fn gateway_files(&self) -> Vec<PathBuf> {
         Config::load(&self.folder.gateway_config()).map_err(show).unwrap().catalogue().map_err(show).unwrap().files
     }
@@ -137,12 +137,12 @@ impl Stage {
         add_client(&self.store, &self.folder, id);
     }
 
-    /// A grant; every scope where `scopes` is `["*"]`.
+    /// A grant; every scope if `scopes` is `["*"]`.
     pub fn grant(&self, client: &str, scopes: &[&str], change: impl FnOnce(&mut Grant)) -> String {
         add_grant(&self.store, &self.contracts, client, scopes, change)
     }
 
-    /// A client that may everything, ready to call.
+    /// A client with all rights, ready to call.
     pub fn system(&self, id: &str) -> Actor {
         self.client(id);
         self.grant(id, &["*"], |_| {});
@@ -154,7 +154,7 @@ impl Stage {
         issue(&self.store, &config, &self.folder, id, lifetime, starts_in)
     }
 
-    /// A client's connection, with a fresh token; what was changed for it is in force when this returns.
+    /// A client's connection with a new token; earlier changes are in force when this returns.
     pub fn actor(&self, id: &str) -> Actor {
         let token = self.token(id, Duration::from_secs(3_600), Duration::ZERO);
         let revision = self.store.revision().unwrap();
@@ -171,7 +171,7 @@ impl Stage {
         }
     }
 
-    /// Waits until what was changed in the registry is in force in the gateway, and in its log.
+    /// Waits until the registry's changes are in force in the gateway and in its log.
     pub fn settle(&self) {
         let Some(gateway) = &self.gateway else { return };
         let changed = self.store.revision().unwrap();
@@ -265,7 +265,7 @@ pub struct Actor {
     pub contracts: ContractSet,
 }
 
-/// An answer with its messages as JSON.
+/// A response with its messages as JSON.
 pub struct Told {
     pub answered: CompleteResponse,
     pub messages: Vec<Value>,
@@ -292,7 +292,7 @@ impl Told {
 }
 
 impl Actor {
-    /// Begins a call with the usual purpose, up to the head of its answer.
+    /// Starts a call with the usual purpose, up to the headers of its response.
     pub async fn start(&self, path: &str, request: Value) -> StreamingResponse {
         let bearer = format!("Bearer {}", self.token);
         let metadata = [("authorization", bearer.as_str()), ("ndxp-purpose", PURPOSE)];
@@ -331,7 +331,7 @@ impl Actor {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + most;
     while !holds() {
@@ -340,11 +340,11 @@ pub fn until(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The gateway's binary, until it is dropped.
+/// A process of the gateway's binary; dropping it stops it.
 pub struct Running(pub Child);
 
 impl Running {
-    /// Starts it with these variables and waits until it says that it listens.
+    /// Starts it with these variables and waits until it reports its address.
     pub fn start(folder: &DevFolder, variables: &[(&str, &str)]) -> Self {
         let mut running = Self::spawn(folder, variables);
         let line = running.first_line();
@@ -352,7 +352,7 @@ impl Running {
         running
     }
 
-    /// Starts it, however it goes. Files that grow too large give it an error, not a signal.
+    /// Starts it without waiting. A file that grows too large returns an error, not a signal.
     pub fn spawn(folder: &DevFolder, variables: &[(&str, &str)]) -> Self {
         let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_ndxp-gateway")])
@@ -366,7 +366,7 @@ impl Running {
         Running(child)
     }
 
-    /// What it says first; empty where it ends before.
+    /// Its first line of output; empty if it ends before.
     pub fn first_line(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -398,7 +398,7 @@ pub fn memory(gateway: &Running, name: &str) -> u64 {
     status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// A gateway to be run as a process: folder, sandbox, a client with everything granted, and its token.
+/// A gateway as a process: folder, sandbox, a client with all rights, and its token.
 pub struct Outside {
     pub folder: DevFolder,
     pub config: Config,
@@ -413,7 +413,7 @@ impl Outside {
         Self::with(&|_| {}, &|store, contracts| drop(add_grant(store, contracts, "one-stop-shop", &["*"], |_| {})))
     }
 
-    /// With a folder that is changed before anything starts, and a grant that two persons have given.
+    /// With a folder that is changed before the start, and a grant approved by a second person.
     pub fn prepared(prepare: &dyn Fn(&DevFolder)) -> Self {
         Self::with(prepare, &|store, contracts| drop(people::approved(store, contracts, "one-stop-shop", &["*"])))
     }
@@ -426,7 +426,7 @@ impl Outside {
         Outside { folder, config, contracts, token, sandbox, _dir: dir }
     }
 
-    /// A provincial system on a connection of its own.
+    /// A provincial system on its own connection.
     pub fn actor(&self) -> Actor {
         let base = format!("https://{}", self.config.listen.grpc);
         let caller = GatewayClient::new(&base, &files(&self.folder, "one-stop-shop")).unwrap();
@@ -449,7 +449,7 @@ pub fn ops_page(address: &str, path: &str) -> String {
     text
 }
 
-/// `audit` on the folder of a stage: whether it succeeded, and what it printed.
+/// Runs `audit` on the folder of a stage: success and output.
 pub fn audit_cli(stage: &Stage, arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
         .args(["--output", "json", "audit", "--data", stage.data().to_str().unwrap()])
@@ -460,24 +460,24 @@ pub fn audit_cli(stage: &Stage, arguments: &[&str]) -> (bool, String, String) {
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-/// A call with a deadline of its own.
+/// A call with its own deadline.
 pub async fn hasty(actor: &Actor, path: &str, request: &Value, timeout: &str) -> Told {
     let message = actor.encode(path, request);
     let metadata = [("ndxp-purpose", PURPOSE), ("ndxp-official", OFFICIAL), ("grpc-timeout", timeout)];
     actor.raw(path, &metadata, vec![message]).await.unwrap()
 }
 
-/// How a source's breaker stands: 0 closed, 1 half open, 2 open, be it for all or for one client alone.
+/// The state of a source's breaker, for all clients or for a single one: 0 closed, 1 half open, 2 open.
 pub fn breaker(stage: &Stage, source: &str) -> u8 {
     if breaker_clients(stage, source) > 0 { 2 } else { breaker_for_all(stage, source) }
 }
 
-/// How a source's breaker stands for all clients.
+/// The state of a source's breaker for all clients.
 pub fn breaker_for_all(stage: &Stage, source: &str) -> u8 {
     source_gauge(stage, "breaker_state", source)
 }
 
-/// Circuits of a source that are open for one client alone.
+/// Breakers of a source that are open for a single client.
 pub fn breaker_clients(stage: &Stage, source: &str) -> u8 {
     source_gauge(stage, "breaker_clients", source)
 }

@@ -1,11 +1,11 @@
-//! People who administer: one asks, another approves.
+//! Administrators and approvers: one requests, the other approves.
 
 use super::{Stage, add_grant};
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::registry::Store;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 
-/// A person with a certificate of their own, as the store sees them.
+/// A person with their own certificate, as the store sees them.
 fn acting(store: &SqliteStore, id: &str, mark: u8) -> SqliteStore {
     use ndxp_gateway::registry::{Actor, Digest};
     let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
@@ -13,7 +13,7 @@ fn acting(store: &SqliteStore, id: &str, mark: u8) -> SqliteStore {
     store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address: "192.0.2.1:1".into() })
 }
 
-/// The first two persons, made where there are none yet: who asks and who approves.
+/// The first two people, created if missing: the requester and the approver.
 fn two_persons(store: &SqliteStore) -> (SqliteStore, SqliteStore) {
     use ndxp_gateway::registry::Staff;
     let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![ndxp_gateway::pki::staff_uri(id)] };
@@ -24,7 +24,7 @@ fn two_persons(store: &SqliteStore) -> (SqliteStore, SqliteStore) {
     (acting(store, first, 10), acting(store, second, 20))
 }
 
-/// A grant that one person asks for and another approves: it opens what is sensitive, too.
+/// A grant requested by one person and approved by another: it includes sensitive data.
 pub fn approved_grant(stage: &Stage, client: &str, scopes: &[&str]) -> String {
     approved(&stage.store, &stage.contracts, client, scopes)
 }
@@ -37,8 +37,8 @@ pub fn approved(store: &SqliteStore, contracts: &ContractSet, client: &str, scop
     id
 }
 
-/// Registers an auditor of this id, whom one person asks for and another approves. The first two persons are made with the
-/// first auditor.
+/// Registers an auditor with this id, requested by one person and approved by another. The first auditor also creates the first two
+/// people.
 pub fn add_auditor(store: &SqliteStore, id: &str) {
     use ndxp_gateway::registry::{Role, Staff};
     let (first, second) = two_persons(store);

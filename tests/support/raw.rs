@@ -1,4 +1,4 @@
-//! A raw TLS server: it answers with the bytes that it was given, and keeps what it heard.
+//! A raw TLS server: it responds with given bytes and records its requests.
 
 use ndxp_gateway::identity::tls;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An answer: status, headers, body.
+/// A response: status, headers, body.
 #[derive(Debug, Clone, Default)]
 pub struct Wire {
     status: u64,
@@ -16,7 +16,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// As a fixture's `http` says.
+    /// From a fixture's `http`.
     pub fn of(http: &Value, body: &[u8]) -> Self {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let texts = |value: &Value| value.as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default();
@@ -32,13 +32,13 @@ impl Wire {
         }
     }
 
-    /// Nothing that anybody can read: for who looks at requests alone.
+    /// Nothing readable: for tests that check only requests.
     pub fn nothing() -> Self {
         Wire { status: 500, ..Wire::default() }
     }
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Heard {
     pub method: String,
@@ -54,7 +54,7 @@ impl Heard {
     }
 }
 
-/// The server, until the runtime ends.
+/// Starts the server; it runs until the runtime ends.
 pub struct Raw {
     answer: Arc<Mutex<Wire>>,
     heard: Arc<Mutex<Option<Heard>>>,
@@ -65,7 +65,7 @@ impl Raw {
         Self::with(listener, tls::plain_server_config(&pki.join("sandbox.pem"), &pki.join("sandbox.key")).unwrap())
     }
 
-    /// One that lets nobody in without a certificate of the province's CA.
+    /// Starts one that requires a certificate of the province's CA.
     pub fn demanding(listener: std::net::TcpListener, pki: &Path) -> Self {
         let mut config = crate::support::sandbox_config(pki);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -110,7 +110,7 @@ impl Raw {
         *self.heard.lock().unwrap() = None;
     }
 
-    /// The last request, but for those of tokens and sessions.
+    /// The last request, except those for tokens and sessions.
     pub fn heard(&self) -> Option<Heard> {
         self.heard.lock().unwrap().clone()
     }
@@ -128,7 +128,7 @@ fn json_answer(body: &Value) -> Vec<u8> {
 fn written(answer: &Wire, request: &Heard) -> Vec<u8> {
     let mut out =
         format!("HTTP/1.1 {} x\r\ncontent-length: {}\r\nconnection: close\r\n", answer.status, answer.body.len());
-    // X-Road names the service that answers: `/r1/INSTANCE/CLASS/MEMBER/SUBSYSTEM/SERVICE`.
+    // X-Road names the responding service: `/r1/INSTANCE/CLASS/MEMBER/SUBSYSTEM/SERVICE`.
     let service = request.path.split('/').skip(2).take(5).collect::<Vec<_>>().join("/");
     for (name, value) in &answer.headers {
         let value = if value.is_empty() { &service } else { value };
@@ -188,7 +188,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// What of a request is not as the source wants it.
+/// The differences between a request and the source's expectation.
 pub fn differences(heard: Option<&Heard>, expect: &Value, wanted: &[u8]) -> Vec<String> {
     let Some(heard) = heard else { return vec!["nothing was sent".to_owned()] };
     let http = &expect["http"];
@@ -218,7 +218,7 @@ pub fn differences(heard: Option<&Heard>, expect: &Value, wanted: &[u8]) -> Vec<
     found
 }
 
-/// By element order, names, namespaces and texts; `MaYeuCau` is made anew for each call.
+/// By element order, names, namespaces and texts; `MaYeuCau` is new for each call.
 fn xml_differs(came: &[u8], wanted: &[u8]) -> Option<String> {
     use ndxp_gateway::contract::xml::{Element, parse};
     fn lines(element: &Element, depth: usize, out: &mut Vec<String>) {
@@ -228,7 +228,7 @@ fn xml_differs(came: &[u8], wanted: &[u8]) -> Option<String> {
             }
             _ => element.text.trim().to_owned(),
         };
-        // An empty header is as good as none.
+        // An empty header counts as none.
         if element.name == "Header" && element.children.is_empty() {
             return;
         }
@@ -244,7 +244,7 @@ fn xml_differs(came: &[u8], wanted: &[u8]) -> Option<String> {
     (came != wanted || wanted.is_none()).then(|| format!("wanted {wanted:#?}\ncame {came:#?}"))
 }
 
-/// JSON as values: what is empty may be left out, and so may what the fixture says.
+/// Compares JSON as values: empty values may be missing, and so may those that the fixture names.
 fn json_differs(heard: &Heard, expect: &Value, wanted: &[u8]) -> Option<String> {
     let wanted: Value = serde_json::from_slice(wanted).unwrap();
     if wanted.get("query").is_some() {
@@ -274,7 +274,7 @@ fn pruned(value: &Value, varies: &str) -> Value {
             let kept = fields.iter().filter(|(name, _)| !varies.contains(name.as_str()));
             kept.map(|(name, value)| (name.clone(), pruned(value, varies))).filter(|(_, value)| !empty(value)).collect()
         }
-        // A list whose rows hold nulls keeps them: they say something there.
+        // A list with nulls in its rows keeps them: they have a meaning there.
         Value::Array(items) => items.iter().map(|item| pruned(item, varies)).collect(),
         // A document inside a text.
         Value::String(text) if text.starts_with('{') => {

@@ -1,4 +1,4 @@
-//! TLS ends of the tests' own.
+//! TLS clients and servers for tests.
 
 use ndxp_gateway::identity::tls;
 use std::path::Path;
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 
-/// TLS over a connection to the machine's own ports, with a certificate of its own or without.
+/// TLS over a loopback connection, with or without a client certificate.
 pub async fn secured(
     stream: TcpStream,
     ca: &Path,
@@ -19,7 +19,7 @@ pub async fn secured(
     connector.connect("localhost".try_into().unwrap(), stream).await
 }
 
-/// TLS as the sandbox has it: with its certificate, for whoever has one of the province's CA.
+/// TLS like the sandbox: with its certificate, for peers with a certificate of the province's CA.
 pub fn sandbox_config(pki: &Path) -> rustls::ServerConfig {
     let files = tls::TlsFiles {
         certificate: pki.join("sandbox.pem"),
@@ -32,7 +32,7 @@ pub fn sandbox_config(pki: &Path) -> rustls::ServerConfig {
     tls::server_config(&files).unwrap()
 }
 
-/// Takes connections as the sandbox does: with its certificate, from the gateway.
+/// Accepts connections like the sandbox: with its certificate, from the gateway.
 pub fn sandbox_acceptor(pki: &Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(sandbox_config(pki)))
 }

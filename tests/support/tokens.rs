@@ -1,9 +1,9 @@
-//! Tokens as the store keeps them.
+//! Tokens as the store has them.
 
 use ndxp_gateway::registry::{TokenRecord, now};
 use std::ops::Range;
 
-/// Tokens of one client, an hour's each, that ended so many days ago; each number has an id of its own.
+/// Tokens of one client, valid for an hour each, that expired that many days ago; each number has its own id.
 pub fn ended(client: &str, numbers: Range<usize>, days: i64) -> Vec<TokenRecord> {
     let issued = now() - days * 86_400 - 3_600;
     numbers

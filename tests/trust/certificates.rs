@@ -1,5 +1,4 @@
-//! Certificates that must not pass: each is refused at the handshake, or at the call where the certificate itself is in
-//! order, and logged.
+//! Certificates that must not pass: each is refused at the handshake, or at the call if the certificate itself is in order, and logged.
 
 use crate::support::ca::{Ca, ca_params, publish};
 use crate::support::{Actor, Stage, UNIT, files, until};
@@ -11,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A client's certificate that is in order, but for what `change` does; `above` follows it in the chain.
+/// A client's certificate that is valid except for `change`; `above` follows it in the chain.
 fn made(stage: &Stage, name: &str, by: &Ca, above: &str, change: impl FnOnce(&mut CertificateParams)) {
     by.client_with(&stage.folder, name, 7, above, change);
 }
@@ -26,11 +25,11 @@ async fn handshake_fails(stage: &Stage, token: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_logged() {
+async fn invalid_certificates_are_refused_at_the_handshake_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let own = Ca::of_folder(&stage.folder);
-    // The maker works: a certificate in order connects, and is told apart from the one that the token is bound to.
+    // The test's issuer works: a valid certificate connects, and differs from the one that the token is bound to.
     made(&stage, "in-order", &own, "", |_| {});
     let told = stage.with_token("in-order", &actor.token).call(UNIT, json!({ "unitCode": "1057000" })).await;
     assert_eq!(told.reason(), "TOKEN_NOT_BOUND_TO_CERTIFICATE");
@@ -66,7 +65,7 @@ async fn certificates_that_are_not_in_order_are_refused_at_the_handshake_and_log
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_whose_name_is_not_registered_is_refused_at_the_call_and_logged() {
+async fn an_unregistered_certificate_is_refused_at_the_call_and_logged() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     for (name, san) in [
@@ -85,7 +84,7 @@ async fn a_certificate_whose_name_is_not_registered_is_refused_at_the_call_and_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_published_revocation_list_is_followed_within_a_second_and_a_bad_one_is_not_taken() {
+async fn a_published_revocation_list_is_applied_within_a_second_and_a_bad_one_is_rejected() {
     let slot = Arc::new(Mutex::new(Vec::new()));
     let (url, asked) = publish(slot.clone()).await;
     let stage = Stage::prepared(&|folder| {
@@ -97,7 +96,7 @@ async fn a_published_revocation_list_is_followed_within_a_second_and_a_bad_one_i
     let (actor, other) = (stage.system("clerk"), stage.system("other"));
     let ask = json!({ "unitCode": "1057000" });
     actor.call(UNIT, ask.clone()).await.ok();
-    // A list that another CA signed, garbage, nothing: what is in force stays.
+    // A list signed by another CA, garbage, nothing: the current list stays.
     let stranger = ndxp_gateway::pki::Pki::at(&stage.folder.path.join("stranger"));
     std::fs::create_dir_all(stage.folder.path.join("stranger")).unwrap();
     stranger.init().unwrap();

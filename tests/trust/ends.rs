@@ -1,4 +1,4 @@
-//! Every right has its end looked at by time: what runs on an open connection ends within a second of it.
+//! Every right expires on time: anything that runs on an open connection ends within a second of it.
 
 use crate::support::ca::{Ca, crl, lay_cas};
 use crate::support::{Actor, Stage, UNIT, files};
@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
 const TAIL: &str = "/ndxp.audit.v1.AuditService/Tail";
 
-/// A client whose certificate is good for so long.
+/// A client with a certificate of this lifetime.
 fn short_lived(stage: &Stage, id: &str, life: Duration) -> i64 {
     stage.folder.pki().issue_for(id, &PkiRole::Client(id.into()), life).unwrap();
     let names = vec![client_uri(id)];
@@ -24,7 +24,7 @@ fn short_lived(stage: &Stage, id: &str, life: Duration) -> i64 {
     ndxp_gateway::pki::show(&files(&stage.folder, id).certificate).unwrap().not_after
 }
 
-/// A stream that would go on for an hour; its source hangs from now on.
+/// A stream that would last an hour; its source hangs from now on.
 async fn watching(stage: &Stage, actor: &Actor, number: usize) -> StreamingResponse {
     let number = stage.sandbox.province.dossiers[3 * number].number.clone();
     let mut answering = actor.start(WATCH, json!({ "dossierNumber": number })).await;
@@ -33,7 +33,7 @@ async fn watching(stage: &Stage, actor: &Actor, number: usize) -> StreamingRespo
     answering
 }
 
-/// Waits for a stream's end, which comes within a second of this time (Unix seconds), and not before; gives its reason.
+/// Waits for a stream's end, which must come within a second after this time (Unix seconds), not earlier; returns its reason.
 async fn ends_at(what: &str, at: i64, mut stream: StreamingResponse) -> (String, String) {
     let ended = tokio::time::timeout(Duration::from_secs(20), async { while let Ok(Some(_)) = stream.next().await {} });
     ended.await.unwrap_or_else(|_| panic!("{what}: the stream goes on"));
@@ -44,14 +44,14 @@ async fn ends_at(what: &str, at: i64, mut stream: StreamingResponse) -> (String,
     (status.get_details_error_info().map(|info| info.reason).unwrap_or_default(), exchange)
 }
 
-/// Waits until this second has come.
+/// Waits until this second.
 async fn wait_for(at: i64) {
     let left = at * 1_000 - jiff::Timestamp::now().as_millisecond();
     tokio::time::sleep(Duration::from_millis(left.max(0).unsigned_abs())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_with_the_grant_under_which_it_began_and_others_go_on() {
+async fn t6_a_stream_ends_with_its_grant_and_others_continue() {
     let stage = Stage::start();
     stage.client("short");
     let end = now() + 5;
@@ -63,18 +63,18 @@ async fn t6_a_stream_ends_with_the_grant_under_which_it_began_and_others_go_on()
     let (reason, exchange) = ends_at("grant", end, stream).await;
     assert_eq!(reason, "SCOPE_NOT_GRANTED");
     assert_eq!(stage.entry(&exchange).entry.reason, reason);
-    // Another's, with a grant that lasts, goes on, and its connection is open.
+    // Another client's, with a longer grant, continues, and its connection stays open.
     assert!(tokio::time::timeout(Duration::from_millis(500), other.next()).await.is_err(), "the other stream ended");
     assert_eq!(short.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "SCOPE_NOT_GRANTED");
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_stream_ends_with_the_belief_in_its_token_s_key() {
+async fn t6_a_stream_ends_with_the_trust_in_its_token_s_key() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
     let stream = watching(&stage, &actor, 0).await;
-    // A new key; the old one is believed for some seconds more.
+    // A new key; the old one is trusted for some seconds more.
     let end = now() + 4;
     let old = stage.store.keys().unwrap().pop().unwrap();
     let fresh = ndxp_gateway::registry::SigningKey { kid: "another".into(), created: now(), ..old };
@@ -83,7 +83,7 @@ async fn t6_a_stream_ends_with_the_belief_in_its_token_s_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_call_under_way_ends_with_its_grant_and_one_that_is_over_before_does_not() {
+async fn t6_a_call_in_flight_ends_with_its_grant_and_an_earlier_one_does_not() {
     let stage = Stage::start();
     stage.client("short");
     let end = now() + 4;
@@ -98,14 +98,14 @@ async fn t6_a_call_under_way_ends_with_its_grant_and_one_that_is_over_before_doe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_a_certificate_s_end_closes_its_connections_and_ends_what_is_under_way() {
+async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flight() {
     let stage = Stage::start();
     let end = short_lived(&stage, "short", Duration::from_secs(9)) + 1;
     stage.grant("short", &["*"], |_| {});
     let short = stage.actor("short");
     let long = stage.system("long");
     let stream = watching(&stage, &short, 0).await;
-    // A connection of its own that says nothing.
+    // A separate idle connection.
     let own = files(&stage.folder, "short");
     let quiet = tokio::net::TcpStream::connect(stage.gateway.as_ref().unwrap().address).await.unwrap();
     let mut quiet =
@@ -136,7 +136,7 @@ async fn t6_a_certificate_s_end_closes_its_connections_and_ends_what_is_under_wa
     // GOAWAY is frame type 7 on stream 0.
     assert!(heard.windows(6).any(|frame| frame[0] == 7 && frame[2..6] == [0; 4]), "no GOAWAY: {heard:?}");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
-    // Each of its connections has an entry; another's goes on.
+    // Each of its connections has an entry; another client's continues.
     crate::support::until("entries of the closed connections", Duration::from_secs(2), || {
         let closed = |one: &&ndxp_gateway::exchange_log::reader::Found| {
             one.entry.kind() == Kind::Connection && one.entry.reason == "CERTIFICATE_REVOKED"
@@ -146,7 +146,7 @@ async fn t6_a_certificate_s_end_closes_its_connections_and_ends_what_is_under_wa
     long.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
 }
 
-/// A connection that says nothing after its beginning, until it is closed; gives when (Unix milliseconds).
+/// An idle connection until it is closed; returns the time (Unix milliseconds).
 async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Future<Output = i64> + use<> {
     let gateway = stage.gateway.as_ref().unwrap();
     let (address, alpn, begin): (_, &[u8], &[u8]) = match port {
@@ -157,7 +157,7 @@ async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Futu
     let mut stream =
         crate::support::secured(stream, &own.ca, Some((&own.certificate, &own.key)), &[alpn]).await.unwrap();
     stream.write_all(begin).await.unwrap();
-    // The gateway has spoken: the handshake is through.
+    // The gateway has sent data: the handshake is complete.
     assert!(stream.read(&mut [0; 1]).await.unwrap() > 0, "refused at {port}");
     async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -166,10 +166,10 @@ async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Futu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t6_open_connections_end_with_a_ca_above_or_with_the_list_that_tells_of_them() {
+async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list() {
     let end = now() + 9;
     let at_end = std::time::UNIX_EPOCH + Duration::from_secs(end.unsigned_abs());
-    // A CA is good through its last second.
+    // A CA is valid through its last second.
     let last = at_end - Duration::from_secs(1);
     let ending = Ca::root_with("ending", |params| params.not_after = last.into());
     let [listed, renewed, root] = ["listed", "renewed", "root"].map(Ca::root);

@@ -1,5 +1,5 @@
-//! Handshakes that explain themselves: each refused one with its cause, certificate and port in entry and metric; and a
-//! gateway that says what cannot work before anybody asks. Row T7 of the findings.
+//! Handshakes that explain themselves: each refused one with its cause, certificate and port in entry and metric; and a gateway that
+//! reports what cannot work before a client is affected. Row T7 of the findings.
 
 use crate::support::ca::{Ca, HOUR, MOMENT, check, lay_cas, over, unready};
 use crate::support::{Stage, edit, ops_text, secured, until};
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Two CAs of clients, one of them with a list that is over, and one below the first that has no list.
+/// Two client CAs, one of them with an expired list, and an intermediate CA below the first without a list.
 struct Cas {
     good: Ca,
     late: Ca,
@@ -35,18 +35,18 @@ impl Cas {
     }
 }
 
-/// Where a stage listens, by the entry's name of the port.
+/// The address of a stage's port, by the entry's name for it.
 fn ports(stage: &Stage) -> [(&'static str, std::net::SocketAddr, &'static [u8]); 2] {
     let gateway = stage.gateway.as_ref().unwrap();
     [("grpc", gateway.address, b"h2"), ("https", gateway.https.unwrap(), b"http/1.1")]
 }
 
-/// Tries a handshake with this certificate; the alert that came back.
+/// Tries a handshake with this certificate; returns the received alert.
 async fn alert(stage: &Stage, at: std::net::SocketAddr, name: Option<&str>, alpn: &[u8]) -> String {
     let own = name.map(|name| crate::support::files(&stage.folder, name));
     let own = own.as_ref().map(|files| (files.certificate.as_path(), files.key.as_path()));
     let stream = TcpStream::connect(at).await.unwrap();
-    // With TLS 1.3, a client hears of its refusal when it reads.
+    // With TLS 1.3, a client learns of its refusal when it reads.
     let refused = match secured(stream, &stage.folder.pki().ca(), own, &[alpn]).await {
         Err(error) => error,
         Ok(mut stream) => {
@@ -71,7 +71,7 @@ fn counted(stage: &Stage, cause: &str) -> u64 {
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// The newest entry of a cause at a port, once it is there and counted.
+/// Waits for the newest entry of a cause at a port, and its count.
 fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
     until(cause, MOMENT, || counted(stage, cause) > counted_before);
     let found = || refusals(stage).into_iter().rfind(|entry| entry.cause == cause && entry.listener == port);
@@ -80,7 +80,7 @@ fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
+async fn t7_each_refused_certificate_is_reported_with_its_cause_on_both_ports() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
     let stranger = Ca::root("good CA");
@@ -123,7 +123,7 @@ async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
             assert_eq!((entry.reason.as_str(), entry.certificate.len()), ("HANDSHAKE_FAILED", 32));
         }
     }
-    // Who shows none is refused at the gRPC port, and gets the public documents at the other.
+    // A client without one is refused at the gRPC port, and gets the public documents at the other.
     let [(_, grpc, h2), (_, https, http)] = ports(&stage);
     let heard = alert(&stage, grpc, None, h2).await;
     assert!(heard.contains("CertificateRequired"), "{heard}");
@@ -135,7 +135,7 @@ async fn t7_each_refused_certificate_is_told_of_with_its_cause_on_both_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
+async fn t7_handshakes_without_a_certificate_are_distinguished() {
     let cas = Cas::new();
     let stage = Stage::prepared(&|folder| cas.lay(folder));
     cas.good.client_with(&stage.folder, "in-order", 1, "", |_| {});
@@ -162,7 +162,7 @@ async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
         alert(&stage, at, Some("in-order"), b"spdy/3").await;
         entry(&stage, "no_common_protocol", port, before);
 
-        // A client that does not believe the gateway says so, and we hear it.
+        // A client that does not trust the gateway sends an alert, and we record it.
         let before = counted(&stage, "peer_alert");
         let stream = TcpStream::connect(at).await.unwrap();
         let elsewhere = stage.folder.path.join("pki/clients.pem");
@@ -176,10 +176,10 @@ async fn t7_handshakes_that_come_to_no_certificate_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t7_text_in_a_certificate_that_steers_is_told_of_safely() {
+async fn t7_control_characters_in_a_certificate_are_escaped() {
     let stage = Stage::start();
     let [(_, grpc, h2), _] = ports(&stage);
-    // A stranger writes what they like into a certificate of their own.
+    // An unknown peer can write any text into its own certificate.
     let stranger = Ca::root("x\ny");
     let name = format!("shop\n\u{1b}[2J{}", "ế".repeat(3_000));
     stranger.client_with(&stage.folder, "steering", 1, "", |params| {
@@ -193,7 +193,7 @@ async fn t7_text_in_a_certificate_that_steers_is_told_of_safely() {
     assert!(found.certificate_subject.contains("shop"));
 }
 
-/// Gives the gateway another certificate of its own.
+/// Replaces the gateway's own certificate.
 fn own(folder: &DevFolder, change: impl FnOnce(&mut CertificateParams)) {
     let pki = folder.path.join("pki");
     let by = Ca::of_folder(folder);
@@ -208,7 +208,7 @@ fn own(folder: &DevFolder, change: impl FnOnce(&mut CertificateParams)) {
 }
 
 #[test]
-fn t7_a_certificate_of_our_own_that_nobody_can_believe_is_told_by_readiness_and_check() {
+fn t7_an_untrusted_certificate_of_our_own_is_reported_by_readiness_and_check() {
     let stage = Stage::start();
     let folder = &stage.folder;
     assert_eq!(check(folder).0, 0, "{}", check(folder).1);
@@ -230,7 +230,7 @@ fn t7_a_certificate_of_our_own_that_nobody_can_believe_is_told_by_readiness_and_
 }
 
 #[test]
-fn t7_the_file_that_is_at_fault_is_the_one_named() {
+fn t7_the_faulty_file_is_named() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     folder.pki().issue("other", &CertificateRole::Client("other".into()), 5).unwrap();
     let pki = folder.path.join("pki");
@@ -260,7 +260,7 @@ fn t7_the_file_that_is_at_fault_is_the_one_named() {
     );
     spoilt("gateway.key", &|path| std::fs::write(path, "").unwrap(), "tls.key");
     spoilt("ca.crl", &|path| std::fs::write(path, "").unwrap(), "no revocation list");
-    // A CA whose time is over, beside the one that works.
+    // An expired CA beside the valid one.
     let bygone = Ca::root_with("bygone", |params| params.not_after = (SystemTime::now() - HOUR).into()).pem;
     spoilt("ca.pem", &|path| edit(path, |text| text + &bygone), "");
     assert_eq!(check(&folder).0, 0, "{}", check(&folder).1);
@@ -273,7 +273,7 @@ fn t7_the_file_that_is_at_fault_is_the_one_named() {
 }
 
 #[test]
-fn t7_certs_show_tells_of_each_list() {
+fn t7_certs_show_reports_each_list() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     folder.pki().issue("lost", &CertificateRole::Client("lost".into()), 5).unwrap();
     folder.pki().revoke(&crate::support::files(&folder, "lost").certificate).unwrap();

@@ -1,5 +1,5 @@
-//! Revocation lists: who is let in when a list is missing, garbled, old, foreign or a part of one, and when a CA gets a new
-//! key. Rows T1 and T5 of the findings.
+//! Revocation lists: which clients are admitted when a list is missing, garbled, old, foreign or partial, and when a CA gets a new key.
+//! Rows T1 and T5 of the findings.
 
 use crate::support::ca::{Ca, HOUR, MOMENT, check, clients, crl, lay_cas, over, publish, ready, unready};
 use crate::support::{Stage, UNIT, edit, ops_text, until};
@@ -48,7 +48,7 @@ fn starts(folder: &DevFolder) -> Result<Gateway, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_lists_that_cannot_be_read_keep_those_before_and_are_told_of() {
+async fn t1_unreadable_lists_keep_the_previous_ones_and_are_reported() {
     let stage = Stage::start();
     stage.client("clerk");
     stage.client("lost");
@@ -90,7 +90,7 @@ async fn t1_lists_that_cannot_be_read_keep_those_before_and_are_told_of() {
 }
 
 #[test]
-fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
+fn t1_without_a_list_for_each_ca_the_start_fails_and_check_reports_it() {
     let (one, other, stranger) = (Ca::root("one"), Ca::root("other"), Ca::root("stranger"));
     let both = format!("{}{}", one.list(1, &[]), other.list(1, &[]));
     let (_dir, folder) = crate::support::lay(&|folder| lay_cas(folder, &[&one, &other], &both));
@@ -118,7 +118,7 @@ fn t1_without_a_list_for_each_ca_there_is_no_start_and_check_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
+async fn t1_revocation_checks_are_disabled_only_explicitly() {
     let ca = Ca::root("one");
     let (_dir, folder) = crate::support::lay(&|folder| lay_cas(folder, &[&ca], &ca.list(1, &[7])));
     let set = |text: &str| edit(&folder.gateway_config(), |all| all.replace("crl = \"pki/ca.crl\"", text));
@@ -147,7 +147,7 @@ async fn t1_that_revocation_is_not_checked_must_be_said_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_text_between_lists_does_no_harm_and_a_ca_without_a_list_lets_nobody_in() {
+async fn t1_text_between_lists_is_ignored_and_a_ca_without_a_list_admits_nobody() {
     let (one, other) = (Ca::root("one"), Ca::root("other"));
     let lists = format!(
         "Lists of the province\n\n{}\nand of others:\r\n{}\ngood-bye\n",
@@ -187,7 +187,7 @@ async fn t1_a_revocation_does_not_wait_for_the_rest_of_the_configuration_to_be_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_the_newest_list_of_an_issuer_counts_in_any_order_and_any_file() {
+async fn t5_the_newest_list_of_an_issuer_applies_in_any_order_and_any_file() {
     let ca = Ca::root("one");
     let (old, new) = (ca.list(255, &[]), ca.list(256, &[7]));
     for lists in [format!("{old}{new}"), format!("{new}{old}")] {
@@ -241,13 +241,13 @@ async fn t5_a_ca_with_the_same_name_and_a_new_key_is_rolled_over() {
     becomes(&stage, &before, false).await;
     assert!(passes(&stage, &after).await);
     ready(&stage);
-    // Neither key's list passes for the other's.
+    // Neither key's list is accepted for the other's.
     std::fs::write(crl(&stage.folder), &lists[0]).unwrap();
     unready(&stage, "CN=the CA");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_every_certificate_of_a_path_is_looked_up_in_the_list_of_its_own_issuer() {
+async fn t5_every_certificate_of_a_path_is_checked_with_its_issuer_s_list() {
     let root = Ca::root("root");
     let issuing = root.below("issuing", 40);
     let revoked = root.below("revoked", 41);
@@ -274,7 +274,7 @@ async fn t5_every_certificate_of_a_path_is_looked_up_in_the_list_of_its_own_issu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
+async fn t5_partial_and_outdated_lists_are_refused_with_a_reason() {
     let ca = Ca::root("one");
     let point = |scope| {
         let distribution_point = CrlDistributionPoint { uris: vec!["http://ca/one.crl".into()] };
@@ -295,7 +295,7 @@ async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
         unready(&stage, reason);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
     }
-    // A complete list with its distribution point is one like any other, if it takes nothing back.
+    // A complete list with its distribution point is accepted if it undoes no revocation.
     let part = |number, revoked: &[u64]| {
         ca.list_with(number, revoked, |params| params.issuing_distribution_point = point(None))
     };
@@ -309,7 +309,7 @@ async fn t5_parts_of_lists_and_lists_out_of_date_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
+async fn t5_lists_of_intermediate_cas_are_neither_rolled_back_nor_removed() {
     let root = Ca::root("root");
     let (issuing, quiet) = (root.below("issuing", 40), root.below("quiet", 41));
     let lists = |root: &str, issuing: &str, quiet: &str| format!("{root}{issuing}{quiet}");
@@ -326,20 +326,20 @@ async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
         (lists(&of_root, &issuing.list_with(6, &[], over), &of_quiet), "CN=issuing (number 06) is out of date"),
         (lists(&of_root, &part, &of_quiet), "cover other certificates"),
         (lists(&of_root, "", &of_quiet), "clients come under that CA"),
-        // A newer one by another key of that name is none of its.
+        // A newer one by another key with that name does not belong to it.
         (lists(&of_root, &root.below("issuing", 42).list(9, &[]), &of_quiet), "clients come under that CA"),
-        // Nobody has come under this one yet.
+        // No client has used this one yet.
         (lists(&of_root, &good, &quiet.list(8, &[])), "CN=quiet (number 08) is older"),
     ] {
         std::fs::write(crl(&stage.folder), text).unwrap();
         unready(&stage, reason);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await, "{reason}");
     }
-    // A newer one is taken, and one under which nobody came may go.
+    // A newer one is accepted, and an unused one may be removed.
     std::fs::write(crl(&stage.folder), lists(&of_root, &issuing.list(6, &[7, 8]), "")).unwrap();
     becomes(&stage, &eight, false).await;
     ready(&stage);
-    // So may that of a CA that is one no more.
+    // So may that of a removed CA.
     std::fs::write(crl(&stage.folder), root.list(2, &[40])).unwrap();
     ready(&stage);
     until("taken", MOMENT, || ops_text(&stage, "/metrics").contains("ndxp_faults{part=\"tls_files\"} 0"));
@@ -350,7 +350,7 @@ async fn t5_lists_of_cas_below_an_anchor_go_neither_back_nor_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
+async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     let root = Ca::root("root");
     let issuing = root.below("issuing", 40);
     let mut stage = stage(&[&root], &format!("{}{}", root.list(5, &[]), issuing.list(5, &[7])));
@@ -377,7 +377,7 @@ async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
     std::fs::write(crl(&stage.folder), format!("{}{}", root.list(7, &[]), issuing.list(7, &[7]))).unwrap();
     ready(&stage);
     assert_eq!(check(&stage.folder).0, 0);
-    // What its CA means to go back is taken once somebody says so.
+    // An intended rollback by its CA is accepted once it is confirmed.
     stage.gateway.take().unwrap().stop();
     std::fs::write(crl(&stage.folder), format!("{}{}", root.list(1, &[]), issuing.list(7, &[7]))).unwrap();
     stage.gateway = Some(starts(&stage.folder).unwrap());
@@ -390,7 +390,7 @@ async fn t5_a_start_with_lists_that_went_back_or_away_is_told_of() {
     assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"));
     stage.gateway = Some(starts(&stage.folder).unwrap());
     unready(&stage, "nobody knows whether revocation lists went back");
-    // Nor is one believed in which somebody has lowered what was in force, so that an older list could come back.
+    // Nor is a record trusted whose state was lowered, so that an older list could return.
     std::fs::remove_file(&record).unwrap();
     ready(&stage);
     until("a new record", MOMENT, || recorded("CN=root"));
@@ -420,7 +420,7 @@ fn d_lists_that_no_ca_of_the_clients_signed_are_bounded_in_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_list_that_is_out_of_date_lets_nobody_of_its_ca_in_and_check_and_readiness_say_so() {
+async fn t5_an_outdated_list_admits_nobody_of_its_ca_and_check_and_readiness_report_it() {
     let (late, good) = (Ca::root("late"), Ca::root("good"));
     let stage = stage(&[&late, &good], &format!("{}{}", late.list_with(1, &[], over), good.list(1, &[])));
     unready(&stage, "the revocation list of CN=late is out of date");
@@ -446,7 +446,7 @@ fn kept(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
+async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() {
     let (one, other) = (Ca::root("one"), Ca::root("other"));
     let slots = [one.list(5, &[7]), other.list(5, &[])].map(|text| Arc::new(Mutex::new(text.into_bytes())));
     let (first, asked) = publish(slots[0].clone()).await;
@@ -458,7 +458,7 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
     let [seven, eight] = [7, 8].map(|serial| one.client(&stage.folder, &format!("one-{serial}"), serial, ""));
     let nine = other.client(&stage.folder, "other-9", 9, "");
     assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await && passes(&stage, &nine).await);
-    // Nothing of this takes the place of what is there; what is in order beside it is taken.
+    // None of these replaces the current lists; valid ones among them are accepted.
     let part = one.list_with(9, &[], |params| {
         let distribution_point = CrlDistributionPoint { uris: vec!["http://ca/one.crl".into()] };
         params.issuing_distribution_point =
@@ -478,7 +478,7 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
             .into_bytes();
     becomes(&stage, &nine, false).await;
     assert!(!passes(&stage, &seven).await);
-    // What is kept starts a gateway while nobody answers, and a file that was spoilt does not keep it from starting.
+    // The cache starts a gateway while the URLs do not respond, and a damaged file does not prevent the start.
     assert_eq!(kept(&stage.folder.path).len(), 2);
     stage.gateway.take().unwrap().stop();
     std::fs::write(stage.folder.path.join("data/state/fetched.crl"), "spoilt").unwrap();
@@ -494,7 +494,7 @@ async fn t5_several_urls_are_followed_and_only_what_loads_is_taken_and_kept() {
     assert_eq!(check(&stage.folder).0, 2);
 }
 
-/// Whether the log tells of a file as it is now.
+/// Whether the log records a file in its current state.
 fn is_stated(stage: &Stage, file: &str) -> bool {
     let Some(digest) = logged_files::digest_of(&stage.data().join(file)).unwrap() else { return false };
     let object = logged_files::object(file, &digest);
@@ -502,7 +502,7 @@ fn is_stated(stage: &Stage, file: &str) -> bool {
     last.is_some_and(|one| one.entry.object == object && one.entry.event == "log.file")
 }
 
-/// What `audit verify` says.
+/// The output of `audit verify`.
 fn verified(stage: &Stage) -> (bool, String) {
     let (content, _, told) = crate::support::audit_cli(stage, &["verify"]);
     (content, told)
@@ -511,7 +511,7 @@ fn verified(stage: &Stage) -> (bool, String) {
 const RECORD: &str = "state/revocation.json";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unnoticed() {
+async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetected() {
     let root = Ca::root("root");
     let mut stage = stage(&[&root], &root.list(5, &[]));
     let record = stage.data().join(RECORD);
@@ -531,14 +531,14 @@ async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unno
     let (content, told) = verified(&stage);
     assert!(!content && told.contains(RECORD) && told.contains("is an older one"), "{told}");
     for _ in 0..2 {
-        // However often it is started, nothing is written over it, and it says so.
+        // However often it starts, nothing is overwritten, and it reports it.
         stage.gateway = Some(starts(&stage.folder).unwrap());
         unready(&stage, "is an older one, and the exchange log tells of a newer one");
         stage.gateway.take().unwrap().stop();
         assert_eq!(std::fs::read(&record).unwrap(), older);
         assert!(!verified(&stage).0);
     }
-    // With the record that belongs there the list itself is told of, and with the list all is well.
+    // With the right record, the list itself is reported; with the right list, everything is in order.
     std::fs::write(&record, &newer).unwrap();
     assert!(verified(&stage).0, "{:?}", verified(&stage));
     stage.gateway = Some(starts(&stage.folder).unwrap());
@@ -546,7 +546,7 @@ async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unno
     std::fs::write(crl(&stage.folder), root.list(6, &[7])).unwrap();
     ready(&stage);
     assert!(!passes(&stage, &seven).await);
-    // Who means it removes the record, and the log tells of the one in its place.
+    // To confirm it, the record is removed, and the log records the new one.
     stage.gateway.take().unwrap().stop();
     std::fs::remove_file(&record).unwrap();
     let (content, told) = verified(&stage);
@@ -560,7 +560,7 @@ async fn t5_an_older_record_of_the_lists_in_force_brings_no_revocation_back_unno
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t5_a_fetched_list_that_was_put_back_or_altered_is_named_by_verify() {
+async fn t5_a_rolled_back_or_altered_fetched_list_is_named_by_verify() {
     let one = Ca::root("one");
     let slot = Arc::new(Mutex::new(one.list(5, &[]).into_bytes()));
     let (url, _) = publish(slot.clone()).await;
@@ -590,7 +590,7 @@ async fn t5_a_fetched_list_that_was_put_back_or_altered_is_named_by_verify() {
         let (content, told) = verified(&stage);
         assert!(!content && told.contains(&name) && told.contains(says), "{says}: {told}");
     }
-    // One that is gone is fetched again, and one that nobody knows of is said.
+    // A missing one is fetched again, and an unknown one is reported.
     std::fs::remove_file(&file).unwrap();
     let (content, told) = verified(&stage);
     assert!(content && told.contains("WARNING") && told.contains(&name), "{told}");
@@ -599,7 +599,7 @@ async fn t5_a_fetched_list_that_was_put_back_or_altered_is_named_by_verify() {
     let (content, told) = verified(&stage);
     assert!(content && told.contains("state/fetched-0.crl"), "{told}");
     std::fs::remove_file(stage.data().join("state/fetched-0.crl")).unwrap();
-    // An older one at a start while nobody answers: what was in force before says so, and the log keeps its word.
+    // An older one at a start while the URLs do not respond: the record of the lists in force reports it, and so does the log.
     std::fs::write(&file, &older).unwrap();
     *slot.lock().unwrap() = b"nothing".to_vec();
     stage.gateway = Some(starts(&stage.folder).unwrap());

@@ -1,5 +1,5 @@
-//! Attacks on tokens, each through the real listener: refused with its status and reason, and logged. What is signed
-//! here is signed with the gateway's own key: only the form is wrong.
+//! Attacks on tokens, each through the real listener: refused with its status and reason, and logged. The tokens are signed with the
+//! gateway's own key: only the form is wrong.
 
 use crate::support::{Actor, Stage, UNIT, files};
 use aws_lc_rs::hmac;
@@ -285,7 +285,7 @@ async fn no_known_attack_passes_and_each_is_logged_or_counted() {
     let forge = Forge::new(&stage);
     let request = actor.encode(UNIT, &json!({ "unitCode": "1057000" }));
     let with = |token: String| Actor { token, ..actor.clone() };
-    // The forge works: its good token passes, and so do forms that the standards allow.
+    // The test's own signer works: its valid token passes, and so do forms that the standards allow.
     for good in [
         forge.good(),
         forge.with_header(|header| header["typ"] = json!("AT+JWT")),
@@ -307,7 +307,7 @@ async fn no_known_attack_passes_and_each_is_logged_or_counted() {
         assert!(told.messages.is_empty());
         expected.push((title, told.exchange(), reason));
     }
-    // Sixty at once have an entry of their own, the others are counted in one: what is refused fills no disk.
+    // Sixty at once have their own entries, the others are counted in one: refusals do not fill the disk.
     let attacks = expected.len() as u64;
     stage.gateway.take().unwrap().stop();
     let logged = stage.entries();

@@ -1,4 +1,4 @@
-//! Tokens: how many there may be, how fast they come, what listing them costs the others, and what is refused at issue.
+//! Tokens: their maximum number, their rate, the cost of listings for others, and refusals at issue.
 
 use crate::support::tokens::ended;
 use crate::support::{Stage, UNIT, edit, files, until};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// Somebody who works through `ndxp.admin.v1`.
+/// A person who uses `ndxp.admin.v1`.
 struct Person(GatewayClient);
 
 impl Person {
@@ -52,7 +52,7 @@ async fn web(stage: &Stage, id: &str) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-/// The status, `Retry-After` and document that a form is answered with.
+/// The status, `Retry-After` and document of the response to a form.
 async fn post(sender: &mut SendRequest<Full<Bytes>>, path: &str, form: &str) -> (u16, Option<u64>, Value) {
     let request = http::Request::post(path)
         .header("host", "localhost")
@@ -127,7 +127,7 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
             assert!(began.elapsed() < Duration::from_secs(1), "{reason} is not in force after a second");
         }
     }
-    // Meanwhile calls go on.
+    // Meanwhile calls continue.
     let began = Instant::now();
     third.call(UNIT, ask).await.ok();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -136,11 +136,11 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_reads_calls_and_changes_wait_for_no_writer_of_the_other_kind() {
+async fn d2_reads_calls_and_changes_do_not_wait_for_each_other_s_writers() {
     let stage = Stage::start();
     let clerk = stage.system("clerk");
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
-    // Another process holds both files for writing, as a batch that takes long would.
+    // Another process has both files locked for writing, like a long batch.
     let hold = |name: &str| {
         let connection = rusqlite::Connection::open(stage.data().join(name)).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -154,7 +154,7 @@ async fn d2_reads_calls_and_changes_wait_for_no_writer_of_the_other_kind() {
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     drop(registry);
-    // Tokens cannot be recorded, and yet a suspension is made and followed.
+    // Tokens cannot be recorded, but a suspension is made and takes effect.
     person.ask::<api::Client>("SuspendClient", api::ClientId { id: "clerk".into() }).await.unwrap();
     until("the suspension is in force", Duration::from_secs(1), || {
         let told = tokio::task::block_in_place(|| {
@@ -200,7 +200,7 @@ async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
         }
         assert!(limited >= 12, "{path}: {limited}");
     }
-    // What was refused is counted, and its entries are bounded.
+    // Refusals are counted, and their entries are bounded.
     let entries = stage.entries();
     let refused: Vec<_> =
         entries.iter().filter(|one| one.entry.event == "token.fetch" && one.entry.status != 0).collect();
@@ -209,13 +209,13 @@ async fn d2_a_client_fetches_tokens_at_its_rate_and_no_faster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
+async fn d2_long_expired_tokens_are_removed_and_others_stay() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "keep_ended_days = 3\naudience = "));
     });
     let clerk = stage.system("clerk");
     let (old, young) = (ended("clerk", 0..1_200, 5), ended("clerk", 0..700, 2));
-    // The gateway that runs looks once a minute; one that starts looks at once.
+    // A running gateway checks once a minute; a starting one at once.
     let mut stage = stage;
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
     stage.store.add_tokens(&old).unwrap();
@@ -232,7 +232,7 @@ async fn d2_tokens_that_ended_long_ago_are_removed_and_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_more_ended_tokens_than_are_kept_go_oldest_first_and_those_in_force_stay() {
+async fn d2_excess_expired_tokens_are_removed_oldest_first_and_valid_ones_stay() {
     let mut stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "max_ended = 1000\naudience = "));
     });
@@ -275,7 +275,7 @@ fn issue(client: &str, certificate: String, scopes: &[&str]) -> api::IssueTokenR
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do() {
+async fn t8_an_unusable_token_is_refused_at_issue_with_a_remedy() {
     let stage = Stage::start();
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
     for id in ["waits", "later", "over", "works", "gone", "stopped", "none"] {
@@ -302,7 +302,7 @@ async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do(
         let refused = ask(client, client, scopes).await.err().unwrap();
         assert!(refused.contains(grant) && refused.contains(why), "{client}: {refused}");
     }
-    // Another client's certificate, one of another CA, one that ended.
+    // Another client's certificate, one of another CA, an expired one.
     let refused = ask("works", "later", &[]).await.err().unwrap();
     assert!(refused.contains("it is not client works's"), "{refused}");
     let foreign = {
@@ -314,24 +314,24 @@ async fn t8_a_token_that_would_not_work_is_refused_at_issue_and_says_what_to_do(
     let refused =
         person.ask::<api::IssueTokenResponse>("IssueToken", issue("works", foreign, &[])).await.err().unwrap();
     assert!(refused.contains("connections with it are refused"), "{refused}");
-    // Whoever may not call gets none.
+    // A client that may not call gets none.
     stage.store.suspend_client("stopped", true).unwrap();
     stage.store.retire_client("gone").unwrap();
     assert!(ask("stopped", "stopped", &[]).await.err().unwrap().contains("CLIENT_SUSPENDED"));
     assert!(ask("gone", "gone", &[]).await.err().unwrap().contains("retired"));
     assert!(stage.store.tokens(None, Page::ALL).unwrap().is_empty(), "nothing was recorded");
-    // And what works, works.
+    // And a valid request succeeds.
     let issued = ask("works", "works", &["budgetunit:read"]).await.unwrap();
     stage.settle();
     stage.with_token("works", &issued.token).call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    // `/oauth2/token` says it in its own words.
+    // `/oauth2/token` has its own error texts.
     let (status, _, body) = post(&mut web(&stage, "waits").await, "/oauth2/token", FETCH).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")));
     assert!(body["error_description"].as_str().unwrap().contains("waits for a second person"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
+async fn t8_scopes_are_a_set_and_a_token_fits_a_call_s_headers() {
     let stage = Stage::start();
     let person = Person::new(&stage, "lan", &[Role::Administrator]);
     stage.client("clerk");
@@ -347,7 +347,7 @@ async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
     let form = format!("{FETCH}&scope={}", many.join("+"));
     let (status, _, body) = post(&mut sender, "/oauth2/token", &form).await;
     assert_eq!((status, &body["scope"]), (200, &json!("budgetunit:read")));
-    // So many different ones that no call could carry the token.
+    // So many different ones that the token would not fit in a call.
     let long: Vec<String> = (0..400).map(|number| format!("made-up-for-this-test:{number}")).collect();
     stage.grant("clerk", &[], |grant| grant.scopes = long.clone());
     let all = issue("clerk", pem(&stage, "clerk"), &[]);
@@ -356,7 +356,7 @@ async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
     stage.settle();
     let (status, _, body) = post(&mut sender, "/oauth2/token", FETCH).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_scope")), "{body}");
-    // The longest that is issued is taken by the gRPC port.
+    // The gRPC port accepts the longest issued token.
     let mut most = 400;
     let token = loop {
         let scopes: Vec<&str> =
@@ -371,7 +371,7 @@ async fn t8_scopes_are_a_set_and_no_token_is_longer_than_calls_can_carry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_once_for_kept_tokens_too() {
+async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_once_for_cached_tokens() {
     use api::KeyState::{KeyPublished, KeyReplaced, KeyRetired, KeySigning};
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "jwks_max_age_s = 3\naudience = "));
@@ -409,7 +409,7 @@ async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_onc
     let later = stage.with_token("clerk", &fetched);
     later.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    // In an emergency, the next one signs at once; the retired one's tokens are refused, kept as verified or not.
+    // In an emergency, the next one signs at once; the retired one's tokens are refused, cached or not.
     let third: api::Key =
         person.ask("RotateKey", api::RotateKeyRequest { now: true, ..Default::default() }).await.unwrap();
     assert_eq!(third.state(), KeySigning);
@@ -419,7 +419,7 @@ async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_onc
     assert_eq!(later.call(UNIT, json!({ "unitCode": "1057000" })).await.reason(), "TOKEN_INVALID");
     assert_eq!(kid(&fetch(&mut sender).await), third.kid);
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    // A key whose time is over by itself ends as exactly: no change of the registry comes with it.
+    // A key that expires by itself ends as precisely, without a change of the registry.
     let sql = rusqlite::Connection::open(stage.data().join("registry.sqlite")).unwrap();
     let ends = now() + 2;
     let set = sql.execute("UPDATE keys SET believed_until = ?1 WHERE kid = ?2", (ends, kid(&clerk.token))).unwrap();
@@ -438,7 +438,7 @@ async fn t8_a_new_key_is_published_before_it_signs_and_a_retired_one_ends_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
+async fn t8_an_expired_token_is_refused_although_it_was_verified_before() {
     let stage = Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replace("audience = ", "leeway_s = 0\naudience = "));
     });
@@ -458,7 +458,7 @@ async fn t8_a_token_that_ends_is_refused_although_it_was_verified_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t8_introspection_and_revocation_say_what_is_so() {
+async fn t8_introspection_and_revocation_report_the_token_s_state() {
     let stage = Stage::start();
     stage.client("clerk");
     let grant = stage.grant("clerk", &["budgetunit:read"], |_| {});
@@ -474,7 +474,7 @@ async fn t8_introspection_and_revocation_say_what_is_so() {
         if told["active"] == json!(true) { told["scope"].as_str().unwrap().to_owned() } else { String::new() }
     };
     assert_eq!(scopes(&mut sender).await, "budgetunit:read land:read");
-    // A scope whose grant is over is not the token's any more; without any, it opens nothing.
+    // A scope whose grant has expired no longer belongs to the token; without any scope, it allows nothing.
     stage.store.withdraw_grant(&other).unwrap();
     stage.settle();
     assert_eq!(scopes(&mut sender).await, "budgetunit:read");
@@ -484,15 +484,15 @@ async fn t8_introspection_and_revocation_say_what_is_so() {
     stage.grant("clerk", &["budgetunit:read"], |_| {});
     stage.settle();
     clerk.call(UNIT, ask()).await.ok();
-    // A token whose record was lost is revoked all the same: it works, and its owner shows it.
+    // A token whose record was lost can still be revoked: it is valid, and its owner presents it.
     let issued = rusqlite::Connection::open(stage.data().join("issued.sqlite")).unwrap();
     issued.execute("DELETE FROM tokens", []).unwrap();
     assert_eq!(post(&mut sender, "/oauth2/revoke", &form).await.0, 200);
     stage.settle();
     assert_eq!(clerk.call(UNIT, ask()).await.reason(), "TOKEN_REVOKED");
-    // What nobody issued is as good as revoked.
+    // A token that nobody issued counts as revoked.
     assert_eq!(post(&mut sender, "/oauth2/revoke", "token=a.b.c").await.0, 200);
-    // While the registry cannot be followed, nobody can tell what is unknown: it is not said that it was revoked.
+    // While the registry cannot be read, an unknown token cannot be classified: it is not reported as revoked.
     let registry = rusqlite::Connection::open(ndxp_gateway::server::registry_path(&stage.data())).unwrap();
     registry
         .execute_batch("UPDATE grants SET rate = -1; INSERT INTO changes (kind, id) VALUES ('nonsense', 'x')")
@@ -506,7 +506,7 @@ async fn t8_introspection_and_revocation_say_what_is_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t4_issued_tokens_that_are_good_are_what_the_log_says() {
+async fn t4_valid_issued_tokens_match_the_log() {
     let mut stage = Stage::start();
     stage.system("clerk");
     stage.token("clerk", Duration::from_secs(3_600), Duration::ZERO);
@@ -536,7 +536,7 @@ async fn t4_issued_tokens_that_are_good_are_what_the_log_says() {
             ("issued = issued - 1".to_owned(), "issued"),
             ("starts = starts + 1".to_owned(), "starts"),
             ("expires = expires + 1".to_owned(), "expires"),
-            // As if it were over, so that its revocation would be forgotten.
+            // As if it had expired, so that its revocation would be removed.
             (format!("expires = {hour_ago}"), "expires"),
         ] {
             let sql = rusqlite::Connection::open(&file).unwrap();
@@ -560,7 +560,7 @@ async fn t4_issued_tokens_that_are_good_are_what_the_log_says() {
         assert_eq!(differing(), [("token:mine".to_owned(), String::new())]);
         sql.execute("DELETE FROM tokens WHERE id = 'mine'", []).unwrap();
     }
-    // One that is over matters to nobody, whatever its row says.
+    // An expired one has no effect, whatever its row says.
     stage.store.add_tokens(&ended("clerk", 0..1, 2)).unwrap();
     assert_eq!(differing(), []);
     let (content, _, told) = crate::support::audit_cli(&stage, &["verify", "--registry"]);

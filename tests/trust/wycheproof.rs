@@ -1,5 +1,4 @@
-//! Project Wycheproof's vectors against the verification that access tokens go through, with keys read as the registry
-//! reads them.
+//! Project Wycheproof's vectors against the verification of access tokens, with keys read as the registry reads them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +10,7 @@ fn verifies(key: &DecodingKey, algorithm: Algorithm, message: &[u8], signature: 
 }
 
 #[test]
-fn es256_signatures_are_judged_as_wycheproof_does() {
+fn es256_signatures_match_wycheproof() {
     let set = ecdsa::TestSet::load(ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
     let mut count = 0;
     for group in &set.test_groups {
@@ -32,7 +31,7 @@ fn es256_signatures_are_judged_as_wycheproof_does() {
 }
 
 #[test]
-fn eddsa_signatures_are_judged_as_wycheproof_does() {
+fn eddsa_signatures_match_wycheproof() {
     let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
     let mut count = 0;
     for group in &set.test_groups {

@@ -116,7 +116,8 @@ impl Audit {
         }
         let (data, case, by) = (self.data.clone(), case_number.clone(), self.host.name(&reader));
         let place = move || Ok(Holds::change(&data, |holds| holds.add(&query, &case, &by).cloned())?);
-        let full = || refused(Refusal::with(Reason::ChangesFull, format!("{MAX_HOLDS} holds stand: release one")));
+        let full =
+            || refused(Refusal::with(Reason::ChangesFull, format!("there are already {MAX_HOLDS} holds: release one")));
         let hold = reading(&permit, place).await?.ok_or_else(full)?;
         let about = Entry { object: hold.object(), ..self.about(&requested)? };
         self.host.note(&reader, rule.event, about).await?;

@@ -39,7 +39,7 @@ pub fn print(complete: Option<&api::Complete>, output: Output) {
     let newest = if newest.is_empty() { String::new() } else { format!(", the newest of {newest}") };
     let pruned = match complete.pruned {
         0 => String::new(),
-        some => format!("; {some} entries are archived and gone, and are not in it"),
+        some => format!("; {some} entries are archived and pruned, and are not in it"),
     };
     anstream::println!(
         "complete up to the checkpoint of {} entries (root {}{newest}) and {} behind it{pruned}{}",
@@ -53,7 +53,8 @@ pub fn print(complete: Option<&api::Complete>, output: Output) {
 /// Checks that the tree up to which a response is complete, and that of a signed checkpoint, belong to one log: the
 /// smaller is the beginning of the larger.
 pub fn check(session: &Session, complete: &api::Complete, signed: &Checkpoint) -> Result<(), CliError> {
-    let failed = || CliError::Failed("the answer is not of the log whose checkpoint is signed: audit verify".into());
+    let failed =
+        || CliError::Failed("the response is not from the log with the signed checkpoint: run audit verify".into());
     let own: (u64, Hash) = (complete.size, complete.root.as_slice().try_into().map_err(|_| failed())?);
     let signed = (signed.size, signed.root);
     let (old, new) = if own.0 <= signed.0 { (own, signed) } else { (signed, own) };

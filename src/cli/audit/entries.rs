@@ -112,9 +112,10 @@ pub fn named(session: &Session, exchange: &str) -> Result<CompleteListing<Found>
         (None, Err(_)) => false,
     };
     match listed.found.iter().find(|one| !is_meant(one)) {
-        Some(other) => {
-            Err(CliError::Failed(format!("the answer holds entry {}, which is not {exchange:?}", other.index)))
-        }
+        Some(other) => Err(CliError::Failed(format!(
+            "the response has entry {}, which does not belong to {exchange:?}",
+            other.index
+        ))),
         None => Ok(listed),
     }
 }

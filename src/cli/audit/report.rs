@@ -85,7 +85,7 @@ pub fn subject(listed: &CompleteListing<Found>, output: Output) -> Result<(), Cl
             })
         })
         .collect();
-    let header = ["time", "agency", "client", "operation", "purpose", "outcome", "fields told", "entry"];
+    let header = ["time", "agency", "client", "operation", "purpose", "outcome", "fields returned", "entry"];
     if output == Output::Json {
         return print_json(&json!({ "complete": complete::to_json(listed.complete.as_ref()), "entries": rows }));
     }
@@ -218,7 +218,9 @@ pub fn period(
         anstream::println!("counted by the search index, which audit verify --index compares with the log");
     }
     if not_counted > 0 {
-        anstream::println!("{not_counted} entries that may be of this period are archived and gone, and not counted");
+        anstream::println!(
+            "{not_counted} entries that may belong to this period are archived and pruned, and not counted"
+        );
     }
     complete::print(complete.as_ref(), output);
     Ok(())

@@ -67,7 +67,7 @@ pub fn prune(
         "held_bundles": plan.held, "telling_bundles": plan.evidence_bundles, "archive": args.archive,
     });
     let kept = format!(
-        "{} bundles are kept by holds, {} since they tell of a pruning or of a hold",
+        "{} bundles are kept by holds, {} because they record a pruning or a hold",
         plan.held, plan.evidence_bundles
     );
     if args.dry_run || plan.runs.is_empty() {
@@ -83,7 +83,7 @@ pub fn prune(
     let began = Instant::now();
     while !retention::is_logged(data, &plan)? || !retention::is_restated(data, &plan)? {
         if began.elapsed() > TOLD_WITHIN {
-            let why = "nothing was pruned: the log does not tell of it yet. Is the gateway running? The archive is whole; try again";
+            let why = "nothing was pruned: the log does not record it yet. Is the gateway running? The archive is complete; try again";
             return Err(CliError::Failed(why.into()));
         }
         std::thread::sleep(Duration::from_millis(200));

@@ -82,7 +82,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
         let cosigned = if status.needs_witnesses {
             format!("{} of them cosigned by enough witnesses", status.cosigned)
         } else {
-            "no witnesses are wanted".to_owned()
+            "no witnesses are required".to_owned()
         };
         let mut lines =
             vec![format!("{} entries, {} under the signed checkpoint, {cosigned}", status.entries, status.sealed)];

@@ -403,7 +403,7 @@ impl LogFiles for RemoteLogFiles {
                 Some(_) => Err(failed("its content encoding is neither gzip nor identity".into())),
             },
             StatusCode::NOT_FOUND => Ok(None),
-            other => Err(failed(format!("the answer was {other}"))),
+            other => Err(failed(format!("the response was {other}"))),
         }
     }
 

@@ -164,7 +164,7 @@ fn evaluate(operation: &Operation, sample: &Sample, answered: &CompleteResponse)
         return Ok((false, explain(&answered.status)));
     }
     let count = answered.messages.len();
-    let Some(first) = answered.messages.first() else { return Ok((false, "no answer".into())) };
+    let Some(first) = answered.messages.first() else { return Ok((false, "no response".into())) };
     let first = decode(&operation.response.message, first)?;
     if count < sample.messages {
         return Ok((false, format!("{count} messages where {} were expected", sample.messages)));

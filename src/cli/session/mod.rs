@@ -42,7 +42,7 @@ const CONFIG: &str = "gateway.toml";
 
 /// Selects the gateway and the actor. Without any of these: the active profile, or else gateway.toml here, locally.
 #[derive(Args, Clone, Default)]
-#[command(next_help_heading = "Which gateway, and who acts")]
+#[command(next_help_heading = "Gateway and acting person")]
 pub struct ConnectionArgs {
     /// A profile of `profile add`: address and certificate together [env: NDXP_PROFILE].
     #[arg(long, global = true, value_name = "NAME")]
@@ -285,7 +285,7 @@ impl Session {
     pub fn change<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CliError> {
         let done = self.read(call)?;
         if let Some(local) = &self.local {
-            anstream::eprintln!("local act of {local}: in the log as such");
+            anstream::eprintln!("local command by {local}: the log records it as local");
         }
         Ok(done)
     }

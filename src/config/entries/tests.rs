@@ -153,7 +153,7 @@ fn what_is_wrong_with_an_entry_is_told_by_its_key_and_all_of_it_at_once() {
         (direct(good) + "\n[credentials]\nkind = 'api-key'\nheader = 'a b'", &["is no header name", "key: is missing"]),
         (
             direct(good) + "\n[credentials]\nkind = 'api-key'\nheader = 'a'\nkey = 'clear'",
-            &["a secret never stands in the file"],
+            &["a secret is never in the file"],
         ),
         (
             direct(good) + "\n[second]\nhub = 'nowhere'\nmode = 'both'",

@@ -1,4 +1,4 @@
-//! A period in figures, as charts with their tables: for the console's page, and for `audit report --html`, which is one file.
+//! The statistics of a period, as charts with their tables: for the console's page, and for the single file of `audit report --html`.
 
 use crate::audit::service::api::{Complete, Count, PurposeCount};
 use crate::console::chart::{Value, bars, columns, lines};
@@ -9,24 +9,24 @@ use crate::time_zone::HO_CHI_MINH;
 use maud::{DOCTYPE, Markup, html};
 use std::collections::BTreeMap;
 
-/// What was counted of a period.
+/// The counts of a period.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// The counts.
+    /// Counts by bucket, client, operation and outcome.
     pub counts: Vec<Count>,
-    /// Whether they are by the hour; by the day otherwise.
+    /// Whether the buckets are hours; otherwise days.
     pub hours: bool,
-    /// By purpose, where they were counted from the entries.
+    /// Counts by purpose, if the entries themselves were counted.
     pub purposes: Vec<PurposeCount>,
-    /// Exchanges with another purpose.
+    /// Exchanges with a purpose beyond those listed.
     pub other_purposes: u64,
-    /// Entries that are gone and not counted.
+    /// Pruned entries, which were not counted.
     pub not_counted: u64,
-    /// Up to where it is complete.
+    /// The checkpoint up to which the counts are complete.
     pub complete: Option<Complete>,
 }
 
-/// Names with their sums, the largest first.
+/// Names with their sums, largest first.
 fn ranked(sums: BTreeMap<String, u64>) -> Vec<Value> {
     let mut all: Vec<Value> = sums.into_iter().collect();
     all.sort_by_key(|one| std::cmp::Reverse(one.1));
@@ -53,7 +53,7 @@ impl Figures {
         all
     }
 
-    /// Every day from the first to the last, those without an exchange too; at most ten years.
+    /// Every day from the first to the last, also those without an exchange; at most ten years.
     fn days(&self, locale: Locale) -> Vec<Value> {
         let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
         for count in &self.counts {
@@ -67,7 +67,7 @@ impl Figures {
         (*first..=last).map(|day| (name(day), sums.get(&day).copied().unwrap_or(0))).collect()
     }
 
-    /// The busiest sources by the day: at most six lines.
+    /// The busiest sources by day: at most six lines.
     fn sources_by_day(&self, locale: Locale, days: &[Value]) -> Markup {
         let mut sums: BTreeMap<(&str, String), u64> = BTreeMap::new();
         for count in &self.counts {
@@ -104,7 +104,7 @@ impl Figures {
         properties(locale, &rows)
     }
 
-    /// The summary, the charts, and what they leave out.
+    /// Shows the summary, the charts, and what they do not count.
     pub fn body(&self, locale: Locale) -> Markup {
         let number = locale.text("figures-exchanges");
         let chart = |title: &str, heading: &str, values: &[Value]| {
@@ -148,7 +148,7 @@ impl Figures {
         }
     }
 
-    /// One file for a browser: no script, no other file. `period` and `findings` (rule, client, explanation, entries) are shown as text.
+    /// Returns a single HTML file: no script, no other file. `period` and `findings` (rule, client, explanation, entries) are escaped.
     pub fn file(&self, locale: Locale, period: &str, findings: &[[String; 4]]) -> String {
         let title = locale.text("figures-title");
         let rows: Vec<Vec<Markup>> =
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn days_without_an_exchange_are_there_and_hours_are_those_of_vietnam() {
+    fn days_without_an_exchange_are_shown_and_hours_are_in_vietnam_time() {
         // 27/11/2026 00:00 and 29/11/2026 08:00 in Vietnam.
         let counts = vec![count(1_795_712_400, "a", "OK", 3), count(1_795_914_000, "b", "TOKEN_EXPIRED", 4)];
         let figures = Figures { counts, hours: true, ..Figures::default() };
@@ -212,12 +212,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_stands_alone_and_what_is_written_in_it_is_text() {
+    fn a_file_needs_no_other_and_escapes_its_values() {
         let counts = vec![count(1_795_712_400, "<img src=x onerror=alert(1)>", "OK", 1)];
         let finding = ["UNUSUAL_HOUR", "<b>", "</style><script>", "1"].map(str::to_owned);
         let file = Figures { counts, ..Figures::default() }.file(Locale::Vietnamese, "<script>", &[finding]);
         assert!(!file.contains("<script") && !file.contains("<img") && !file.contains("<b>"), "{file}");
-        assert!(!file.contains("href=") && !file.contains("src=\"") && !file.contains("url("), "a file beside it");
+        assert!(
+            !file.contains("href=") && !file.contains("src=\"") && !file.contains("url("),
+            "a reference to another file"
+        );
         assert_eq!(file.matches("</style>").count(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Anomalies that simple rules find in a period, with the entries behind them.
+//! Anomalies that simple rules find in a period, with their entries.
 
 use super::{Field, day_us, days_ago, field, is_of_reason, reason_field};
 use crate::audit::service::api::audit_service_server::AuditService;
@@ -16,14 +16,14 @@ use maud::{Markup, html};
 use std::sync::Arc;
 
 const HERE: &str = "/console/findings";
-/// Days that are shown where nothing is asked for.
+/// Days that are shown by default.
 const USUAL_DAYS: i64 = 6;
-/// Longest period.
+/// Maximum period in days.
 const LONGEST_US: i64 = 31 * 86_400_000_000;
-/// Entries of an anomaly that are linked.
+/// Maximum of linked entries per anomaly.
 const LINKED: usize = 20;
 
-/// The page.
+/// Shows the page.
 pub async fn page(
     State(console): State<Arc<Console>>,
     session: SignedIn,

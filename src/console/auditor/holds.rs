@@ -1,4 +1,4 @@
-//! Legal holds: which stand, placing one, releasing one.
+//! Legal holds: the list, placing one, releasing one.
 
 use super::{Field, day_us, field};
 use crate::audit::service::api::audit_service_server::AuditService;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/holds";
 
-/// What is wrong with a form, by its fields.
+/// The errors of a form, by field.
 #[derive(Default)]
 struct Errors {
     case: Option<&'static str>,
@@ -26,7 +26,7 @@ struct Errors {
     scope: Option<&'static str>,
 }
 
-/// The list and the form.
+/// Shows the list and the form.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     shown(&console, &session, &Form::default(), &Errors::default()).await
 }
@@ -117,7 +117,7 @@ pub async fn create(State(console): State<Arc<Console>>, sent: Sent) -> Result<R
         case: (case.len() > 64 || check(Format::Code, &case).is_err()).then_some("error-case"),
         from: from.is_none().then_some("error-date"),
         to: if ordered { to.is_none().then_some("error-date") } else { Some("error-period") },
-        // The service's own rule, said beside the fields.
+        // The service's own rule, shown beside the fields.
         scope: (query == Query::default()).then_some("error-scope"),
     };
     if [errors.case, errors.from, errors.to, errors.scope].iter().any(Option::is_some) {

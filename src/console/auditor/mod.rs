@@ -22,15 +22,15 @@ struct Field<'f> {
     name: &'static str,
     /// Its text's key.
     label: &'static str,
-    /// As HTML names it: `text`, `date`.
+    /// The HTML input type: `text`, `date`.
     kind: &'static str,
-    /// What stands in it.
+    /// Its value.
     value: &'f str,
-    /// The key of what is wrong with it.
+    /// The key of its error's text.
     error: Option<&'static str>,
 }
 
-/// A field with its label, and what is wrong with it beside it.
+/// A field with its label and its error.
 fn field(locale: Locale, field: &Field<'_>) -> Markup {
     let error = format!("{}-error", field.name);
     html! {
@@ -70,7 +70,7 @@ fn day_us(text: &str, later: i64) -> Option<i64> {
     at.as_microsecond().checked_add(later.checked_mul(86_400_000_000)?)
 }
 
-/// Today in Vietnam, days earlier, as `date` fields write it.
+/// The date in Vietnam that many days ago, as `date` fields write it.
 fn days_ago(days: i64) -> String {
     let at = crate::registry::now().saturating_sub(days.saturating_mul(crate::time_zone::DAY_S));
     jiff::Timestamp::from_second(at).map_or_else(|_| String::new(), |at| HO_CHI_MINH.to_datetime(at).date().to_string())
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_begins_at_midnight_of_vietnam() {
+    fn a_day_begins_at_midnight_in_vietnam() {
         assert_eq!(day_us("2026-11-27", 0), Some(1_795_712_400_000_000));
         assert_eq!(day_us("2026-11-26", 1), day_us("2026-11-27", 0));
         assert_eq!((day_us("", 1), day_us("27/11/2026", 0), day_us("2026-02-30", 0)), (Some(0), None, None));

@@ -1,4 +1,4 @@
-//! A period in figures.
+//! The statistics of a period.
 
 use super::figures::Figures;
 use super::{Field, day_us, days_ago, field};
@@ -16,12 +16,12 @@ use maud::{Markup, html};
 use std::sync::Arc;
 
 const HERE: &str = "/console/statistics";
-/// Days that are shown where nothing is asked for.
+/// Days that are shown by default.
 const USUAL_DAYS: i64 = 6;
-/// Longest period that is counted by the hour; a longer one is by the day.
+/// Maximum period in days that is counted by hour; a longer one is counted by day.
 const HOURS_UP_TO_US: i64 = 31 * 86_400_000_000;
 
-/// The page.
+/// Shows the page.
 pub async fn page(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -53,7 +53,7 @@ pub async fn page(
         ..Query::default()
     };
     let hours = to_us - from_us <= HOURS_UP_TO_US;
-    // The index knows no purposes.
+    // The index has no purposes.
     let exact = form.text("exact") == "yes" || !query.purpose.is_empty();
     let figures = if exact {
         counted(&console, &session, query, hours).await?

@@ -1,5 +1,5 @@
-//! What a person is owed: who looked them up, as page, PDF and JSON, and the sheet that is handed over. Ids come by POST only: they stand in
-//! no address, and nothing of it is kept by a browser.
+//! Subject reports: who looked a person up, as page, PDF and JSON, and the sheet for the citizen. Ids come by POST only: they are in no
+//! address, and browsers cache nothing of it.
 
 use super::{Field, day_us, field};
 use crate::audit::pdf::{PdfError, TableHeader, citizen_sheet, subject_report};
@@ -27,18 +27,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 const HERE: &str = "/console/people";
-/// Entries of a page of the search, and of a report at most: a person of whom there is more is reported by `audit subject`.
+/// Entries per page of the search, and the maximum of a report; for a person with more, `audit subject` makes the report.
 const PAGE: u32 = 1_000;
 const MAX_ENTRIES: usize = 5_000;
-/// Longest search.
+/// Maximum duration of the search.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most ids of one person.
+/// Maximum ids of one person.
 const MAX_IDS: usize = 16;
-/// Longest text of the heading, in characters.
+/// Maximum length of a heading field, in characters.
 const MAX_TEXT: usize = 150;
-/// Documents that are made at once: each takes a thread.
+/// Maximum of documents rendered concurrently: each takes a thread.
 static DOCUMENTS: Semaphore = Semaphore::const_new(2);
-/// Fields of the sheet's heading, with their texts.
+/// Fields of the sheet's heading, with the keys of their texts.
 const HEADING: [(&str, &str); 5] = [
     ("superior", "person-superior"),
     ("agency", "person-agency"),
@@ -47,7 +47,7 @@ const HEADING: [(&str, &str); 5] = [
     ("contact", "person-contact"),
 ];
 
-/// What is wrong with a form, by its fields.
+/// The errors of a form, by field.
 #[derive(Default)]
 struct Errors {
     ids: Option<&'static str>,
@@ -64,13 +64,13 @@ impl Errors {
 }
 
 /// Ids, document number and period of a form.
-struct Wanted {
+struct Parameters {
     ids: Vec<String>,
     case: String,
     period: (Option<i64>, Option<i64>),
 }
 
-fn wanted(form: &Form) -> Result<Wanted, Errors> {
+fn parameters(form: &Form) -> Result<Parameters, Errors> {
     let (ids, case) = (form.list("ids"), form.text("case").to_owned());
     let (from, to) = (day_us(form.text("from"), 0), day_us(form.text("to"), 1));
     let ordered = from.zip(to).is_none_or(|(from, to)| to == 0 || from < to);
@@ -89,12 +89,12 @@ fn wanted(form: &Form) -> Result<Wanted, Errors> {
             .then_some("error-heading"),
     };
     let time = |us: Option<i64>| us.filter(|us| *us != 0);
-    if errors.any() { Err(errors) } else { Ok(Wanted { ids, case, period: (time(from), time(to)) }) }
+    if errors.any() { Err(errors) } else { Ok(Parameters { ids, case, period: (time(from), time(to)) }) }
 }
 
-/// The empty form.
+/// Shows the empty form.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
-    // Who is no auditor is told so before writing an id down.
+    // Anybody but an auditor is refused before they enter an id.
     message_of(&session, console.audit.get_status(request(&session, GetStatusRequest {})).await)?;
     Ok(shown(&session, &Form::default(), &Errors::default(), &html! {}))
 }
@@ -108,27 +108,28 @@ fn shown(session: &SignedIn, form: &Form, errors: &Errors, below: &Markup) -> Ma
 pub async fn report(State(console): State<Arc<Console>>, sent: Sent) -> Result<Response, Failure> {
     let Sent { session, form } = sent;
     let locale = session.locale;
-    let wanted = match wanted(&form) {
-        Ok(wanted) => wanted,
+    let parameters = match parameters(&form) {
+        Ok(parameters) => parameters,
         Err(errors) => {
             return Ok((StatusCode::BAD_REQUEST, shown(&session, &form, &errors, &html! {})).into_response());
         }
     };
-    let (found, complete) = about(&console, &session, &wanted).await?;
+    let (found, complete) = about(&console, &session, &parameters).await?;
     let (checkpoint, note) = checkpoint(&console, &session).await?.unzip();
-    let head = TableHeader::new(&wanted.ids, &wanted.case, wanted.period, checkpoint.as_ref(), complete.as_ref());
+    let head =
+        TableHeader::new(&parameters.ids, &parameters.case, parameters.period, checkpoint.as_ref(), complete.as_ref());
     let note = note.unwrap_or_default();
     match form.text("as") {
         "pdf" => document(locale, "report.pdf", move || subject_report(&head, &found)).await,
         "json" => Ok(file("application/json", "report.json", as_json(&found, complete.as_ref()))),
         "sheet" => {
-            let sheet = sheet(&console, &form, (wanted, head), &found, &note);
+            let sheet = sheet(&console, &form, (parameters, head), &found, &note);
             document(locale, "sheet.pdf", move || citizen_sheet(&sheet)).await
         }
         _ => {
-            let sheet = sheet(&console, &form, (wanted, head), &found, &note);
+            let sheet = sheet(&console, &form, (parameters, head), &found, &note);
             let below = html! {
-                (answer(locale, &sheet, &found))
+                (results(locale, &sheet, &found))
                 (exchanges::complete(locale, complete.as_ref()))
             };
             Ok(shown(&session, &form, &Errors::default(), &below).into_response())
@@ -136,18 +137,18 @@ pub async fn report(State(console): State<Arc<Console>>, sent: Sent) -> Result<R
     }
 }
 
-/// The exchanges about a person, oldest first; refused ones, too: they are attempts. Where the index has none, the log itself is read.
+/// The exchanges about a person, oldest first, with refused ones: they are attempts. If the index finds none, the log itself is read.
 async fn about(
     console: &Console,
     session: &SignedIn,
-    wanted: &Wanted,
+    parameters: &Parameters,
 ) -> Result<(Vec<Found>, Option<Complete>), Failure> {
-    let (mut found, complete) = searched(console, session, wanted, false).await?;
+    let (mut found, complete) = searched(console, session, parameters, false).await?;
     if !found.is_empty() || complete.as_ref().is_none_or(|complete| complete.from_log) {
         found.reverse();
         return Ok((found, complete));
     }
-    let (mut found, complete) = searched(console, session, wanted, true).await?;
+    let (mut found, complete) = searched(console, session, parameters, true).await?;
     found.reverse();
     Ok((found, complete))
 }
@@ -155,16 +156,16 @@ async fn about(
 async fn searched(
     console: &Console,
     session: &SignedIn,
-    wanted: &Wanted,
+    parameters: &Parameters,
     from_log: bool,
 ) -> Result<(Vec<Found>, Option<Complete>), Failure> {
     let (began, mut found, mut complete, mut page_token) = (Instant::now(), Vec::new(), None, String::new());
-    let mut ids = wanted.ids.iter().cloned();
+    let mut ids = parameters.ids.iter().cloned();
     let query = Query {
         subject: ids.next().unwrap_or_default(),
         other_subjects: ids.collect(),
-        from_us: wanted.period.0.unwrap_or(0),
-        to_us: wanted.period.1.unwrap_or(0),
+        from_us: parameters.period.0.unwrap_or(0),
+        to_us: parameters.period.1.unwrap_or(0),
         ..Query::default()
     };
     loop {
@@ -172,7 +173,7 @@ async fn searched(
             query: Some(query.clone()),
             page_size: PAGE,
             page_token,
-            reason: wanted.case.clone(),
+            reason: parameters.case.clone(),
             from_log,
         };
         let page = message_of(session, console.audit.search(request(session, message)).await)?;
@@ -201,7 +202,13 @@ async fn checkpoint(console: &Console, session: &SignedIn) -> Result<Option<(Che
     Ok(Some((checkpoint, got.checkpoint)))
 }
 
-fn sheet(console: &Console, form: &Form, (wanted, head): (Wanted, TableHeader), found: &[Found], note: &str) -> Sheet {
+fn sheet(
+    console: &Console,
+    form: &Form,
+    (parameters, head): (Parameters, TableHeader),
+    found: &[Found],
+    note: &str,
+) -> Sheet {
     let text = |name: &str| form.text(name).to_owned();
     Sheet {
         head: Letterhead {
@@ -211,8 +218,8 @@ fn sheet(console: &Console, form: &Form, (wanted, head): (Wanted, TableHeader), 
             signer: text("signer"),
             contact: text("contact"),
         },
-        ids: wanted.ids,
-        case: wanted.case,
+        ids: parameters.ids,
+        case: parameters.case,
         period: head.period,
         made: crate::registry::now(),
         rows: Sheet::rows_of(&console.contracts.load(), found),
@@ -222,7 +229,7 @@ fn sheet(console: &Console, form: &Form, (wanted, head): (Wanted, TableHeader), 
     }
 }
 
-/// A document, made off the threads that serve.
+/// Renders a document outside the serving threads.
 async fn document(
     locale: Locale,
     name: &str,
@@ -266,8 +273,8 @@ fn as_json(found: &[Found], complete: Option<&Complete>) -> String {
     json!({ "complete": complete, "entries": entries.collect::<Vec<_>>() }).to_string()
 }
 
-/// The sheet in view: summary, requests, how to check, where to complain; then each entry.
-fn answer(locale: Locale, sheet: &Sheet, found: &[Found]) -> Markup {
+/// The sheet on the page: summary, requests, how to verify, where to complain; then each entry.
+fn results(locale: Locale, sheet: &Sheet, found: &[Found]) -> Markup {
     let row = |row: &crate::audit::sheet::SheetRow| {
         let kinds = if row.given { row.kinds.join("; ") } else { locale.text("person-not-given") };
         vec![
@@ -341,12 +348,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said_of_its_own_field() {
-        let of = |text: &str| wanted(&Form::parse(text.as_bytes()));
+    fn an_error_is_shown_beside_its_field() {
+        let of = |text: &str| parameters(&Form::parse(text.as_bytes()));
         let good = of("ids=022055356620%0D%0A014055356620&case=12/KN&from=2026-11-01&to=2026-11-01");
-        assert!(good.is_ok_and(|wanted| wanted.ids.len() == 2 && wanted.period.0 < wanted.period.1));
-        assert!(of("ids=1&case=12/KN").is_ok_and(|wanted| wanted.period == (None, None)));
-        assert!(of("ids=1&case=12/KN&from=2026-11-01").is_ok_and(|wanted| wanted.period.1.is_none()));
+        assert!(good.is_ok_and(|parameters| parameters.ids.len() == 2 && parameters.period.0 < parameters.period.1));
+        assert!(of("ids=1&case=12/KN").is_ok_and(|parameters| parameters.period == (None, None)));
+        assert!(of("ids=1&case=12/KN&from=2026-11-01").is_ok_and(|parameters| parameters.period.1.is_none()));
         let wrong = |text: &str| of(text).err().unwrap_or_default();
         assert!(wrong("case=1").ids.is_some() && wrong("case=1").case.is_none());
         assert!(wrong("ids=1&case=Nguyễn Văn A").case.is_some() && wrong("ids=1").case.is_some());

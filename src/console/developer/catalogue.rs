@@ -1,4 +1,4 @@
-//! The catalogue: every source with its operations, as their contracts describe them.
+//! The catalogue: every source and its operations, as their contracts describe them.
 
 use super::operation::{self, HERE, shape, source_name};
 use crate::console::failure::Failure;
@@ -14,7 +14,7 @@ use http::StatusCode;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-/// The list, of all sources or of one.
+/// Lists the operations of all sources or of one.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Markup {
     let locale = session.locale;
     let contracts = console.contracts.load();
@@ -51,7 +51,7 @@ fn filter(locale: Locale, contracts: &ContractSet, only: &str, words: &str) -> M
     }
 }
 
-/// A source's operations whose name, scope or words have these.
+/// A source's operations whose name, scope or description contains the words.
 fn of<'c>(contracts: &'c ContractSet, source: &SourceInfo, words: &str) -> Vec<&'c Arc<Operation>> {
     let fits = |one: &&Arc<Operation>| {
         let text = format!("{} {} {}", one.full_name, one.scope, comments::of_method(&one.method));
@@ -60,7 +60,7 @@ fn of<'c>(contracts: &'c ContractSet, source: &SourceInfo, words: &str) -> Vec<&
     contracts.operations().into_iter().filter(fits).collect()
 }
 
-/// A source's operations; their table has its name, which is no key of a text and stands for itself.
+/// A source's operations. The table's name is the source's, not the key of a text.
 fn rows(locale: Locale, source: &str, operations: &[&Arc<Operation>]) -> Markup {
     let row = |one: &&Arc<Operation>| {
         vec![
@@ -75,7 +75,7 @@ fn rows(locale: Locale, source: &str, operations: &[&Arc<Operation>]) -> Markup 
     table(locale, source, &headings, &operations.iter().map(row).collect::<Vec<_>>())
 }
 
-/// One operation.
+/// Shows one operation.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -85,7 +85,7 @@ pub async fn one(
     let found = contracts.operation(&format!("/{service}/{method}")).cloned();
     let found = found.ok_or_else(|| Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found"))?;
     let locale = session.locale;
-    // A province of the sandbox is made once, for the first page that shows an example.
+    // The sandbox's province is generated once, for the first page that shows an example.
     let example = tokio::task::spawn_blocking(move || (operation::page(locale, &found), found)).await;
     let (body, found) =
         example.map_err(|_| Failure::plain(locale, StatusCode::INTERNAL_SERVER_ERROR, "failure-not-offered"))?;

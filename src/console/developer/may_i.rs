@@ -1,4 +1,4 @@
-//! Whether a client's call would pass, and if not, which rule refuses it.
+//! Whether a client's call is allowed, and if not, which rule refuses it.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{CanIRequest, CanIResponse};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/catalogue";
 
-/// The question and, once it is asked, the answer.
+/// Shows the form and, once it is submitted, the decision.
 pub async fn page(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -24,7 +24,7 @@ pub async fn page(
 ) -> Result<(StatusCode, Markup), Failure> {
     let locale = session.locale;
     let text = |name: &str| query.text(name).to_owned();
-    let (mut status, mut faults, mut said) = (StatusCode::OK, FieldFaults::default(), html! {});
+    let (mut status, mut faults, mut decision) = (StatusCode::OK, FieldFaults::default(), html! {});
     if !query.text("client").is_empty() {
         let message = CanIRequest {
             client: text("client"),
@@ -35,18 +35,18 @@ pub async fn page(
             at: 0,
         };
         match console.admin.can_i(request(&session, message)).await {
-            Ok(found) => said = answer(locale, found.get_ref()),
+            Ok(found) => decision = shown(locale, found.get_ref()),
             Err(wrong) => {
                 faults = FieldFaults::of(&session, &wrong)?;
                 status = StatusCode::BAD_REQUEST;
             }
         }
     }
-    let body = html! { (said) (asked(locale, &console, &query, &faults)) };
+    let body = html! { (decision) (question(locale, &console, &query, &faults)) };
     Ok((status, layout::page(&session, HERE, &locale.text("may-i"), &body)))
 }
 
-fn asked(locale: Locale, console: &Console, query: &Form, faults: &FieldFaults) -> Markup {
+fn question(locale: Locale, console: &Console, query: &Form, faults: &FieldFaults) -> Markup {
     let contracts = console.contracts.load();
     let chosen = query.text("operation").trim_start_matches('/').to_owned();
     html! {
@@ -81,7 +81,7 @@ fn explanation(locale: Locale, found: &CanIResponse) -> String {
     if locale == Locale::English || words == key { found.explanation.clone() } else { words }
 }
 
-fn answer(locale: Locale, found: &CanIResponse) -> Markup {
+fn shown(locale: Locale, found: &CanIResponse) -> Markup {
     let grants = html! {
         @for (at, grant) in found.grants.iter().enumerate() {
             @if at > 0 { ", " }

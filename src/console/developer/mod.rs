@@ -1,4 +1,4 @@
-//! Developers of provincial systems: the catalogue of sources and operations, snippets to begin with, and whether a call would pass.
+//! Pages for developers of provincial systems: the catalogue of sources and operations, code snippets, and whether a call is allowed.
 
 pub mod catalogue;
 pub mod may_i;

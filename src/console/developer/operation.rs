@@ -1,4 +1,4 @@
-//! One operation: what it needs, what it answers, how it fails, an example of the sandbox, and snippets to begin with.
+//! One operation: its request and response, its requirements, its errors, an example from the sandbox, and code snippets.
 
 use super::snippets::snippets;
 use crate::console::grants::class_of;
@@ -14,14 +14,14 @@ use maud::{Markup, html};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// Where the catalogue is.
+/// The path of the catalogue.
 pub(super) const HERE: &str = "/console/catalogue";
-/// Fields of a message that a page shows.
+/// Maximum of fields of a message that a page shows.
 const MAX_FIELDS: usize = 400;
-/// The sandbox's usual seed, and as few people as it has.
+/// The sandbox's default seed and its minimum population.
 const PROVINCE: (u64, usize) = (22, 0);
 
-/// An example of each operation that the sandbox has one of.
+/// The sandbox's example of an operation.
 fn example(operation: &str) -> Option<&'static Sample> {
     static EXAMPLES: OnceLock<HashMap<String, Sample>> = OnceLock::new();
     let made = || samples(&Province::new(PROVINCE.0, PROVINCE.1)).into_iter();
@@ -33,7 +33,7 @@ pub(super) fn source_name(locale: Locale, source: &SourceInfo) -> &str {
     if locale == Locale::Vietnamese { &source.name_vi } else { &source.name }
 }
 
-/// How messages flow, in words.
+/// The shape of the call as text.
 pub(super) fn shape(locale: Locale, operation: &Operation) -> String {
     locale.text(match operation.shape {
         CallShape::Unary => "shape-unary",
@@ -42,7 +42,7 @@ pub(super) fn shape(locale: Locale, operation: &Operation) -> String {
     })
 }
 
-/// What its page shows.
+/// The content of its page.
 pub(super) fn page(locale: Locale, operation: &Operation) -> Markup {
     let yes = |holds: bool| html! { (locale.text(if holds { "answer-yes" } else { "answer-no" })) };
     let source = &operation.source;
@@ -90,7 +90,7 @@ fn sample(locale: Locale, one: &Sample) -> Markup {
     let json = |value: &serde_json::Value| serde_json::to_string_pretty(value).unwrap_or_default();
     html! {
         @for request in &one.requests { pre tabindex="0" { code { (json(request)) } } }
-        p { (locale.text("operation-example-answer")) }
+        p { (locale.text("operation-example-response")) }
         pre tabindex="0" { code { (json(&one.expect)) } }
     }
 }

@@ -1,10 +1,10 @@
-//! Ready calls of an operation by the command line and in the languages that provincial systems are written in, by gRPC.
+//! Code snippets that call an operation by gRPC, for the command line and for the languages of provincial systems.
 
 use crate::contract::{CallShape, Operation};
 use crate::sandbox::samples::Sample;
 use serde_json::Value;
 
-/// What a snippet is made of.
+/// The parts of a snippet.
 struct Parts<'o> {
     /// `ndxp.population.v1`.
     package: &'o str,
@@ -17,9 +17,9 @@ struct Parts<'o> {
     request: &'o str,
     json: String,
     shape: CallShape,
-    /// Names and values of metadata beside the token.
+    /// Names and values of the metadata other than the token.
     metadata: Vec<(&'static str, String)>,
-    /// The message's full C# and Java namespaces, as the contract's options have them.
+    /// The C# and Java namespaces of the contract's options.
     java: String,
     csharp: String,
     php: String,
@@ -84,7 +84,7 @@ fn command(parts: &Parts<'_>) -> String {
     )
 }
 
-/// Metadata as pairs, each written by `pair`.
+/// The metadata as pairs, each formatted by `pair`.
 fn pairs(parts: &Parts<'_>, pair: impl Fn(&str, &str) -> String) -> String {
     parts.metadata.iter().map(|(name, value)| pair(name, value)).collect()
 }
@@ -96,7 +96,7 @@ fn python(parts: &Parts<'_>) -> String {
         CallShape::Unary => format!("print(stub.{}(request, metadata=metadata, timeout=30))", parts.method),
         CallShape::ServerStream => {
             format!(
-                "for answer in stub.{}(request, metadata=metadata, timeout=300):\n        print(answer)",
+                "for response in stub.{}(request, metadata=metadata, timeout=300):\n        print(response)",
                 parts.method
             )
         }
@@ -133,7 +133,7 @@ with grpc.secure_channel("GATEWAY:7443", credentials) as channel:
 
 fn node(parts: &Parts<'_>) -> String {
     let metadata = pairs(parts, |name, value| format!("metadata.set({name:?}, {value:?});\n"));
-    let print = "(error, answer) => console.log(error ?? answer)";
+    let print = "(error, response) => console.log(error ?? response)";
     let call = match parts.shape {
         CallShape::Unary => format!("client.{}(request, metadata, {print});", parts.method),
         CallShape::ServerStream => {
@@ -186,7 +186,7 @@ fn java(parts: &Parts<'_>) -> String {
             )
         }
         CallShape::ClientStream => format!(
-            "// answers: a StreamObserver of your own\nvar stream = {stub}.newStub(channel).withInterceptors(with).{method}(answers);\nstream.onNext(request.build());\nstream.onCompleted();"
+            "// responses: your own StreamObserver\nvar stream = {stub}.newStub(channel).withInterceptors(with).{method}(responses);\nstream.onNext(request.build());\nstream.onCompleted();"
         ),
     };
     format!(
@@ -221,7 +221,7 @@ fn csharp(parts: &Parts<'_>) -> String {
     let call = match parts.shape {
         CallShape::Unary => format!("Console.WriteLine(await client.{}Async(request, headers));", parts.method),
         CallShape::ServerStream => format!(
-            "using var call = client.{}(request, headers);\nawait foreach (var answer in call.ResponseStream.ReadAllAsync()) Console.WriteLine(answer);",
+            "using var call = client.{}(request, headers);\nawait foreach (var response in call.ResponseStream.ReadAllAsync()) Console.WriteLine(response);",
             parts.method
         ),
         CallShape::ClientStream => format!(
@@ -239,7 +239,7 @@ using {csharp};
 
 var handler = new SocketsHttpHandler();
 handler.SslOptions.ClientCertificates = new X509CertificateCollection {{ X509Certificate2.CreateFromPemFile("client.pem", "client.key") }};
-// The province's CA stands in the machine's store of trusted roots.
+// The province's CA is in the machine's store of trusted roots.
 using var channel = GrpcChannel.ForAddress("https://GATEWAY:7443", new GrpcChannelOptions {{ HttpHandler = handler }});
 var client = new {service}.{service}Client(channel);
 var headers = new Metadata {{ {{ "authorization", "Bearer " + File.ReadAllText("token.jwt").Trim() }}{metadata} }};
@@ -257,15 +257,15 @@ fn php(parts: &Parts<'_>) -> String {
     let metadata = pairs(parts, |name, value| format!(", '{name}' => ['{value}']"));
     let call = match parts.shape {
         CallShape::Unary => format!(
-            "[$answer, $status] = $client->{}($request, $metadata)->wait();\necho $status->code === Grpc\\STATUS_OK ? $answer->serializeToJsonString() : $status->details, PHP_EOL;",
+            "[$response, $status] = $client->{}($request, $metadata)->wait();\necho $status->code === Grpc\\STATUS_OK ? $response->serializeToJsonString() : $status->details, PHP_EOL;",
             parts.method
         ),
         CallShape::ServerStream => format!(
-            "foreach ($client->{}($request, $metadata)->responses() as $answer) {{\n    echo $answer->serializeToJsonString(), PHP_EOL;\n}}",
+            "foreach ($client->{}($request, $metadata)->responses() as $response) {{\n    echo $response->serializeToJsonString(), PHP_EOL;\n}}",
             parts.method
         ),
         CallShape::ClientStream => format!(
-            "$call = $client->{}($metadata);\n$call->write($request);\n[$answer, $status] = $call->wait();\necho $status->details, PHP_EOL;",
+            "$call = $client->{}($metadata);\n$call->write($request);\n[$response, $status] = $call->wait();\necho $status->details, PHP_EOL;",
             parts.method
         ),
     };
@@ -300,7 +300,7 @@ mod tests {
     use crate::contract::ContractSet;
 
     #[test]
-    fn every_operation_has_a_snippet_in_each_language_that_names_it_and_what_it_requires() {
+    fn every_operation_has_a_snippet_in_each_language_with_its_name_and_required_metadata() {
         for operation in ContractSet::embedded().unwrap().operations() {
             let all = snippets(operation, None);
             assert_eq!(all.len(), 6);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn quotation_marks_do_not_end_a_text() {
+    fn quotation_marks_are_escaped_in_every_language() {
         assert_eq!((quoted("a'b").as_str(), quoted_php(r"a'\b").as_str()), (r"'a'\''b'", r"'a\'\\b'"));
     }
 }

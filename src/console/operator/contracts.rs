@@ -1,4 +1,4 @@
-//! Contracts: what is loaded, what it cannot tell apart, and where sources' answers are not as it says.
+//! Contracts: the loaded ones, their warnings, and responses that differ from them (drift).
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{Drift, DriftKind, ListDriftRequest};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/contracts";
 
-/// The page.
+/// Shows the page.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn, query: Form) -> Result<Markup, Failure> {
     let locale = session.locale;
     let only = query.text("source");
@@ -41,7 +41,7 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn, query:
     Ok(layout::page(&session, HERE, &locale.text("menu-contracts"), &body))
 }
 
-/// A contract, as the page counts it.
+/// A row of the table of contracts.
 struct Loaded<'c> {
     first: &'c Operation,
     operations: usize,
@@ -112,7 +112,7 @@ fn drifts(locale: Locale, all: &[Drift]) -> Markup {
     table(locale, "contracts-drift", &headings, &all.iter().map(row).collect::<Vec<_>>())
 }
 
-/// An operation, linked to its page of the catalogue.
+/// An operation, linked to its catalogue page.
 fn link(full_name: &str) -> Markup {
     let method = full_name.rsplit('/').next().unwrap_or_default();
     html! { a href={ "/console/catalogue/" (full_name) } { (method) } }

@@ -1,4 +1,4 @@
-//! Another extent of a grant: what it allows more waits for a second person, what it allows less is gone at once.
+//! Changes of a grant: extensions wait for a second person, restrictions take effect at once.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{ChangeGrantRequest, Grant, GrantId, PreviewGrantChangeResponse};
@@ -22,7 +22,7 @@ async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<Grant,
     message_of(session, console.admin.get_grant(request(session, GrantId { id: id.to_owned() })).await)
 }
 
-/// The form, with what the grant allows now.
+/// Shows the form with the grant's current values.
 pub async fn form(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -128,7 +128,7 @@ fn asked(grant: &Grant, form: &Form) -> Option<ChangeGrantRequest> {
     })
 }
 
-/// Asks for the change.
+/// Requests the change.
 pub async fn apply(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,

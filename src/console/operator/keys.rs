@@ -1,4 +1,4 @@
-//! Signing keys of access tokens: their list, a new one, and the end of one.
+//! Signing keys of access tokens: the list, rotation and retirement.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{Key, KeyId, KeyState, ListKeysRequest, RotateKeyRequest};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/keys";
 
-/// The list, and the form for a new one.
+/// Lists the keys, with the form for a new one.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     let locale = session.locale;
     let found = message_of(&session, console.admin.list_keys(request(&session, ListKeysRequest {})).await)?;
@@ -100,7 +100,7 @@ pub async fn rotate(State(console): State<Arc<Console>>, Sent { session, form }:
     Ok(Redirect::to(HERE))
 }
 
-/// Ends the belief in a key.
+/// Retires a key: its tokens are no longer trusted.
 pub async fn retire(
     State(console): State<Arc<Console>>,
     Path(kid): Path<String>,

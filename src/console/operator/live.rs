@@ -1,4 +1,4 @@
-//! How the gateway does now: the part of the first page that renews itself.
+//! The gateway's current state: the part of the first page that refreshes itself.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{
@@ -13,23 +13,23 @@ use axum::extract::State;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-/// Days from which on a disk is said not to fill.
+/// Number of days from which the page shows that the disk does not fill.
 const NEVER_FULL_DAYS: f64 = 3_650.0;
 
-/// What the service says.
+/// Returns the administration service's overview.
 ///
 /// # Errors
-/// The page that says why it says nothing.
+/// The error page of the service's status.
 pub async fn overview(console: &Console, session: &SignedIn) -> Result<GetOverviewResponse, Failure> {
     message_of(session, console.admin.get_overview(request(session, GetOverviewRequest {})).await)
 }
 
-/// The part alone, for the page that has it.
+/// Returns the part alone, for the refresh.
 pub async fn fragment(State(console): State<Arc<Console>>, Watching(session): Watching) -> Result<Markup, Failure> {
     Ok(part(session.locale, &overview(&console, &session).await?))
 }
 
-/// The part.
+/// Shows the part.
 pub fn part(locale: Locale, overview: &GetOverviewResponse) -> Markup {
     let named: Vec<&SourceOverview> = overview.sources.iter().filter(|source| !source.id.is_empty()).collect();
     let open = named.iter().filter(|source| worst(source) == BreakerState::BreakerOpen).count();
@@ -67,7 +67,7 @@ fn card(figure: &str, what: &str) -> Markup {
     html! { div.card { strong { (figure) } span { (what) } } }
 }
 
-/// Sources as a table, each with what it did.
+/// Shows sources as a table, each with its figures.
 pub fn sources(locale: Locale, all: &[SourceOverview]) -> Markup {
     let row = |source: &SourceOverview| {
         let failed = source.hub_faults + source.source_faults + source.gateway_faults;
@@ -104,13 +104,13 @@ fn last_error(locale: Locale, source: &SourceOverview) -> Markup {
     }
 }
 
-/// The source's name in the reader's language.
+/// Returns the source's name in the reader's language.
 pub fn name(locale: Locale, source: &SourceOverview) -> String {
     let name = if locale == Locale::Vietnamese { &source.name_vi } else { &source.name };
     if name.is_empty() { source.id.clone() } else { name.clone() }
 }
 
-/// Whose fault an error is, in words.
+/// Returns the name of whoever has the fault of an error.
 pub fn fault(locale: Locale, owner: &str) -> String {
     match owner {
         "caller" => locale.text("fault-caller"),
@@ -121,12 +121,12 @@ pub fn fault(locale: Locale, owner: &str) -> String {
     }
 }
 
-/// The breaker that is furthest from closed, of all that a source has.
+/// Returns the worst state of a source's breakers.
 pub fn worst(source: &SourceOverview) -> BreakerState {
     source.guards.iter().map(|guard| guard.breaker()).max_by_key(|state| *state as i32).unwrap_or_default()
 }
 
-/// A breaker's state, in words.
+/// Shows a breaker's state.
 pub fn breaker(locale: Locale, state: BreakerState) -> Markup {
     let (key, kind) = match state {
         BreakerState::BreakerClosed => ("breaker-closed", "good"),
@@ -137,7 +137,7 @@ pub fn breaker(locale: Locale, state: BreakerState) -> Markup {
     html! { span.state.(kind) { (locale.text(key)) } }
 }
 
-/// A part of all in percent, with one decimal; a dash where there is nothing.
+/// A share in percent, with one decimal; a dash if the total is 0.
 fn percent(locale: Locale, part: u64, all: u64) -> String {
     if all == 0 {
         return "–".to_owned();
@@ -145,7 +145,7 @@ fn percent(locale: Locale, part: u64, all: u64) -> String {
     format!("{} %", decimal(locale, part as f64 * 100.0 / all as f64))
 }
 
-/// Microseconds as milliseconds; a dash for 0.
+/// Formats microseconds as milliseconds; a dash for 0.
 pub fn millis(locale: Locale, us: u64) -> String {
     match us {
         0 => "–".to_owned(),
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_written_as_each_language_writes_them_and_nothing_is_no_zero() {
+    fn figures_follow_the_language_and_a_missing_value_is_not_zero() {
         let (vi, en) = (Locale::Vietnamese, Locale::English);
         assert_eq!(
             (millis(vi, 1_250), millis(en, 12_340), millis(en, 2_345_678)),

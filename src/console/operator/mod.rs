@@ -1,4 +1,4 @@
-//! Who runs the gateway: sources and their figures, contracts and drift, another extent of a grant, staff, signing keys.
+//! Pages for those who run the gateway: sources and their figures, contracts and drift, changes of grants, staff, signing keys.
 
 pub mod contracts;
 pub mod grant_change;

@@ -1,4 +1,4 @@
-//! Sources: how each does, what protects it, and how its exchanges have failed.
+//! Sources: their figures, their limits and breakers, and the errors of their exchanges.
 
 use super::live;
 use crate::admin::api::admin_service_server::AdminService;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/sources";
 
-/// The list.
+/// Lists the sources.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     let overview = live::overview(&console, &session).await?;
     let body = live::sources(session.locale, &overview.sources);
@@ -32,7 +32,7 @@ async fn found(console: &Console, session: &SignedIn, id: &str) -> Result<Source
     sources.next().ok_or_else(|| Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found"))
 }
 
-/// One source.
+/// Shows one source.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -91,7 +91,7 @@ fn checks(locale: Locale, all: &[AddressCheck]) -> Markup {
     table(locale, "source-checked", &headings, &all.iter().map(row).collect::<Vec<_>>())
 }
 
-/// The part of its page that renews itself.
+/// Returns the part of its page that refreshes itself.
 pub async fn fragment(
     State(console): State<Arc<Console>>,
     Watching(session): Watching,

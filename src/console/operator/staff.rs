@@ -1,5 +1,4 @@
-//! People: their list, a new one, another role or certificate name, and the end of somebody's roles. What gives somebody a right waits
-//! for a second person.
+//! Staff: the list, a new person, changes of roles or certificate names, and removal. Whatever adds a right waits for a second person.
 
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{AddStaffRequest, ChangeStaffRequest, ListStaffRequest, Role as RoleMessage, Staff, StaffId};
@@ -19,7 +18,7 @@ use std::sync::Arc;
 
 const HERE: &str = "/console/staff";
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
-/// Roles with the value that a form has for them.
+/// Roles with their form values.
 const ROLES: [(&str, RoleMessage, Role); 4] = [
     ("ADMINISTRATOR", RoleMessage::Administrator, Role::Administrator),
     ("APPROVER", RoleMessage::Approver, Role::Approver),
@@ -37,7 +36,7 @@ fn roles(locale: Locale, staff: &Staff) -> String {
     own.map(|(_, _, role)| layout::role(locale, *role)).collect::<Vec<_>>().join(", ")
 }
 
-/// The list, and the form for a new person.
+/// Lists the staff, with the form for a new person.
 pub async fn list(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Markup, Failure> {
     shown(&console, &session, &Form::default(), &FieldFaults::default()).await
 }
@@ -97,7 +96,7 @@ fn chosen(form: &Form) -> Vec<i32> {
     form.list("role").iter().map(|role| RoleMessage::from_str_name(role).unwrap_or_default() as i32).collect()
 }
 
-/// Asks for a person to be registered.
+/// Requests the registration of a person.
 pub async fn add(
     State(console): State<Arc<Console>>,
     Sent { session, form }: Sent,
@@ -112,7 +111,7 @@ pub async fn add(
     }
 }
 
-/// One person.
+/// Shows one person.
 pub async fn one(
     State(console): State<Arc<Console>>,
     session: SignedIn,
@@ -184,7 +183,7 @@ pub async fn change_roles(
     }
 }
 
-/// Takes somebody's roles away.
+/// Removes all roles of a person.
 pub async fn remove(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,

@@ -56,7 +56,7 @@ pub(super) fn compile_binding(said: &options::Operation, path: &str) -> Result<B
 
 fn check_soap(soap: &options::Soap) -> Result<options::Soap, String> {
     if soap.request.is_empty() || soap.response.iter().all(String::is_empty) || soap.namespace.is_empty() {
-        return Err("soap must name its request, answer and namespace".into());
+        return Err("soap must name its request, response and namespace".into());
     }
     Ok(soap.clone())
 }

@@ -55,6 +55,6 @@ pub enum ShapeFault {
     #[error("a gRPC source has no paths to ignore: reserve the numbers in the message")]
     Grpc,
     /// `expected` of a field with names in several structures.
-    #[error("field {0:?}: expected is for a field whose names stand in one structure of its message")]
+    #[error("field {0:?}: expected requires a field whose names are in one structure of its message")]
     SplitPaths(String),
 }

@@ -33,7 +33,7 @@ impl HashedBasic {
         let basic = STANDARD.encode(format!("{}:{}", self.user, self.digest(&whole, &timestamp)));
         headers.insert(header::AUTHORIZATION, sensitive(&format!("Basic {basic}"))?);
         let plain = |text: &str| {
-            HeaderValue::from_str(text).map_err(|_| SourceError::internal("a setting cannot stand in a header"))
+            HeaderValue::from_str(text).map_err(|_| SourceError::internal("a setting is not valid in a header"))
         };
         headers.insert(HeaderName::from_static("timestamp"), plain(&timestamp)?);
         headers.insert(HeaderName::from_static("x-road-client"), plain(&self.xroad_client)?);

@@ -128,7 +128,7 @@ impl Credentials {
 /// A header value that HTTP/2 never indexes and no `Debug` prints.
 fn sensitive(text: &str) -> Result<HeaderValue, SourceError> {
     let mut value =
-        HeaderValue::from_str(text).map_err(|_| SourceError::internal("a credential cannot stand in a header"))?;
+        HeaderValue::from_str(text).map_err(|_| SourceError::internal("a credential is not valid in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }

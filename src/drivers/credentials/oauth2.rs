@@ -126,7 +126,7 @@ impl OAuth2Client {
 /// Returns the token and the time for which it is cached. A token that cannot work is refused here: a cached one would
 /// not be renewed in time.
 fn read_token(document: &Value) -> Result<(Secret, Option<Duration>), SourceError> {
-    let wrong = |what: &str| Err(SourceError::protocol(format!("the token endpoint's answer {what}")));
+    let wrong = |what: &str| Err(SourceError::protocol(format!("the token endpoint's response {what}")));
     let token = document.get("access_token").and_then(Value::as_str).unwrap_or("");
     // RFC 6750, section 2.1: b64token.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);

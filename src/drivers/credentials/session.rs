@@ -69,7 +69,8 @@ impl Account {
         if let Some(error) = status_error(answer.status, &answer.headers) {
             return Err(error);
         }
-        let answer = json::parse(&answer.body).map_err(|_| SourceError::protocol("the login's answer is no JSON"))?;
+        let answer =
+            json::parse(&answer.body).map_err(|_| SourceError::protocol("the login's response is not JSON"))?;
         match answer.get("session").and_then(scalar_text) {
             Some(id) if !id.trim().is_empty() => Ok(Secret::new(id.trim())),
             _ => Err(GatewayFault::CredentialsRefused("login".into()).into()),

@@ -230,7 +230,7 @@ pub(super) fn unfit(path: &str, reason: &'static str) -> SourceError {
 pub(super) fn require_success(verdict: OutcomeVerdict) -> Result<bool, SourceError> {
     match verdict {
         OutcomeVerdict::Success { coded } => Ok(coded),
-        OutcomeVerdict::NoCode => Err(SourceError::protocol("the answer has no code of success or failure")),
+        OutcomeVerdict::NoCode => Err(SourceError::protocol("the response has no code of success or failure")),
         OutcomeVerdict::Failure(meaning, code) => Err(by_meaning(meaning, code)),
     }
 }

@@ -25,7 +25,7 @@ pub enum SourceFault {
         retry_after: Option<Duration>,
     },
     /// It limits the rate of requests.
-    #[error("the source limits how much is asked of it")]
+    #[error("the source limits its calls")]
     Limited {
         /// Its own code.
         code: String,

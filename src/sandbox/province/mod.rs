@@ -1,5 +1,5 @@
-//! One consistent made-up province: the same person is the same in every source. Everything follows from a seed number,
-//! so two sandboxes of one seed hold the same records.
+//! One consistent generated province: a person is the same in every source. Everything follows from a seed number, so two
+//! sandboxes with one seed have the same records.
 
 pub mod names;
 mod people;
@@ -9,13 +9,13 @@ use names::Town;
 pub use people::{Gender, Household, Person};
 pub use records::{BudgetUnit, Dossier, Enterprise, Official, Parcel, ParcelOwner, Registration};
 
-/// Fewest people that a sandbox holds.
+/// Minimum number of people of a sandbox.
 pub const MIN_PEOPLE: usize = 2_000;
 
 /// The province.
 #[derive(Debug)]
 pub struct Province {
-    /// Everybody.
+    /// All people.
     pub people: Vec<Person>,
     /// Their households.
     pub households: Vec<Household>,
@@ -25,16 +25,16 @@ pub struct Province {
     pub registrations: Vec<Registration>,
     /// Parcels of land.
     pub parcels: Vec<Parcel>,
-    /// Dossiers that the portal has.
+    /// The portal's dossiers.
     pub dossiers: Vec<Dossier>,
     /// Officials.
     pub officials: Vec<Official>,
-    /// Units that have to do with the budget.
+    /// Budget units.
     pub budget_units: Vec<BudgetUnit>,
 }
 
 impl Province {
-    /// Makes the province of a seed, with at least `people` people.
+    /// Generates the province of a seed, with at least `people` people.
     pub fn new(seed: u64, people: usize) -> Self {
         let mut random = Random(seed);
         let (people, households) = people::make(&mut random, people.max(MIN_PEOPLE));
@@ -51,23 +51,23 @@ impl Province {
         }
     }
 
-    /// The person of this citizen id.
+    /// Finds a person by citizen id.
     pub fn by_citizen_id(&self, id: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.citizen_id == id)
     }
 
-    /// The person of this old id.
+    /// Finds a person by old id.
     pub fn by_old_id(&self, id: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.old_id.as_deref() == Some(id))
     }
 
-    /// The household of a person.
+    /// Returns the household of a person.
     pub fn household(&self, person: &Person) -> &Household {
         &self.households[person.household]
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine and with every version of every crate.
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine and with every crate version.
 #[derive(Debug)]
 pub struct Random(pub u64);
 
@@ -80,27 +80,27 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end` (at least 1).
+    /// Returns a number below `end` (at least 1).
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// A number from `from` to `to`.
+    /// Returns a number from `from` to `to`.
     pub fn between(&mut self, from: usize, to: usize) -> usize {
         from + self.below(to - from + 1)
     }
 
-    /// True in `percent` of a hundred cases.
+    /// Returns true with a probability of `percent`.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// Returns one of the items.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
-    /// One of the communes.
+    /// Returns one of the communes.
     pub fn town(&mut self) -> &'static Town {
         &names::TOWNS[self.below(names::TOWNS.len())]
     }
@@ -113,7 +113,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_seed_gives_one_province_of_valid_and_unique_codes() {
+    fn a_seed_generates_one_province_with_valid_and_unique_codes() {
         let (province, again) = (Province::new(22, 2_000), Province::new(22, 2_000));
         assert_eq!(format!("{province:?}"), format!("{again:?}"));
         assert_ne!(province.people[0].citizen_id, Province::new(23, 2_000).people[0].citizen_id);

@@ -1,6 +1,6 @@
-//! Names of Vietnamese form, by their rough frequency, and the places of the made-up province.
+//! Vietnamese names by their rough frequency, and the places of the generated province.
 
-/// Families: every name stands as often as it is common.
+/// Family names; each is repeated in proportion to its frequency.
 pub const FAMILIES: [&str; 24] = [
     "Nguyễn", "Nguyễn", "Nguyễn", "Nguyễn", "Nguyễn", "Nguyễn", "Nguyễn", "Nguyễn", "Trần", "Trần", "Trần", "Lê", "Lê",
     "Phạm", "Phạm", "Hoàng", "Vũ", "Vũ", "Đặng", "Bùi", "Đỗ", "Ngô", "Dương", "Đinh",
@@ -50,8 +50,8 @@ const fn town(
     Town { old_district, old_district_name, old_commune, old_commune_name, commune, commune_name }
 }
 
-/// Communes of the made-up province: real names, and codes as in the decrees of both orders. One code can mean two places (06793): the order
-/// in force at a record's date decides.
+/// Communes of the generated province: real names, and codes from the decrees of both orders. One code can mean two places (06793): the
+/// order in force at a record's date decides.
 pub const TOWNS: [Town; 12] = [
     town("193", "Thành phố Hạ Long", "06673", "Phường Bãi Cháy", "06673", "Phường Bãi Cháy"),
     town("193", "Thành phố Hạ Long", "06691", "Phường Hồng Gai", "06685", "Phường Hồng Gai"),
@@ -81,7 +81,7 @@ pub const STREETS: [&str; 10] = [
     "đường Hùng Thắng",
 ];
 
-/// What enterprises do: VSIC code, its name, and the word that their names begin with.
+/// Trades of enterprises: VSIC code, its name, and the first word of their names.
 pub const TRADES: [(&str, &str, &str); 8] = [
     ("0510", "Khai thác và thu gom than cứng", "Than"),
     ("5022", "Vận tải hàng hóa đường thuỷ nội địa", "Vận tải biển"),

@@ -16,7 +16,7 @@ pub enum Gender {
 /// A person.
 #[derive(Debug, Clone)]
 pub struct Person {
-    /// Place among the people.
+    /// Index in the list of people.
     pub index: usize,
     /// Số định danh cá nhân.
     pub citizen_id: String,
@@ -32,7 +32,7 @@ pub struct Person {
     pub given: &'static str,
     /// Giới tính.
     pub gender: Gender,
-    /// Year, month, day; month and day are 0 where only the year is registered.
+    /// Year, month, day; month and day are 0 if only the year is registered.
     pub birth: (u16, u8, u8),
     /// Dân tộc, by code.
     pub ethnicity: &'static str,
@@ -42,11 +42,11 @@ pub struct Person {
     pub blood: &'static str,
     /// Whether married.
     pub married: bool,
-    /// Place of the household among the households.
+    /// Index in the list of households.
     pub household: usize,
     /// Quan hệ với chủ hộ.
     pub relation: &'static str,
-    /// Father, mother, spouse, as places among the people.
+    /// Father, as an index in the list of people.
     pub father: Option<usize>,
     /// Mother.
     pub mother: Option<usize>,
@@ -62,12 +62,12 @@ impl Person {
         format!("{} {} {}", self.family, self.middle, self.given)
     }
 
-    /// Whether the registers hold no information of the sex and the marital status (both are code 0 there).
+    /// Whether the registers have no information on sex and marital status (both are code 0 there).
     pub fn bare(&self) -> bool {
         self.index % 97 == 96
     }
 
-    /// `yyyyMMdd`, where the whole date is registered.
+    /// `yyyyMMdd`, if the complete date is registered.
     pub fn birth_compact(&self) -> Option<String> {
         let (year, month, day) = self.birth;
         (month > 0).then(|| format!("{year:04}{month:02}{day:02}"))
@@ -90,16 +90,16 @@ impl Person {
 pub struct Household {
     /// Số sổ hộ khẩu.
     pub number: String,
-    /// Where it lives.
+    /// Its commune.
     pub town: &'static Town,
     /// House and street.
     pub detail: String,
-    /// Its members, the head first.
+    /// Its members, head first.
     pub members: Vec<usize>,
 }
 
 impl Household {
-    /// The address in words of the two-tier order; Quảng Ninh is a centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
+    /// The address as text in the two-tier order; Quảng Ninh is a centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
     pub fn address(&self) -> String {
         format!("{}, {}, thành phố Quảng Ninh", self.detail, self.town.commune_name)
     }
@@ -111,7 +111,7 @@ struct Maker<'r> {
     used: HashSet<String>,
 }
 
-/// Makes households until there are enough people.
+/// Generates households until there are enough people.
 pub fn make(random: &mut Random, count: usize) -> (Vec<Person>, Vec<Household>) {
     let mut maker = Maker { random, people: Vec::new(), used: HashSet::new() };
     let mut households = Vec::new();
@@ -175,7 +175,7 @@ impl Maker<'_> {
                 break id;
             }
         };
-        // Some of the old know only the year of their birth.
+        // For some old people only the year of birth is known.
         let whole = year > 1960 || random.chance(60);
         let birth = (year as u16, random.between(1, 12) as u8, random.between(1, 28) as u8);
         self.people.push(Person {

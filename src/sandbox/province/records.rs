@@ -1,4 +1,4 @@
-//! What people have and do: enterprises, parcels, dossiers, offices.
+//! Records about people: enterprises, parcels, dossiers, offices.
 
 use super::names::{GIVEN_M, PROCEDURES, STREETS, TRADES, Town};
 use super::{Household, Person, Random};
@@ -23,9 +23,9 @@ pub struct Enterprise {
     pub founded: (u8, u8, u16),
     /// Vốn điều lệ, in đồng.
     pub capital: u64,
-    /// Representatives, as places among the people.
+    /// Representatives, as indexes in the list of people.
     pub representatives: Vec<usize>,
-    /// Where it is.
+    /// Its commune.
     pub town: &'static Town,
     /// House and street.
     pub detail: String,
@@ -36,7 +36,7 @@ pub struct Enterprise {
 pub struct Registration {
     /// Số biên nhận.
     pub journal: String,
-    /// Which enterprise, as its place.
+    /// The enterprise, as an index.
     pub enterprise: usize,
     /// Ngày tiếp nhận: day in November 2026.
     pub day: u8,
@@ -44,19 +44,19 @@ pub struct Registration {
     pub status: &'static str,
 }
 
-/// Who owns a parcel.
+/// The owner of a parcel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParcelOwner {
-    /// A person, as a place among the people.
+    /// A person, as an index in the list of people.
     Person(usize),
-    /// An enterprise, as its place.
+    /// An enterprise, as an index.
     Enterprise(usize),
 }
 
 /// A parcel of land.
 #[derive(Debug, Clone)]
 pub struct Parcel {
-    /// Where.
+    /// Its commune.
     pub town: &'static Town,
     /// Số tờ bản đồ.
     pub sheet: usize,
@@ -81,7 +81,7 @@ pub struct Dossier {
     pub number: String,
     /// Procedure: an index into `names::PROCEDURES`.
     pub procedure: usize,
-    /// Whose, as a place among the people.
+    /// The applicant, as an index in the list of people.
     pub applicant: usize,
     /// Trạng thái.
     pub status: &'static str,
@@ -94,7 +94,7 @@ pub struct Dossier {
 /// An official.
 #[derive(Debug, Clone)]
 pub struct Official {
-    /// Who, as a place among the people.
+    /// The person, as an index in the list of people.
     pub person: usize,
     /// Số hiệu.
     pub code: String,
@@ -110,7 +110,7 @@ pub struct Official {
     pub salary_hundredths: usize,
 }
 
-/// A unit that has to do with the budget.
+/// A budget unit.
 #[derive(Debug, Clone)]
 pub struct BudgetUnit {
     /// Mã số ĐVQHNS.
@@ -142,7 +142,7 @@ pub(super) fn enterprises(random: &mut Random, people: &[Person]) -> Vec<Enterpr
     let mut serial = 0;
     while found.len() < 320 {
         serial += 1;
-        // About one number in eleven has no check digit and is never given out.
+        // About one number in eleven has no check digit and is never assigned.
         let head = format!("57{serial:07}");
         let Some(check) = tax_check_digit(&head) else { continue };
         let trade = random.below(TRADES.len());
@@ -208,7 +208,7 @@ pub(super) fn parcels(
     found
 }
 
-/// An id of the real form, from a point that is nowhere: the cell of Quảng Ninh, and a serial.
+/// An id in the real format, of a point that does not exist: the cell of Quảng Ninh, and a serial number.
 fn parcel_id(serial: usize) -> String {
     const ALPHABET: &[u8] = b"0123456789bcdefghjkmnpqrstuvwxyz";
     let digit = |place: u32| char::from(ALPHABET[(serial >> (5 * place)) & 31]);

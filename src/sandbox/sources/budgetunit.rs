@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SPACE: &str = "http://dvqhns.mof.gov.vn/v1";
-/// The order of a request for a code (`xs:sequence`).
+/// The element order of a request for a code (`xs:sequence`).
 const ORDER: [&str; 6] = ["MaYeuCau", "TenDonVi", "MaChuong", "MaCapDuToan", "MaDonViCapTren", "DiaChi"];
 
 /// The source.

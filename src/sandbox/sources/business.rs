@@ -1,6 +1,6 @@
 //! National Business Registration: REST, GET; `Status` "1" or "0" in every response; one representative is an object,
-//! several are a list; money has decimals, area codes are numbers that lost their zeros; nobody found is a success without
-//! `MainInformation`.
+//! several are a list; money has decimals, area codes are numbers without their leading zeros; no match is a success
+//! without `MainInformation`.
 
 use super::Source;
 use crate::sandbox::http::{HttpReply, HttpRequest};
@@ -36,10 +36,10 @@ impl Source for Business {
     }
 }
 
-/// What is found and how much of it there is, or what is wrong with the request.
+/// The results and their number, or the error in the request.
 type EnterpriseResult = Result<(Value, usize), &'static str>;
 
-/// Nobody: a success.
+/// No match: a success.
 fn nobody() -> (Value, usize) {
     (json!({ "MainInformation": null, "HOAdress": null, "BusinessActivity": [], "Member": [] }), 0)
 }
@@ -49,7 +49,7 @@ fn sum(amount: u64) -> String {
     format!("{amount}.000")
 }
 
-/// A code that has become a number.
+/// A code as a number.
 fn number(code: &str) -> Value {
     code.parse::<u64>().map(Value::from).unwrap_or_default()
 }
@@ -128,7 +128,7 @@ impl Business {
         self.page(ask, &in_period)
     }
 
-    /// Those of some hours of the day: the sandbox's today is 2026-11-24.
+    /// The registrations of some hours of the day: the sandbox's today is 2026-11-24.
     fn of_today(&self, ask: &HttpRequest) -> EnterpriseResult {
         let time = |name| ask.parameter(name).filter(|text| text.len() == 5 && text.contains(':'));
         match (time("from_ts"), time("to_ts")) {
@@ -137,7 +137,7 @@ impl Business {
         }
     }
 
-    /// A page of a list, and how many there are in all.
+    /// A page of a list, with the total.
     fn page(&self, ask: &HttpRequest, fits: &dyn Fn(&&Registration) -> bool) -> EnterpriseResult {
         let number = |name| ask.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let (Some(offset), Some(limit)) = (number("offset"), number("limit")) else {

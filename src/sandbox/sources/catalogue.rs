@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Catalogues {
     /// The province.
     pub province: Arc<Province>,
-    /// Rows that were added, by catalogue; they are not given out: the ministry publishes them first.
+    /// Added rows by catalogue; they are not returned: the ministry publishes them first.
     pub added: Mutex<BTreeMap<String, Vec<Value>>>,
 }
 
-/// Most rows that are added to one catalogue.
+/// Maximum of rows added to one catalogue.
 const MAX_ADDED: usize = 10_000;
 
 type Catalogue = (&'static str, &'static str, &'static [(&'static str, &'static str, &'static str)]);
@@ -62,7 +62,7 @@ impl Source for Catalogues {
                 HttpReply::error(404, "no such resource")
             };
         }
-        // Properties hardly ever change; rows do.
+        // Properties rarely change; rows do.
         let cache = if kind == Some("Metadata") { "max-age=2" } else { "max-age=0, must-revalidate" };
         let document = match (kind, code) {
             (Some("AllCategory"), _) => {
@@ -96,14 +96,14 @@ fn placed(code: &str, name: &str, above: &str) -> Value {
     // A centrally-run city since 2026-09-01 (Resolution 36/2026/QH16).
     let since = if above.is_empty() && code == "22" { "01/09/2026" } else { "01/07/2025" };
     for (key, value) in [("MA", code), ("TEN", name), ("MACHA", above), ("HIEULUC", since)] {
-        // What is not there is null.
+        // A missing value is null.
         row.insert(key.into(), if value.is_empty() { Value::Null } else { Value::from(value) });
     }
     Value::Object(row)
 }
 
 impl Catalogues {
-    /// Adds rows, unless one of them has a first property that is there already.
+    /// Adds rows, unless one of them has a first property that already exists.
     fn add(&self, code: &str, ask: &HttpRequest) -> HttpReply {
         let refuse = |words: String| HttpReply::json(&json!({ "MSG": words, "Count": 0 }));
         let Some(Value::Array(rows)) = ask.json() else { return refuse("Data not insert: not a list".to_owned()) };

@@ -1,6 +1,6 @@
 //! Electronic Civil Status: REST, POST, asynchronous; a registration is an XML document inside a JSON string, a joined one a
-//! JSON document; `status` is 1 for success and 0 for a failure with `errorCode`, but of a dossier it is the state itself;
-//! lists hold the source's own ids, records are rows.
+//! JSON document; `status` is 1 for success and 0 for a failure with `errorCode`, but for a dossier it is the state itself;
+//! lists have the source's own ids, records are rows.
 
 use super::{Source, text};
 use crate::contract::xml;
@@ -21,11 +21,11 @@ struct RegistrationRequest {
     module: String,
     /// The commune that registers.
     unit: String,
-    /// What was registered, by the names of a record's row.
+    /// The registered values, by the names of a record's row.
     row: Value,
     /// `yyyy-MM-dd`.
     received: String,
-    /// How often its state was asked for: it moves on with each.
+    /// Number of state queries: the state advances with each.
     polls: u8,
     serial: usize,
 }
@@ -70,7 +70,7 @@ impl Source for CivilStatus {
     }
 }
 
-/// The commune that registers: text or number, as clients and the guide have it.
+/// The commune that registers: a text or a number, as clients and the guide use it.
 fn unit(body: &Value) -> Option<String> {
     let unit = match body.get("maDonVi")? {
         Value::Number(number) => format!("{:05}", number.as_u64()?),
@@ -90,13 +90,13 @@ fn refuse(code: u16, words: &str) -> HttpReply {
     }))
 }
 
-/// Taken already: told only in words, under a code that means something else.
+/// Already accepted: reported only as text, with a code that means something else.
 fn taken_already(number: &str) -> HttpReply {
     refuse(500, &format!("Hồ sơ {number} đã được tiếp nhận"))
 }
 
 impl CivilStatus {
-    /// The source, with some registrations of children born this year.
+    /// Makes the source with some registrations of children born this year.
     pub fn new(province: Arc<Province>) -> Self {
         let children = province.people.iter().filter(|person| person.father.is_some() && person.birth.0 >= 2010);
         let seeded = children.take(60).enumerate().map(|(serial, child)| {
@@ -119,7 +119,7 @@ impl CivilStatus {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a registration, unless there is another one of its number.
+    /// Stores a registration, unless another one has its number.
     fn keep(&self, number: &str, module: &str, unit: String, row: Value, received: &str) -> Result<usize, HttpReply> {
         let mut all = self.all();
         if let Some(known) = all.get(number) {
@@ -176,7 +176,7 @@ impl CivilStatus {
         let (state, words) = match registration.polls {
             0 | 1 => (json!(1), "Đã tiếp nhận hồ sơ, chờ xử lý"),
             2 => (json!(3), "Đủ điều kiện đăng ký"),
-            // Number or text: both were seen.
+            // Number or text: both occur.
             _ => (json!("4"), "Đã hoàn thành đăng ký"),
         };
         HttpReply::json(&json!({
@@ -184,7 +184,7 @@ impl CivilStatus {
         }))
     }
 
-    /// The child's own id, which a registered birth brings.
+    /// The child's own id, which a birth registration assigns.
     fn citizen_id(&self, registration: &RegistrationRequest) -> &str {
         let person = self.province.people.get(registration.serial).filter(|_| registration.module.ends_with("KS"));
         person.map_or("", |person| person.citizen_id.as_str())
@@ -206,7 +206,7 @@ impl CivilStatus {
         let fits = |one: &&RegistrationRequest| {
             one.module == text(body, "module") && slashed(&one.received) == text(body, "ngayCapNhat")
         };
-        // A unit may have lost its leading zero.
+        // A unit may lack its leading zero.
         let id = |one: &RegistrationRequest| json!({ "id": own_id(one.serial).to_string(), "maDonVi": one.unit.trim_start_matches('0') });
         accept(all.values().filter(fits).map(id).collect())
     }
@@ -262,7 +262,7 @@ impl CivilStatus {
     }
 }
 
-/// A birth as recorded.
+/// A birth record.
 fn row(province: &Province, child: &Person) -> Value {
     let parent = |index: Option<usize>| index.map(|index| &province.people[index]);
     let (mother, father) = (parent(child.mother), parent(child.father));

@@ -1,5 +1,5 @@
-//! Criminal Records: REST, POST, asynchronous; codes are JSON numbers, answers are flat; a request's state moves on as it is asked
-//! for, and a change is listed until it is acknowledged.
+//! Criminal Records: REST, POST, asynchronous; codes are JSON numbers, responses are flat; a request's state advances with each query, and
+//! a change is listed until it is acknowledged.
 
 use super::{Source, text};
 use crate::sandbox::http::{HttpReply, HttpRequest};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The source.
 pub struct CriminalRecord {
     requests: Mutex<BTreeMap<String, u8>>,
-    /// The states that were read, by dossier number.
+    /// Number of state queries by dossier number.
     acknowledged: Mutex<BTreeMap<String, u8>>,
 }
 
@@ -42,18 +42,18 @@ fn refuse(text: &str) -> HttpReply {
     HttpReply::json(&json!({ "STATUS": "0", "DESCRIPTION": text, "ID": null }))
 }
 
-/// The source's own number of a request: an encrypted text there, and here one that looks like it.
+/// The source's own number of a request: an encrypted text there, and a similar one here.
 fn own_number(number: &str) -> String {
     STANDARD.encode(number)
 }
 
-/// How many requests there are at first.
+/// Initial number of requests.
 const REQUESTS: usize = 30;
-/// A request goes on each time that it is asked for; one that has been asked for so often does not.
+/// A request advances with each query; from this number of queries on, it does not.
 const STAYS: u8 = 128;
 
 impl CriminalRecord {
-    /// The source, with a request for some of the portal's dossiers. The last of them stays in progress.
+    /// Makes the source with a request for some of the portal's dossiers. The last of them stays in progress.
     pub fn new(province: &Arc<Province>) -> Self {
         let requests = province.dossiers.iter().take(REQUESTS).enumerate();
         let polls = |n| if n + 1 == REQUESTS { STAYS } else { (n % 3) as u8 * 2 };
@@ -67,7 +67,7 @@ impl CriminalRecord {
 
     fn submit(&self, body: &Value) -> HttpReply {
         let form = body.get("declarationWSForm").cloned().unwrap_or_default();
-        // The source refuses codes that are texts.
+        // The source refuses codes as texts.
         let numbers = [
             "genderId",
             "reRegionId",
@@ -126,7 +126,7 @@ impl CriminalRecord {
         )
     }
 
-    /// A change that was acknowledged is not listed again; the next change is.
+    /// An acknowledged change is not listed again; the next change is.
     fn acknowledge(&self, body: &Value) -> HttpReply {
         let all = self.all();
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +140,7 @@ impl CriminalRecord {
     }
 }
 
-/// State, its words, and the days of approval and issue.
+/// State, its text, and the days of approval and issue.
 fn state_of(polls: u8) -> (u8, &'static str, &'static str, &'static str) {
     match polls {
         0 | 1 => (3, "STP đã tiếp nhận", "", ""),
@@ -153,7 +153,7 @@ fn state_of(polls: u8) -> (u8, &'static str, &'static str, &'static str) {
 fn describe(polls: u8) -> Map<String, Value> {
     let (state, words, approved, issued) = state_of(polls);
     let fields = [
-        // Number or text, as it comes.
+        // Number or text, alternating.
         ("DEC_STATUS_ID", if state == 5 { json!(state) } else { json!(state.to_string()) }),
         ("DEC_STATUS_NAME", json!(words)),
         ("APPROVE_DATE", json!(approved)),

@@ -36,12 +36,12 @@ fn gender_code(person: &Person) -> &'static str {
     }
 }
 
-/// Nobody, or a request that the source does not take: which codes it has is not public.
+/// No match, or an invalid request: the source's codes are not public.
 fn failed(code: &str) -> Value {
     json!({ "maSoBhxh": null, "trangThai": null, "errorCode": code })
 }
 
-/// `ngaySinh` with its precision: the source writes a whole date in any case.
+/// `ngaySinh` with its precision: the source always writes a complete date.
 fn birth(person: &Person) -> (String, &'static str) {
     match person.birth {
         (year, 0, _) => (format!("{year:04}0101"), "1"),
@@ -50,7 +50,7 @@ fn birth(person: &Person) -> (String, &'static str) {
     }
 }
 
-/// Participating, paused or ended; of some in a word that no list has.
+/// Participating, paused or ended; for some people an unknown word.
 fn state(person: &Person) -> &'static str {
     match person.index % 53 {
         51 => "3",
@@ -61,7 +61,7 @@ fn state(person: &Person) -> &'static str {
 }
 
 impl Insurance {
-    /// By the number until 2025-07, or the citizen id, which is the number since.
+    /// By the insurance number used until 2025-07, or by the citizen id used since.
     fn by_number(&self, body: &Value) -> Value {
         let number = text(body, "maSoBhxh");
         let found = self.0.people.iter().find(|one| one.insurance_number == number || one.citizen_id == number);

@@ -1,4 +1,4 @@
-//! National Land Database: X-Road REST; sheet and parcel numbers are decimals where they are numbers, and texts where they are old.
+//! National Land Database: X-Road REST; sheet and parcel numbers are decimals if they are numbers, and texts if they are old.
 
 use super::{Source, xroad};
 use crate::sandbox::http::{HttpReply, HttpRequest};

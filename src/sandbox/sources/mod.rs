@@ -15,36 +15,36 @@ mod xroad;
 
 use super::http::{HttpReply, HttpRequest};
 
-/// Which credential a hub wants for a source.
+/// The credential that a hub requires for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequiredCredential {
     /// A token of its token endpoint.
     Bearer,
     /// The timestamped hash of its SOAP side.
     HashedBasic,
-    /// X-Road: the member who calls.
+    /// X-Road: the calling member.
     XRoad,
 }
 
-/// A source behind a hub, or with a door of its own.
+/// A source behind a hub or with a direct endpoint.
 pub trait Source: Send + Sync + 'static {
     /// Its id.
     fn id(&self) -> &str;
     /// Whether a request at a hub is for this source.
     fn takes(&self, ask: &HttpRequest) -> bool;
-    /// Which credential a hub wants for it.
+    /// The credential that a hub requires for it.
     fn required_credential(&self) -> RequiredCredential {
         RequiredCredential::Bearer
     }
-    /// Returns the response to a request whose credentials were checked.
+    /// Returns the response to a request with checked credentials.
     fn respond(&self, ask: &HttpRequest) -> HttpReply;
-    /// Answers a request through X-Road.
+    /// Returns the response to a request through X-Road.
     fn xroad(&self, _ask: &HttpRequest, _clients: &[String]) -> HttpReply {
         HttpReply::error(404, "not on X-Road")
     }
 }
 
-/// A text of a JSON body.
+/// A string of a JSON body.
 fn text<'v>(body: &'v serde_json::Value, name: &str) -> &'v str {
     body.get(name).and_then(serde_json::Value::as_str).unwrap_or("")
 }

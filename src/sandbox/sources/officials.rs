@@ -20,7 +20,7 @@ use tonic::Status;
 
 const GET: &str = "/ndxp.officials.v1.OfficialsService/GetOfficial";
 const SYNC: &str = "/ndxp.officials.v1.OfficialsService/SyncOfficials";
-/// Largest message.
+/// Maximum message size.
 const MAX_MESSAGE: usize = 4 << 20;
 
 /// The source.
@@ -32,13 +32,13 @@ pub struct Officials {
 }
 
 impl Officials {
-    /// The source; `None` if the embedded contracts lack it.
+    /// Makes the source; `None` if the embedded contracts lack it.
     pub fn new(province: Arc<Province>, contracts: &ContractSet, faults: Arc<Faults>) -> Option<Self> {
         let operation = |path| contracts.operation(path).cloned();
         Some(Officials { province, get: operation(GET)?, sync: operation(SYNC)?, faults })
     }
 
-    /// Serves until the runtime ends. The TLS configuration asks for the gateway's certificate.
+    /// Serves until the runtime ends. The TLS configuration requires the gateway's certificate.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         accept(listener, tls, move |request| {
             let source = self.clone();

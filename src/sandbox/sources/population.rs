@@ -1,5 +1,5 @@
-//! National Population Database: SOAP 1.1 (1.2 where asked in it), elements in a fixed order, empty elements for what is
-//! absent, an empty collection for nobody.
+//! National Population Database: SOAP 1.1 (1.2 for requests in 1.2), elements in a fixed order, empty elements for absent
+//! values, an empty collection for no match.
 
 use super::Source;
 use crate::contract::formats::{Format, check};
@@ -19,7 +19,7 @@ const ANSWER: &str = "http://www.mic.gov.vn/dancu/1.0";
 const SOAP_11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const SOAP_12: &str = "http://www.w3.org/2003/05/soap-envelope";
 
-/// The order that the source's schema has (`xs:sequence`).
+/// The element order of the source's schema (`xs:sequence`).
 const ORDER: [&str; 11] = [
     "MaYeuCau",
     "MaDVC",
@@ -73,10 +73,10 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Reads a request, in whichever version it is.
+    /// Reads a request in either version.
     ///
     /// # Errors
-    /// The reply to send (400) where the body is no SOAP envelope.
+    /// The reply to send (400) if the body is not a SOAP envelope.
     pub fn read(ask: &HttpRequest) -> Result<Self, HttpReply> {
         let refuse = || HttpReply::typed(400, "text/plain", "no SOAP envelope");
         let root = xml::parse(&ask.body).map_err(|_| refuse())?;
@@ -90,7 +90,7 @@ impl Envelope {
         Ok(Envelope { space, header, content })
     }
 
-    /// Answers with a body element, or with a fault.
+    /// Makes a reply with a body element or with a fault.
     pub fn reply(&self, result: Result<(String, Value), Refused>) -> HttpReply {
         let kind =
             if self.space == SOAP_12 { "application/soap+xml; charset=utf-8" } else { "text/xml; charset=utf-8" };
@@ -176,7 +176,7 @@ impl Population {
             }
             _ => return Err(("Client", "Mã tích hợp không hợp lệ")),
         };
-        // The collection stands in the body itself; only other responses have a wrapper of the request's name.
+        // The collection is in the body itself; only other responses have a wrapper with the request's name.
         match value {
             Value::Object(mut fields) if fields.contains_key("CongdanCollection") => {
                 let collection = fields.shift_remove("CongdanCollection").unwrap_or_default();
@@ -186,7 +186,7 @@ impl Population {
         }
     }
 
-    /// The person whom id, name and birth all fit.
+    /// The person whose id, name and birth all match.
     fn claimed(&self, content: &Element) -> Result<Option<&Person>, Refused> {
         let text = |name| content.child_text(name).unwrap_or("");
         let name = text("HoVaTen");
@@ -205,7 +205,7 @@ impl Population {
                 "" => person.birth.0.to_string() == birth("Nam"),
                 day => person.birth_compact().as_deref() == Some(day),
             };
-            // Clients send it folded; whether it must be is not known.
+            // Clients send it folded; whether that is required is unknown.
             born && (person.full_name().to_uppercase() == name || folded(&person.full_name()) == name)
         }))
     }
@@ -228,7 +228,7 @@ impl Population {
     }
 
     fn name(person: &Person) -> Value {
-        // The whole name often stands in `Ten` alone.
+        // The complete name is often in `Ten` alone.
         if person.index.is_multiple_of(3) {
             json!({ "Ho": "", "ChuDem": "", "Ten": person.full_name() })
         } else {
@@ -264,7 +264,7 @@ impl Population {
     fn citizen(&self, person: &Person) -> Value {
         let household = self.province.household(person);
         let head = &self.province.people[household.members[0]];
-        // Who moved since 2025-07-01 has an address of the two-tier order.
+        // People who moved since 2025-07-01 have an address of the two-tier order.
         let residence =
             if household.members[0].is_multiple_of(2) { Self::residence(household) } else { Self::address(household) };
         let address = Self::address(household);

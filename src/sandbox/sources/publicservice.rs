@@ -1,5 +1,5 @@
-//! National Public Service Portal: a login gives a session that expires without notice; every later call is a POST to
-//! one address with `session`, `madonvi` and `service` in its body; `error_code` is now a number, now a text.
+//! National Public Service Portal: a login returns a session that expires without notice; every later call is a POST to
+//! one address with `session`, `madonvi` and `service` in its body; `error_code` is sometimes a number, sometimes a text.
 
 use super::{Source, text};
 use crate::sandbox::faults::{FaultKind, Faults};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The national store of digitised results.
 const PAPERS: &str = "/KhoSoHoaDVCQG/GetDanhSachKetQua";
-/// Calls that one session lasts.
+/// Maximum of calls in one session.
 const SESSION_CALLS: u32 = 500;
 
 /// The source.
@@ -25,9 +25,9 @@ pub struct PublicService {
 
 #[derive(Default)]
 struct DossierState {
-    /// Calls left, and the epoch in which it was made.
+    /// Remaining calls, and the epoch of its creation.
     sessions: HashMap<String, (u32, u64)>,
-    /// Dossiers that were handed in, by number.
+    /// Submitted dossiers, by number.
     synced: BTreeMap<String, Value>,
     progress: Vec<Value>,
     answers: u64,
@@ -85,7 +85,7 @@ fn procedure((code, name, field, field_name): &(&str, &str, &str, &str)) -> Valu
 }
 
 impl PublicService {
-    /// The portal, with the one account that may log in.
+    /// Makes the portal with the one account that may log in.
     pub fn new(province: Arc<Province>, user: (String, String), faults: Arc<Faults>) -> Self {
         PublicService { province, user, faults, state: Mutex::default() }
     }
@@ -118,7 +118,7 @@ impl PublicService {
         }
     }
 
-    /// Success is the number 0 or the text "00", as it comes.
+    /// Success is the number 0 or the text "00", alternating.
     fn reply(&self, result: Result<Vec<Value>, &str>, key: &str) -> HttpReply {
         let mut answer = Map::new();
         match result {
@@ -167,7 +167,7 @@ impl PublicService {
         }
         for dossier in &data {
             let number = text(dossier, "MaHoSo");
-            // The same dossier once more does no harm; another one of this number does.
+            // The same dossier may be sent again; a different one with this number is refused.
             let other = self.dossier(number).is_some_and(|known| known != *dossier);
             if other && text(body, "isUpdating") == "False" {
                 return refuse("3", &format!("Mã hồ sơ {number} đã tồn tại"));
@@ -198,7 +198,7 @@ impl PublicService {
         HttpReply::json(&json!({ "error_code": error_code, "message": message }))
     }
 
-    /// The papers of the national store: a result of each dossier that is done.
+    /// The documents of the national store: a result of each finished dossier.
     fn papers(&self, body: &Value) -> HttpReply {
         let id = text(body, "soDinhDanh");
         let dossiers = self.province.dossiers.iter();

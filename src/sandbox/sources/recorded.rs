@@ -1,5 +1,5 @@
-//! A source made of seed records alone: `records/<id>.json` holds requests and their responses. This is how an eleventh
-//! source gets its sandbox without a line of Rust (docs/adding-a-source.md).
+//! A source from recorded exchanges: `records/<id>.json` has requests and their responses. An eleventh source gets its
+//! sandbox this way, without a line of Rust (docs/adding-a-source.md).
 
 use super::Source;
 use crate::sandbox::http::{HttpReply, HttpRequest};
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedExchange {
-    /// Verb; `GET` unless said.
+    /// Method; `GET` by default.
     #[serde(default = "get")]
     pub method: String,
     /// Path.
     pub path: String,
-    /// Query parameters that must be there.
+    /// Required query parameters.
     #[serde(default)]
     pub query: std::collections::BTreeMap<String, String>,
     /// A text that the body must contain.
     #[serde(default)]
     pub body_contains: String,
-    /// Status of the response; 200 unless said.
+    /// Status of the response; 200 by default.
     #[serde(default = "ok")]
     pub status: u16,
-    /// Content type of a text; `text/xml` unless said.
+    /// Content type of a text; `text/xml` by default.
     #[serde(default = "text_xml")]
     pub content_type: String,
     /// The response as JSON.
@@ -47,14 +47,14 @@ fn text_xml() -> String {
     "text/xml; charset=utf-8".into()
 }
 
-/// A source of recorded exchanges.
+/// Recorded exchanges of one source.
 pub struct Recorded {
     id: String,
     file: PathBuf,
 }
 
 impl Recorded {
-    /// The recorded sources of a folder.
+    /// Loads the recorded sources of a folder.
     pub fn folder(folder: &Path) -> Vec<Recorded> {
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let mut found: Vec<Recorded> = entries
@@ -68,7 +68,7 @@ impl Recorded {
         found
     }
 
-    /// Read for each request, so that records can be changed while the sandbox runs.
+    /// Reads the file for each request, so that records can be changed while the sandbox runs.
     fn exchange(&self, ask: &HttpRequest) -> Option<RecordedExchange> {
         let text = std::fs::read_to_string(&self.file).ok()?;
         let all: Vec<RecordedExchange> = match serde_json::from_str(&text) {
@@ -100,7 +100,7 @@ impl Source for Recorded {
         match self.exchange(ask) {
             Some(RecordedExchange { status, json: Some(json), .. }) => HttpReply { status, ..HttpReply::json(&json) },
             Some(one) => HttpReply::typed(one.status, &one.content_type, one.text.unwrap_or_default()),
-            None => HttpReply::error(404, "nothing is recorded for this request"),
+            None => HttpReply::error(404, "no recorded response for this request"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The security server's side of X-Road: who may call, and the headers that a response repeats.
+//! The security server's side of X-Road: access of members, and the headers that a response repeats.
 
 use crate::contract::xml::{self, Element};
 use crate::drivers::xroad::{IDENTIFIERS, SHA_512, XROAD};
@@ -16,7 +16,7 @@ fn identifier(block: &Element) -> String {
     names.iter().filter_map(|name| block.child_text(name)).collect::<Vec<_>>().join("/")
 }
 
-/// SOAP, message protocol 4.0: checks the header, asks the service, and repeats the header with the request's hash.
+/// SOAP, message protocol 4.0: checks the header, calls the service, and repeats the header with the request's hash.
 pub fn soap(
     ask: &HttpRequest,
     clients: &[String],
@@ -44,7 +44,7 @@ pub fn soap(
     }
 }
 
-/// The request's header, word for word, and its hash (PR-MESS, section 2.2).
+/// The request's header, byte for byte, and its hash (PR-MESS, section 2.2).
 fn echo(ask: &HttpRequest, header: &Element) -> String {
     let mut out = String::new();
     for block in &header.children {
@@ -73,7 +73,7 @@ fn envelope(status: u16, header: &str, body: &str) -> HttpReply {
     HttpReply::typed(status, "text/xml; charset=utf-8", text)
 }
 
-/// REST: checks the client, asks the service, and repeats the headers (PR-REST, section 4.3).
+/// REST: checks the client, calls the service, and repeats the headers (PR-REST, section 4.3).
 pub fn rest(
     ask: &HttpRequest,
     clients: &[String],

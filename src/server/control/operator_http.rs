@@ -93,7 +93,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
         String::new()
     } else {
         format!(
-            "the system's clock was set back: it is {late} s behind the gateway's, which goes on from the time that it had\n"
+            "the system's clock was set back: it is {late} s behind the gateway's, which continues from its own time\n"
         )
     };
     let unsealed = if health.is_behind() { format!("{health}\n") } else { String::new() };
@@ -115,7 +115,7 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
     let detail = match drifted.as_slice() {
         [] => detail,
         sources => {
-            format!("{detail}answers of {} have drifted from their contracts (contract drift)\n", sources.join(", "))
+            format!("{detail}responses of {} have drifted from their contracts (contract drift)\n", sources.join(", "))
         }
     };
     match faults.as_slice() {

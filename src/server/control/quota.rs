@@ -48,7 +48,7 @@ pub(in crate::server) fn go_on_in_time(
         return Ok(log.append_detached(&entry)?);
     }
     clock::not_before(latest);
-    tracing::warn!(ahead_s, "the log's newest entry is from later than the clock shows: time goes on from there");
+    tracing::warn!(ahead_s, "the log's newest entry is later than the system clock: time continues from there");
     Ok(())
 }
 

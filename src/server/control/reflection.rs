@@ -115,7 +115,7 @@ impl DescribedFiles {
             Some(MessageRequest::ListServices(_)) => Some(MessageResponse::ListServicesResponse(ListServiceResponse {
                 service: self.services.iter().map(|name| ServiceResponse { name: name.clone() }).collect(),
             })),
-            None => Some(error(Code::InvalidArgument, "nothing is asked for")),
+            None => Some(error(Code::InvalidArgument, "the request is empty")),
         };
         ServerReflectionResponse {
             valid_host: request.host.clone(),

@@ -196,13 +196,13 @@ impl Reloader {
         let until_us = crate::exchange_log::clock::now_us();
         let changed = self.shared.limits.changed();
         if let Err(error) = self.usage.save(&changed, until_us) {
-            tracing::error!(%error, "the usage of quotas could not be kept");
+            tracing::error!(%error, "the usage of quotas could not be saved");
         }
     }
 
     fn keep_drift(&self, ends: bool) {
         if let Err(error) = self.shared.drift.keep(&self.config.data, crate::registry::now(), ends) {
-            tracing::error!(%error, "what is known of drift could not be kept");
+            tracing::error!(%error, "the drift records could not be saved");
         }
     }
 

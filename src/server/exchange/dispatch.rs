@@ -136,7 +136,7 @@ pub(in crate::server) async fn dispatch(
     let mut ended = began;
     let (mut next, mut tried) = (Some(call), Attempts { client, attempts: 0, last: None });
     let result = loop {
-        let Some(call) = next.take() else { break Err(SourceError::internal("it could not be asked again")) };
+        let Some(call) = next.take() else { break Err(SourceError::internal("the request could not be sent again")) };
         let upstream = turn.upstream(route);
         exchange.upstream(upstream);
         let result = attempt(upstream, call, again.as_ref(), deadline, &mut flight, &mut tried).await;

@@ -372,7 +372,7 @@ impl CallerConnection {
                 () = reply.given_up() => return,
             };
             if let Err(error) = response::send(answer, reply).await {
-                tracing::debug!(%error, "an answer did not reach its caller");
+                tracing::debug!(%error, "a response did not reach its caller");
             }
         }));
     }

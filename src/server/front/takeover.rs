@@ -18,7 +18,7 @@ pub fn take_over(data: &Path, patience: Duration) -> Result<bool, StartError> {
     let paths = LogPaths::new(data);
     let Some(lock_owner) = LockOwner::of(&paths)? else { return Ok(false) };
     lock_owner.terminate().map_err(StartError::TakeOver)?;
-    tracing::info!(pid = lock_owner.pid(), "the gateway that runs was asked to end");
+    tracing::info!(pid = lock_owner.pid(), "the running gateway was told to stop");
     let end = Instant::now() + patience;
     while LockOwner::of(&paths)?.is_some() {
         if Instant::now() > end {

@@ -1,4 +1,4 @@
-//! A collector of traces, reached by OTLP over gRPC: one unary call a batch.
+//! A trace collector, reached by OTLP over gRPC: one unary call per batch.
 
 use crate::frame::frame;
 use crate::headers::GRPC_STATUS;
@@ -12,33 +12,33 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 
-/// Longest time of a batch: a collector in the same data centre needs milliseconds.
+/// Timeout of a batch: a collector in the same data centre needs milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer: a count and a message.
+/// Maximum response size: a count and a message.
 const MAX_ANSWER: usize = 64 << 10;
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// Why a batch was not taken.
+/// Why a collector did not accept a batch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CollectorError {
     #[error("it cannot be reached")]
     Unreachable,
-    #[error("it did not answer in time")]
+    #[error("it timed out")]
     Timeout,
-    #[error("it answered HTTP {0}")]
+    #[error("it returned HTTP {0}")]
     Http(StatusCode),
-    #[error("it answered gRPC status {0}")]
+    #[error("it returned gRPC status {0}")]
     Grpc(String),
 }
 
-/// Where spans go.
+/// A collector of spans.
 pub(super) struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     uri: Uri,
 }
 
 impl Collector {
-    /// One at `http://host:port` or `https://host:port`; `None` where that is no such URL.
+    /// Makes a collector for `http://host:port` or `https://host:port`; `None` for any other text.
     pub fn new(endpoint: &str, tls: rustls::ClientConfig) -> Option<Self> {
         let uri = format!("{}{METHOD}", endpoint.trim_end_matches('/')).parse().ok()?;
         let mut tcp = HttpConnector::new();
@@ -67,7 +67,7 @@ impl Collector {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| CollectorError::Unreachable)?;
         let none = HeaderMap::new();
-        // Without a message, the status is in the head.
+        // Without a message, the status is in the headers.
         let trailers = body.trailers().unwrap_or(&none);
         let status = trailers.get(&GRPC_STATUS).or_else(|| head.headers.get(&GRPC_STATUS));
         match status.and_then(|status| status.to_str().ok()) {

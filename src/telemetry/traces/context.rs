@@ -1,26 +1,26 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): the trace that a caller names, and the one that goes to a source.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): the caller's trace context, and the one sent to a source.
 //!
-//! A `tracestate` is not handed on: it is free text of whoever was there before.
+//! `tracestate` is not forwarded: it is free text from earlier hops.
 
 use crate::headers::TRACEPARENT;
 use crate::hex::hex;
 use http::HeaderMap;
 
-/// Longest `traceparent` that is looked at: those of later versions may be longer than version 0's 55 characters.
+/// Maximum length of a `traceparent`: later versions may be longer than the 55 characters of version 0.
 const MAX_LENGTH: usize = 128;
 
-/// The span that a caller is at, as its `traceparent` names it.
+/// The caller's span, from its `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerTrace {
-    /// Of the whole trace.
+    /// The trace id.
     pub trace: [u8; 16],
-    /// Of the caller's span.
+    /// The caller's span id.
     pub span: [u8; 8],
-    /// Whether the caller records it.
+    /// Whether the caller samples it.
     pub sampled: bool,
 }
 
-/// An id of so many bytes in lower-case hexadecimal that is not zero.
+/// Reads a non-zero id of `N` bytes in lower-case hexadecimal.
 fn id<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -38,14 +38,14 @@ fn id<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 impl CallerTrace {
-    /// Reads it from a call's head. Anything but one valid header is none (section 3.2.2.3 to 3.2.2.5, 4.3).
+    /// Reads it from a call's headers. Anything but one valid header is ignored (sections 3.2.2.3 to 3.2.2.5, 4.3).
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(&TRACEPARENT).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         Self::parse(value.to_str().ok().filter(|text| text.len() <= MAX_LENGTH)?)
     }
 
-    /// As a `traceparent` of version 0.
+    /// Formats a `traceparent` of version 0.
     pub fn to_text(self) -> String {
         traceparent(&self.trace, &self.span, self.sampled)
     }
@@ -55,7 +55,7 @@ impl CallerTrace {
         let [version] = id::<1>(version)?;
         let mut parts = rest.splitn(4, '-');
         let (trace, span, flags) = (id::<16>(parts.next()?)?, id::<8>(parts.next()?)?, id::<1>(parts.next()?)?[0]);
-        // Version 0 ends here; what a later one has beyond is not looked at; 255 is none.
+        // Version 0 ends here; further fields of later versions are ignored; version 255 is invalid.
         let ends = parts.next().is_none();
         let valid = version != u8::MAX && (version > 0 || ends) && trace != [0; 16] && span != [0; 8];
         valid.then_some(CallerTrace { trace, span, sampled: flags & 1 == 1 })
@@ -65,15 +65,15 @@ impl CallerTrace {
 /// The trace of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExchangeTrace {
-    /// Of the whole trace: the caller's, or a new one.
+    /// The trace id: the caller's, or a new one.
     pub trace: [u8; 16],
-    /// The caller's span.
+    /// The caller's span id.
     pub parent: Option<[u8; 8]>,
-    /// The exchange's span.
+    /// The exchange's span id.
     pub span: [u8; 8],
-    /// The span of its time at the source, which the source's own spans belong below.
+    /// The id of the span for the source's stage: the parent of the source's own spans.
     pub source: [u8; 8],
-    /// Whether it is recorded.
+    /// Whether it is sampled.
     pub sampled: bool,
 }
 
@@ -81,7 +81,7 @@ fn traceparent(trace: &[u8; 16], span: &[u8; 8], sampled: bool) -> String {
     format!("00-{}-{}-{:02x}", hex(trace), hex(span), u8::from(sampled))
 }
 
-/// An id that is not zero. It is no secret.
+/// A non-zero random id. It is not secret.
 fn fresh<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     fastrand::fill(&mut bytes);
@@ -90,7 +90,7 @@ fn fresh<const N: usize>() -> [u8; N] {
 }
 
 impl ExchangeTrace {
-    /// Goes on with the caller's trace, which is recorded where the caller records it; or begins one, of which `sample` decides by its id.
+    /// Continues the caller's trace, with the caller's sampling decision; or starts a trace, for which `sample` decides by its id.
     pub fn begin(caller: Option<CallerTrace>, sample: impl FnOnce(&[u8; 16]) -> bool) -> Self {
         let (span, source) = (fresh(), fresh());
         match caller {
@@ -104,7 +104,7 @@ impl ExchangeTrace {
         }
     }
 
-    /// The `traceparent` that goes to the source.
+    /// Returns the `traceparent` for the source.
     pub fn to_source(self) -> String {
         traceparent(&self.trace, &self.source, self.sampled)
     }
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_s_trace_is_one_valid_header_or_none() {
+    fn a_caller_s_trace_is_one_valid_header_or_ignored() {
         let read = |text: &str| CallerTrace::read(&headers(&[text]));
         let trace = read(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
         assert_eq!((hex(&trace.trace), hex(&trace.span), trace.sampled), (TRACE.into(), SPAN.into(), true));
         assert!(!read(&format!("00-{TRACE}-{SPAN}-00")).unwrap().sampled);
-        // Flags of later versions do not matter, nor what they have beyond.
+        // Flags and further fields of later versions are ignored.
         assert!(read(&format!("cc-{TRACE}-{SPAN}-03-what-the-future-will-be")).unwrap().sampled);
         for invalid in [
             format!("00-{TRACE}-{SPAN}-01-beyond"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_goes_on_with_its_caller_s_trace_in_spans_of_its_own() {
+    fn an_exchange_continues_its_caller_s_trace_with_its_own_spans() {
         let caller = CallerTrace { trace: [7; 16], span: [8; 8], sampled: false };
         let trace = ExchangeTrace::begin(Some(caller), |_| true);
         assert_eq!((trace.trace, trace.parent, trace.sampled), ([7; 16], Some([8; 8]), false), "the caller decides");

@@ -1,8 +1,7 @@
-//! Traces: an exchange that is sampled is a trace of spans, sent to a collector by OTLP over gRPC
-//! (<https://opentelemetry.io/docs/specs/otlp/>).
+//! Traces: a sampled exchange becomes spans, sent to a collector by OTLP over gRPC (<https://opentelemetry.io/docs/specs/otlp/>).
 //!
-//! A worker hands over an exchange that has ended, and never waits; a thread of its own makes spans of it and sends them in batches. What
-//! waits is bounded; what finds no room, or no collector, is dropped and counted.
+//! A worker queues a finished exchange and never waits; a separate thread makes spans of it and sends them in batches. The queue is
+//! bounded; exchanges are dropped and counted if it is full or if there is no collector.
 
 mod collector;
 mod context;
@@ -20,25 +19,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Exchanges that wait to be sent, about 1 MB. Further ones are dropped.
+/// Maximum of queued exchanges, about 1 MB. Further ones are dropped.
 const MAX_WAITING: usize = 2_048;
-/// Exchanges in one batch, some 4,000 spans at most.
+/// Exchanges per batch, at most some 4,000 spans.
 const MAX_BATCH: usize = 512;
-/// How long a batch waits for more.
+/// How long a batch waits for more exchanges.
 const GATHER: Duration = Duration::from_millis(500);
-/// How long nothing is sent after a failure, doubled with each further one up to the longest. What waits meanwhile is bounded.
+/// Backoff after a failure, doubled with each further one up to the maximum. The queue is bounded meanwhile.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long the last batch may take when the gateway ends.
+/// Timeout of the last batch when the gateway stops.
 const LAST_BATCH: Duration = Duration::from_secs(1);
 
-/// Where traces go, and which.
+/// The collector, and which exchanges are sampled.
 #[derive(Clone)]
 pub struct TraceSettings {
     /// The collector, `http://127.0.0.1:4317` or `https://host:port`.
     pub endpoint: String,
-    /// TLS towards it.
+    /// TLS to the collector.
     pub tls: rustls::ClientConfig,
-    /// Of a hundred exchanges whose callers name no trace, so many are recorded.
+    /// Percentage of sampled exchanges among those whose callers send no trace context.
     pub sample_percent: u32,
 }
 
@@ -53,22 +52,22 @@ struct DropLabels {
     cause: &'static str,
 }
 
-/// What is counted of traces.
+/// Metrics of traces.
 #[derive(Debug, Clone, Default)]
 pub struct TraceMetrics {
     exported: Counter,
     dropped: Family<DropLabels, Counter>,
 }
 
-/// There was no room; the collector took it not.
+/// Causes of drops: the queue was full; the collector did not accept the batch.
 const CAUSES: [&str; 2] = ["queue", "collector"];
 
 impl TraceMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = TraceMetrics::default();
-        registry.register("traces_exported", "Exchanges whose spans a collector has taken", all.exported.clone());
+        registry.register("traces_exported", "Exchanges whose spans a collector has accepted", all.exported.clone());
         let help =
-            "Sampled exchanges whose spans were dropped: queue (too many waited), collector (it did not take them)";
+            "Sampled exchanges whose spans were dropped: queue (it was full), collector (it did not accept them)";
         registry.register("traces_dropped", help, all.dropped.clone());
         for cause in CAUSES {
             let _ = all.dropped.get_or_create(&DropLabels { cause });
@@ -83,21 +82,21 @@ impl TraceMetrics {
 
 enum Queued {
     Exchange(ExchangeTrace, Arc<EndedExchange>),
-    /// Everything before it is sent when its sender is dropped.
+    /// A flush: when its sender is dropped, everything before it is sent.
     Last {
         _done: std::sync::mpsc::SyncSender<()>,
     },
 }
 
-/// Takes the exchanges of a gateway that are sampled; nothing where traces are off.
+/// The tracer of a gateway; it does nothing if traces are off.
 #[derive(Default)]
 pub struct Tracer(Option<(Sender<Queued>, TraceMetrics, u32)>);
 
 impl Tracer {
-    /// Starts the thread that sends.
+    /// Starts the sender thread.
     ///
     /// # Errors
-    /// The system cannot start a thread, or the endpoint is no URL.
+    /// The system cannot start a thread, or the endpoint is not a valid URL.
     pub fn start(settings: &TraceSettings, node: &str, metrics: &TraceMetrics) -> std::io::Result<Self> {
         let collector = Collector::new(&settings.endpoint, settings.tls.clone());
         let collector = collector.ok_or(std::io::ErrorKind::InvalidInput)?;
@@ -109,19 +108,19 @@ impl Tracer {
         Ok(Tracer(Some((sender, metrics.clone(), settings.sample_percent))))
     }
 
-    /// Whether there are traces at all.
+    /// Whether traces are on.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The trace of an exchange; `None` where there are none.
+    /// Returns the trace of an exchange; `None` if traces are off.
     pub fn begin(&self, caller: Option<CallerTrace>) -> Option<ExchangeTrace> {
         let (_, _, percent) = self.0.as_ref()?;
         Some(ExchangeTrace::begin(caller, |trace| is_sampled(trace, *percent)))
     }
 
-    /// Sends the spans of an exchange that has ended, soon, or drops and counts them. Never waits. What a caller alone wants recorded is
-    /// not, where it was refused before a right of it was found (`admitted`): anybody could fill the queue with it.
+    /// Queues the spans of a finished exchange, or drops and counts them. Never waits. If only the caller's sampling decision applies, and
+    /// the call was refused before its grant was found (not `admitted`), nothing is sent: otherwise anybody could fill the queue.
     pub fn put(&self, trace: ExchangeTrace, ended: &Arc<EndedExchange>, admitted: bool) {
         let Some((sender, metrics, percent)) = &self.0 else { return };
         let wanted = trace.sampled && (admitted || trace.parent.is_none() || is_sampled(&trace.trace, *percent));
@@ -130,7 +129,7 @@ impl Tracer {
         }
     }
 
-    /// Waits until what was put so far is sent, a second at most.
+    /// Waits until all queued exchanges are sent, at most one second.
     pub fn flush(&self) {
         let Some((sender, _, _)) = &self.0 else { return };
         let (done, last) = std::sync::mpsc::sync_channel(0);
@@ -140,7 +139,7 @@ impl Tracer {
     }
 }
 
-/// Decides by a trace's id, so that every gateway decides alike.
+/// Decides by the trace id, so that all gateways decide alike.
 fn is_sampled(trace: &[u8; 16], percent: u32) -> bool {
     let [.., a, b, c, d] = *trace;
     u64::from(u32::from_be_bytes([a, b, c, d])) * 100 < u64::from(percent) << 32
@@ -154,7 +153,7 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Sends until the queue is gone.
+    /// Sends batches until the queue is closed.
     async fn run(mut self, mut queue: Receiver<Queued>) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
@@ -190,14 +189,14 @@ impl Exporter {
         match self.collector.export(&request.encode_to_vec()).await {
             Ok(()) => {
                 if self.failures > 0 {
-                    tracing::info!("the collector takes traces again");
+                    tracing::info!("the collector accepts traces again");
                 }
                 self.failures = 0;
                 self.metrics.exported.inc_by(exchanges.len() as u64);
             }
             Err(error) => {
                 if self.failures == 0 {
-                    tracing::warn!(%error, "the collector does not take traces: they are dropped");
+                    tracing::warn!(%error, "the collector does not accept traces: they are dropped");
                 }
                 self.failures = self.failures.saturating_add(1);
                 self.metrics.dropped("collector", exchanges.len());
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_that_takes_nothing_costs_traces_and_never_time() {
+    fn a_failing_collector_costs_traces_but_never_time() {
         let (tracer, mut queue, metrics) = tracer(100);
         for _ in 0..MAX_WAITING + 100 {
             tracer.put(tracer.begin(None).unwrap(), &ended(), true);
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_of_a_hundred_are_sampled_and_who_was_refused_samples_nothing() {
+    fn the_percentage_is_sampled_and_a_refused_caller_samples_nothing() {
         for (percent, wanted) in [(0, 0..=0), (10, 800..=1_200), (100, 10_000..=10_000)] {
             let (tracer, ..) = tracer(percent);
             let sampled = (0..10_000).filter(|_| tracer.begin(None).unwrap().sampled).count();
@@ -251,7 +250,7 @@ mod tests {
         assert!(queue.try_recv().is_ok());
         let unsampled = tracer.begin(Some(CallerTrace { sampled: false, ..caller })).unwrap();
         tracer.put(unsampled, &ended(), true);
-        assert!(queue.try_recv().is_err(), "the caller does not want it");
+        assert!(queue.try_recv().is_err(), "the caller does not sample it");
         assert!(Tracer::default().begin(Some(caller)).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! An exchange as spans: one for all of it (SERVER), below it one for each stage that it came to; that of the source (CLIENT) is the one that
-//! the source's own spans belong below. Attributes by OpenTelemetry's semantic conventions for RPC, and `ndxp.*`.
+//! An exchange as spans: a SERVER span for all of it, and below it one per reached stage. The source's stage is a CLIENT span, the parent
+//! of the source's own spans. Attributes follow OpenTelemetry's semantic conventions for RPC, plus `ndxp.*`.
 
 use super::context::ExchangeTrace;
 use crate::telemetry::{EndedExchange, Stage};
@@ -18,7 +18,7 @@ fn text(key: &str, value: &str) -> Option<KeyValue> {
     (!value.is_empty()).then(|| attribute(key, Value::StringValue(value.to_owned())))
 }
 
-/// Whether a status is the server's error (semantic conventions for gRPC, server spans).
+/// Whether a status counts as a server error (semantic conventions for gRPC, server spans).
 fn is_error(status: u32) -> bool {
     // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
     matches!(status, 2 | 4 | 12 | 13 | 14 | 15)
@@ -86,14 +86,14 @@ fn spans(trace: &ExchangeTrace, ended: &EndedExchange) -> impl Iterator<Item = S
     std::iter::once(own).chain(stages)
 }
 
-/// An id for a span below another one: nobody else needs it.
+/// An id for a child span, used nowhere else.
 fn below(span: &[u8; 8], number: usize) -> Vec<u8> {
     let number = u64::try_from(number).unwrap_or(0).wrapping_add(1);
     let id = u64::from_be_bytes(*span) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     id.max(1).to_be_bytes().to_vec()
 }
 
-/// A batch as a collector takes it.
+/// Encodes a batch for a collector.
 pub(super) fn request<'e>(
     node: &str,
     batch: impl Iterator<Item = (&'e ExchangeTrace, &'e EndedExchange)>,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn profiles_are_made_used_shown_and_forgotten() {
+fn profiles_are_created_used_shown_and_removed() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator"), ("hoa", "auditor")]);
     let file = desk.home.path().join("ndxp-gateway/profiles.toml");
@@ -13,7 +13,7 @@ fn profiles_are_made_used_shown_and_forgotten() {
     let listed = desk.run(&["--output", "json", "profile", "list"]).json();
     assert_eq!(listed["profiles"]["lan"]["remote"], Value::from(stage.base()));
     // Locally as long as none is in use; then by it, from any folder; what is named is stronger.
-    assert!(desk.run(&["client", "add", "a", "--agency", "H49"]).err().contains("local act of "));
+    assert!(desk.run(&["client", "add", "a", "--agency", "H49"]).err().contains("local command by "));
     desk.run(&["profile", "use", "hoa"]).ok();
     let elsewhere = |args: &[&str]| {
         let output = desk.command(args).current_dir(desk.home.path()).output().unwrap();
@@ -24,7 +24,7 @@ fn profiles_are_made_used_shown_and_forgotten() {
     assert!(elsewhere(&["client", "suspend", "a", "--profile", "lan"]).ok().contains("suspended"));
     let mut other = desk.command(&["client", "resume", "a"]);
     assert!(other.env("NDXP_PROFILE", "lan").output().unwrap().status.success());
-    assert!(desk.local(&["client", "suspend", "a"]).err().contains("local act of "));
+    assert!(desk.local(&["client", "suspend", "a"]).err().contains("local command by "));
     let both = desk.run(&["client", "list", "--profile", "lan", "--config", "gateway.toml"]);
     assert!(both.failed(2).contains("--profile and --config"));
     assert!(elsewhere(&["client", "list", "--profile", "nobody"]).failed(2).contains("hoa, lan"));
@@ -41,7 +41,7 @@ fn profiles_are_made_used_shown_and_forgotten() {
 }
 
 #[test]
-fn a_wrong_file_of_profiles_is_told_whole_with_its_lines() {
+fn all_errors_of_a_profile_file_are_reported_with_their_lines() {
     let stage = Stage::start();
     let desk = Desk::with(&stage, &[("lan", "administrator")]);
     let file = desk.home.path().join("ndxp-gateway/profiles.toml");

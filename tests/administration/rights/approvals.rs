@@ -72,7 +72,7 @@ fn t2_only_another_person_with_a_certificate_and_the_role_approves() {
 }
 
 #[test]
-fn t3_an_approval_is_bound_to_what_it_was_asked_on_and_counts_once() {
+fn t3_an_approval_is_bound_to_the_requested_state_and_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (lan, minh) = two_people(folder.path());
     let grant = Grant {
@@ -103,7 +103,7 @@ fn t3_an_approval_is_bound_to_what_it_was_asked_on_and_counts_once() {
 }
 
 #[test]
-fn t2_changes_that_wait_are_bounded_and_end_by_themselves() {
+fn t2_pending_changes_are_bounded_and_expire() {
     let folder = tempfile::tempdir().unwrap();
     let (lan, minh) = two_people(folder.path());
     let ask = |store: &SqliteStore, number: usize| store.add_staff(&staff(&format!("p-{number}"), &[Role::Auditor]));

@@ -7,7 +7,7 @@ use ndxp_gateway::drivers::credentials::{
 };
 use serde_json::json;
 
-/// Calls with OAuth2: the answers in turn, and what came of the calls; how often the token endpoint was asked.
+/// Calls with OAuth2: the responses in turn, the outcomes of the calls, and the number of token requests.
 async fn with_tokens(answers: &[(&str, &str)], calls: usize) -> (Vec<String>, usize) {
     let raw = Raw::start().await;
     let oauth2 = OAuth2::new("/token".into(), "key".into(), Secret::new("secret"), None);
@@ -22,7 +22,7 @@ async fn with_tokens(answers: &[(&str, &str)], calls: usize) -> (Vec<String>, us
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u9_tokens_are_read_carefully_and_only_one_that_works_is_kept() {
+async fn u9_tokens_are_checked_and_only_a_working_one_is_cached() {
     const OK: (&str, &str) = ("200", "{\"text\": \"a\"}");
     let good = "OK {\"text\":\"a\"}";
     for token in [
@@ -50,13 +50,13 @@ async fn u9_tokens_are_read_carefully_and_only_one_that_works_is_kept() {
         ("503 retry-after: 5", "", "SOURCE_UNAVAILABLE hub 503 retry 5"),
     ] {
         let again = r#"{"access_token": "T"}"#;
-        // What failed is not kept: the next call gets another.
+        // A failed token is not cached: the next call gets another.
         let (said, tokens) = with_tokens(&[(status, answer), ("200", again), OK], 2).await;
         assert_eq!((said[0].as_str(), said[1].as_str(), tokens), (expected, good, 2), "{status} {answer}");
     }
 }
 
-/// An operation of each protocol, and an answer that is right for it.
+/// An operation of each protocol, with a valid response.
 const PROTOCOLS: [(&str, &str, &str); 5] = [
     ("Rest/Plain", "200", r#"{"text": "a"}"#),
     ("Rest/Put", "200", r#"{"code": 0, "number": "7"}"#),
@@ -65,7 +65,7 @@ const PROTOCOLS: [(&str, &str, &str); 5] = [
     ("Road/GetBySoap", "200", r#"XROAD(<o:GetResponse xmlns:o="urn:out"><text>a</text></o:GetResponse>)"#),
 ];
 
-/// What the requests of one call were, with these answers in turn, and how it ended.
+/// The requests of one call, with these responses in turn, and its outcome.
 async fn sent(credentials: Credentials, operation: &str, answers: &[(&str, &str)]) -> (Vec<String>, String) {
     let raw = Raw::start().await;
     let adapter = raw.adapter(credentials);
@@ -104,14 +104,14 @@ async fn u12_what_can_be_renewed_is_renewed_once_by_every_protocol() {
         assert_eq!(header(&requests[1], "authorization"), "Bearer T1", "{operation}");
         assert_eq!(header(&requests[3], "authorization"), "Bearer T2", "{operation}");
         assert!(requests.iter().all(|request| header(request, "lgspaccesstoken") == LGSP), "{operation}");
-        // Once: a second refusal is told.
+        // Once: a second refusal is returned.
         let (requests, said) = sent(oauth2(), operation, &[first, ("401", ""), second, ("401", "")]).await;
         assert_eq!((requests.len(), said.as_str()), (4, "SOURCE_CREDENTIALS_REFUSED gateway 401"), "{operation}");
-        // Who is known and not let in does not come again with another token.
+        // A known but unauthorised caller does not retry with another token.
         let (requests, said) = sent(oauth2(), operation, &[first, ("403", "")]).await;
         assert_eq!((requests.len(), said.as_str()), (2, "SOURCE_CREDENTIALS_REFUSED gateway 403"), "{operation}");
     }
-    // A session stands in the body, where there is one; a login without an id is none.
+    // A session is in the body, if there is one; a login without an id is invalid.
     let session =
         || Credentials::Session(LoginSession::new("/login".into(), "u".into(), Secret::new("p"), "session".into()));
     let done = ("200", PROTOCOLS[1].2);
@@ -127,7 +127,7 @@ async fn u12_what_can_be_renewed_is_renewed_once_by_every_protocol() {
     }
 }
 
-/// What was refused for its credentials was not done: where no others can be had, a write has certainly not happened.
+/// A request refused for its credentials was not done: if there are no others, a write has certainly not happened.
 #[tokio::test(flavor = "multi_thread")]
 async fn u12_a_refused_request_does_not_count_as_sent() {
     let token = ("200", r#"{"access_token": "T1"}"#);

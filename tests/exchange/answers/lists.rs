@@ -5,7 +5,7 @@ use ndxp_gateway::contract::drift::DriftPolicy;
 use ndxp_gateway::drivers::credentials::Credentials;
 use serde_json::{Value, json};
 
-/// The rows that a list came to, with the queries that were asked; `None` where it failed, and why.
+/// The rows of a list with the sent queries; `None` if it failed, and the cause.
 async fn paged(pages: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
     let raw = Raw::start().await;
     let adapter = raw.adapter(Credentials::None);
@@ -24,14 +24,14 @@ async fn paged(pages: &[&str]) -> (Result<Vec<String>, String>, Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u6_a_list_ends_ok_only_when_it_is_whole() {
+async fn u6_a_list_ends_ok_only_if_it_is_complete() {
     let page = |ids: &[u32], rest: &str| {
         let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
         format!("{{\"rows\": {}{rest}}}", Value::from(rows))
     };
     let ids = |ids: &[u32]| Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>());
     let run = |pages: Vec<String>| async move { paged(&pages.iter().map(String::as_str).collect::<Vec<_>>()).await };
-    // A source that caps its pages at one: the offset counts what has come.
+    // A source with pages of at most one row: the offset counts the received rows.
     let (rows, asked) = run(vec![page(&[1], ""), page(&[2], ""), page(&[], "")]).await;
     assert_eq!(rows, ids(&[1, 2]));
     assert_eq!(asked, ["offset=0&limit=2", "offset=1&limit=2", "offset=2&limit=2"]);
@@ -49,21 +49,21 @@ async fn u6_a_list_ends_ok_only_when_it_is_whole() {
     let grown = vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": 4"), page(&[4], ", \"total\": 4")];
     let (rows, asked) = run(grown).await;
     assert_eq!((rows, asked.len()), (ids(&[1, 2, 3, 4]), 3));
-    // The contract's sign of absence beyond the last record is the end.
+    // The contract's code of absence after the last record is the end.
     let (rows, _) = run(vec![page(&[1, 2], ""), "{\"code\": \"NONE\"}".into()]).await;
     assert_eq!(rows, ids(&[1, 2]));
     for broken in [
-        // More is said to come, and does not.
+        // The total announces more rows than there are.
         vec![page(&[1, 2], ", \"more\": true"), page(&[], ", \"more\": true")],
         vec![page(&[1, 2], ", \"total\": 5"), page(&[], ", \"total\": 5")],
         vec![page(&[1, 2], ", \"more\": false, \"total\": 5")],
         vec![page(&[1, 2], ", \"total\": 3"), page(&[3], ", \"total\": \"3 of 5\"")],
-        // The same page again, and pages that go round in a circle until the total is reached.
+        // The same page again, and pages in a cycle until the total is reached.
         vec![page(&[1, 2], ""), page(&[1, 2], "")],
         vec![page(&[1, 2], ", \"total\": 5"), page(&[3, 4], ", \"total\": 5"), page(&[1, 2], ", \"total\": 5")],
-        // More pages than the contract takes.
+        // More pages than the contract allows.
         vec![page(&[1], ""), page(&[2], ""), page(&[3], ""), page(&[4], "")],
-        // An error in place of a page.
+        // An error instead of a page.
         vec![page(&[1, 2], ""), "{\"error\": \"x\"}".into()],
     ] {
         let (rows, _) = run(broken.clone()).await;
@@ -72,7 +72,7 @@ async fn u6_a_list_ends_ok_only_when_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drift_in_a_later_record_or_page_is_seen_and_refused_where_the_policy_says_so() {
+async fn drift_in_a_later_record_or_page_is_reported_and_refused_by_policy() {
     let raw = Raw::start().await;
     let adapter = raw.adapter(Credentials::None);
     let plain = r#"{"rows": [{"id": "1"}, {"id": "2"}]}"#;
