@@ -130,7 +130,7 @@ fn input(session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
 pub async fn start(State(console): State<Arc<Console>>, sent: Sent) -> Result<Response, Failure> {
     let Sent { session, form } = sent;
     let Some(query) = exchanges::query(&form) else {
-        let faults = FieldFaults::one(session.locale, "from", "failure-moment");
+        let faults = FieldFaults::one(session.locale, "from", "failure-instant");
         return shown(&console, &session, &form, &faults).await;
     };
     let (reason, format) = (form.text("reason").to_owned(), form.text("format").to_owned());
