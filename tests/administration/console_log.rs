@@ -140,7 +140,7 @@ async fn the_newest_entries_come_by_themselves_and_stand_still_on_demand() {
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     let page = kiem.get("/console/tail?client=portal").await;
     assert!(page.text.contains("hx-get=\"/console/tail/live?client=portal\" hx-trigger=\"every 1s\""), "{}", page.text);
-    assert!(page.text.contains("Nothing here"), "{}", page.text);
+    assert!(page.text.contains("No items"), "{}", page.text);
     // An exchange is there as soon as it has its response: before it is sealed.
     look_up(&stage, &["portal", "tax"]).await;
     let live = kiem.get("/console/tail/live?client=portal").await;
