@@ -272,7 +272,7 @@ fn kind_text(entry: &Entry) -> &'static str {
 }
 
 fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
-    let header = ["entry", "time", "kind", "who", "what", "purpose", "outcome", "ms", "exchange"];
+    let header = ["entry", "time", "kind", "actor", "action", "purpose", "outcome", "ms", "exchange"];
     let rows: Vec<Value> = found.iter().map(to_json).collect();
     output.records_with(&rows, &header, &["kind", "purpose", "ms", "exchange"], |row| {
         let text = |name: &str| cell(&row[name]);
