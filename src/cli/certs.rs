@@ -140,7 +140,7 @@ fn show_ends(config: &Config, output: Output) -> Result<(), CliError> {
     };
     let mut all: Vec<CertificateEnd> = files.into_iter().flat_map(ends).collect();
     all.sort_by_key(|end| end.ending.at);
-    output.records(&all, &["ends", "days left", "what", "file"], |end| {
+    output.records(&all, &["expires", "days left", "kind", "file"], |end| {
         let days = (end.ending.at - now).div_euclid(86_400);
         let left = if end.expiring { format!("{days}: renew it") } else { days.to_string() };
         vec![time(end.ending.at), left, what(&end.ending), end.file.display().to_string()]

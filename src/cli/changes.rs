@@ -42,7 +42,7 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         ChangeCommand::List => {
             let header = ["change", "event", "object", "requested by", "expires", "address", "reason", "from", "to"];
-            let wide = ["ends", "from where", "why", "from", "to"];
+            let wide = ["expires", "address", "reason", "from", "to"];
             output.messages_with(&list(&session)?, &header, &wide, row)
         }
         ChangeCommand::Show { id } => {
@@ -110,13 +110,13 @@ fn details(change: &api::PendingChange) -> String {
     let address = Some(change.requester_address.clone()).filter(|address| !address.is_empty());
     let lines = [
         ("change", Some(change.id.clone())),
-        ("what", Some(format!("{} {}", change.event, change.object))),
-        ("whose right", holder),
+        ("event", Some(format!("{} {}", change.event, change.object))),
+        ("holder", holder),
         ("requested by", Some(change.requested_by.clone())),
         ("from", address.or_else(|| Some("the gateway's own host".to_owned()))),
         ("certificate", Some(change.requester_certificate.clone()).filter(|text| !text.is_empty())),
-        ("why", Some(change.justification.clone()).filter(|text| !text.is_empty())),
-        ("ends", Some(time(change.ends))),
+        ("reason", Some(change.justification.clone()).filter(|text| !text.is_empty())),
+        ("expires", Some(time(change.ends))),
     ];
     let lines = lines.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name:<13} {value}")));
     let (before, after) = differences(&change.before, &change.after);

@@ -139,7 +139,7 @@ fn described(name: &str, profile: &Profile) -> String {
         ("CA", Some(profile.ca.display().to_string())),
         ("certificate", Some(profile.certificate.display().to_string())),
         ("key", Some(profile.key.display().to_string())),
-        ("who", Some(person)),
+        ("person", Some(person)),
         ("log", profile.log.clone()),
         ("log's key", profile.vkey.clone()),
     ];

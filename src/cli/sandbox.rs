@@ -62,7 +62,7 @@ fn next_steps(folder: &Path) -> String {
 
 fn run_sources(config: &Path) -> Result<(), CliError> {
     let config = SandboxConfig::load(config)?;
-    let mut listening = table(&["what", "address"]);
+    let mut listening = table(&["service", "address"]);
     listening.add_row(["control (faults)", &format!("http://{}/faults", config.control)]);
     for (id, address, _) in &config.hubs {
         listening.add_row([format!("hub {id}"), format!("https://{address}")]);

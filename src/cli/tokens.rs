@@ -245,7 +245,7 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
         KeysCommand::Init => Ok(()),
         KeysCommand::List => {
             let keys = session.read(session.admin().list_keys(api::ListKeysRequest {}))?.keys;
-            output.messages(&keys, &["key", "algorithm", "made", "state"], |key| {
+            output.messages(&keys, &["key", "algorithm", "created", "state"], |key| {
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
             })
         }

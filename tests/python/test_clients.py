@@ -44,8 +44,8 @@ def prepare(page, folder):
         return ["php", "example.php"]
     if page == "java":
         path = ":".join(["classes", *(f"/usr/share/java/jackson-{part}.jar" for part in ("core", "databind", "annotations"))])
-        subprocess.run(["javac", "-cp", path, "-d", "classes", *names], cwd=folder, check=True)
-        return ["java", "-cp", path, "Example"]
+        subprocess.run(["javac", "-J-XX:TieredStopAtLevel=1", "-cp", path, "-d", "classes", *names], cwd=folder, check=True)
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", path, "Example"]
     return ["bash", "example.sh"]
 
 

@@ -276,7 +276,7 @@ fn registry(data: &Path, vault: &Vault) -> Result<SqliteStore, CliError> {
 }
 
 fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
-    let header = ["entry", "time", "kind", "who", "what", "purpose", "outcome", "ms", "exchange"];
+    let header = ["entry", "time", "kind", "actor", "action", "purpose", "outcome", "ms", "exchange"];
     let rows: Vec<Value> = found.iter().map(to_json).collect();
     output.records_with(&rows, &header, &["kind", "purpose", "ms", "exchange"], |row| {
         let text = |name: &str| cell(&row[name]);

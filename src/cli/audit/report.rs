@@ -258,7 +258,7 @@ fn finding(found: api::Finding) -> Value {
 }
 
 fn show_anomalies(rows: &[Value], output: Output) -> Result<(), CliError> {
-    output.records(rows, &["rule", "client", "what was seen", "entries", "reviewed"], |row| {
+    output.records(rows, &["rule", "client", "finding", "entries", "reviewed"], |row| {
         let entries: Vec<String> = row["entries"].as_array().into_iter().flatten().take(5).map(cell).collect();
         let more = row["count"].as_u64().unwrap_or(0).saturating_sub(entries.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };

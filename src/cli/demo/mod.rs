@@ -92,7 +92,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     if output == Output::Human {
         print_lines(&["source", "operation", "protocol", "result", "ms"], &operations);
         say("refusals, each as it must be:");
-        print_lines(&["who", "does what", "expected", "result", "ms"], &refusals);
+        print_lines(&["caller", "call", "expected", "result", "ms"], &refusals);
     }
     let report = verified(&config)?;
     let misses = operations.iter().chain(&refusals).filter(|line| !line.ok).count();
