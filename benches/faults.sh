@@ -1,6 +1,6 @@
 #!/bin/bash
 # One source fails in ten ways, while another is called at a steady rate (open loop); its latency is printed next to the one without
-# a fault. The gateway runs on core 0, sandbox and load on core 1. Builds nothing: `cargo build --release` first.
+# a fault. The gateway runs on core 0, sandbox and load on core 1. Builds nothing: `cargo build --profile dist` first.
 # Usage: benches/faults.sh [business|population|budgetunit|officials] [seconds for each] [calls a second of the other]
 set -eu
 cd "$(dirname "$0")/.."

@@ -2,7 +2,7 @@
 # The gateway under overload, with calls of GetCitizen (SOAP, a complete record). First an overloaded machine: unloaded (500 a second), at
 # the peak of 64 callers, then at 50,000 a second (open loop) over 1,280 and 5,120 streams, then at the peak again. Then three overloaded
 # sources: each processes a fixed number of calls concurrently, each for a fixed time; a tenth of its capacity, then ten times as much.
-# Builds nothing: `cargo build --release` first.
+# Builds nothing: `cargo build --profile dist` first.
 # Usage: benches/overload.sh [seconds of each]
 #   SANDBOX_CORE   0: the sandbox shares the gateway's core (default 1, the load's)
 set -eu

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The gateway in the rounds of ../shared/bench, beside HAProxy, nginx, Envoy and bare tonic: one thread on core 0, mTLS on both
-# sides, bound token, grant, rate, granted fields, durable log. Builds nothing: `cargo build --release` here and in BENCH first.
+# sides, bound token, grant, rate, granted fields, durable log. Builds nothing: `cargo build --profile dist` here and `cargo build --release` in BENCH first.
 # Usage: benches/rounds.sh [rounds] [seconds] [officials|budgetunit|business|population]
 #   BENCH   a copy of ../shared/bench with its pki/ and target/ (its README says how)
 #   ONLY    other names to run beside it, e.g. "fast envoy-jwtcache" (default: all)

@@ -1,8 +1,8 @@
 # Sourced by the other scripts, at the repository's root: a development folder in $dir/dev, its sandbox on core 1 (or SANDBOX_CORE), the
 # gateway with one worker on core 0 (or WORKERS, CORES), and a client with all rights (pki/client.pem, pki/token.jwt). Sets bin, dir, pids,
-# gateway (its process), port, control (the sandbox's faults), sample. Builds nothing: `cargo build --release` first. INDEX=true also
+# gateway (its process), port, control (the sandbox's faults), sample. Builds nothing: `cargo build --profile dist` first. INDEX=true also
 # maintains the search index; SCOPE: the token's scope, by default all granted ones; SERVE: another binary that serves.
-bin=$PWD/target/release/ndxp-gateway dir=$(mktemp -d) pids=()
+bin=$PWD/target/dist/ndxp-gateway dir=$(mktemp -d) pids=()
 trap 'for p in "${pids[@]}"; do kill $p 2>/dev/null || true; done; wait 2>/dev/null; rm -rf "$dir"' EXIT
 "$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null
 cd "$dir/dev"

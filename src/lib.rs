@@ -33,6 +33,9 @@ pub mod audit;
 // Both sides of witnessing, over the log.
 pub mod witness;
 
+// Describes the operations by OpenAPI, with examples of the sandbox.
+pub mod openapi;
+
 // The ten sources: uses contracts and keys from below, and no part of the gateway uses it.
 pub mod sandbox;
 

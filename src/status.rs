@@ -3,6 +3,7 @@
 
 use crate::contract::operation::Malformed;
 use crate::contract::validate::Violation;
+use http::StatusCode;
 use std::time::Duration;
 use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -164,6 +165,25 @@ reasons! {
     CertificateRevoked, "CERTIFICATE_REVOKED", Unauthenticated, Caller, "The certificate was revoked or has expired: the connection is closed.", "Chứng thư số đã bị thu hồi hoặc hết hạn: kết nối bị đóng.";
     /// The caller went away.
     Cancelled, "CANCELLED_BY_CALLER", Cancelled, Caller, "The caller cancelled the call.", "Bên gọi đã hủy yêu cầu.";
+}
+
+/// The HTTP status of a code, by Connect's table, which is google.rpc's but for a few.
+pub fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        // Nginx's 499: there is none of the registry's.
+        Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+    }
 }
 
 /// Whose fault it is that an exchange did not succeed.

@@ -170,6 +170,12 @@ enum ContractCommand {
         /// `Service/Method`, or a source's id for all of its operations.
         name: String,
     },
+    /// Print the operations with one response as an OpenAPI 3.1 document, for callers that send plain JSON.
+    Openapi {
+        /// The gateway's address as callers reach it.
+        #[arg(long, default_value = "https://localhost:8443", value_name = "URL")]
+        server: String,
+    },
     /// List where sources' responses differ from their contracts, by path and never by value; or report it to their
     /// owners.
     Drift(super::drift::DriftArgs),
@@ -201,6 +207,7 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
                 format!("{lines}{sources} sources, {count} operations, {} warnings", warned.len())
             })
         }
+        ContractCommand::Openapi { server } => print_json(&crate::openapi::document(operations, &server)),
         ContractCommand::List => {
             let rows: Vec<Value> = operations.iter().map(|operation| summary(operation)).collect();
             let header = ["source", "operation", "scope", "data", "purpose", "official", "writes", "protocol"];

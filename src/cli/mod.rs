@@ -10,6 +10,8 @@ mod clients;
 mod demo;
 mod drift;
 mod grants;
+mod layout;
+mod manual;
 mod output;
 mod profile;
 mod sandbox;
@@ -44,6 +46,9 @@ struct Cli {
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value = "human", env = "NDXP_OUTPUT")]
     output: Output,
+    /// Show every column and line of a table, whatever the terminal's width.
+    #[arg(long, global = true)]
+    wide: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -87,6 +92,10 @@ enum Command {
     Config(check::ConfigArgs),
     /// Check, list or show contracts; list where sources have drifted from them.
     Contract(check::ContractArgs),
+    /// Print completions of this command line for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write the pages of this command line for man(1), one a command.
+    Man(manual::ManArgs),
 }
 
 /// The gateway's configuration file.
@@ -190,6 +199,9 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     // Files that commands write are private, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    if cli.wide {
+        output::show_all();
+    }
     let quiet = matches!(cli.command, Command::Demo(_));
     crate::telemetry::start_logging(if quiet { "warn" } else { "info" });
     let result = match cli.command {
@@ -210,13 +222,17 @@ pub fn run() -> ExitCode {
         Command::Audit(args) => audit::run(args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),
         Command::Contract(args) => check::run_contract(args, cli.output),
+        Command::Completions(args) => manual::run_completions(&args),
+        Command::Man(args) => manual::run_man(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = error.to_string();
-            if !text.is_empty() {
-                anstream::eprintln!("error: {text}");
+            match cli.output {
+                _ if text.is_empty() => {}
+                Output::Json => eprintln!("{}", serde_json::json!({ "error": text, "exit_code": error.code() })),
+                Output::Human => anstream::eprintln!("error: {text}"),
             }
             ExitCode::from(error.code())
         }

@@ -1,13 +1,15 @@
 //! How results are printed: tables for people, JSON for scripts.
 
 use super::CliError;
+use super::layout::{Layout, fit};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage, Value as Field};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -18,8 +20,13 @@ pub enum Output {
     Json,
 }
 
-/// Width of a terminal from which a table shows all its columns.
-const WIDE: u16 = 120;
+/// Whether tables show all their columns and every line, whatever the terminal's width: `--wide`.
+static SHOW_ALL: AtomicBool = AtomicBool::new(false);
+
+/// Has tables show everything from now on.
+pub fn show_all() {
+    SHOW_ALL.store(true, Ordering::Relaxed);
+}
 
 /// A table with its header.
 pub fn table(header: &[&str]) -> Table {
@@ -41,7 +48,7 @@ impl Output {
         self.records_with(records, header, &[], row)
     }
 
-    /// The same; the columns `wide` are omitted if the terminal is narrower than 120 columns.
+    /// The same; the columns `wide` are the first to be left out where the terminal has no room for all.
     pub fn records_with<T: Serialize>(
         self,
         records: &[T],
@@ -56,21 +63,29 @@ impl Output {
                 Ok(())
             }
             Output::Human => {
-                let narrow = Table::new().width().is_some_and(|width| width < WIDE);
-                let shown = |at: &usize| !narrow || header.get(*at).is_none_or(|name| !wide.contains(name));
-                let keep = |cells: Vec<String>| {
-                    cells.into_iter().enumerate().filter(|(at, _)| shown(at)).map(|(_, cell)| cell).collect::<Vec<_>>()
-                };
+                let rows: Vec<Vec<String>> = records.iter().map(row).collect();
+                let width = Table::new().width().filter(|_| !SHOW_ALL.load(Ordering::Relaxed));
                 let mut table = table(&[]);
-                table.set_header(keep(header.iter().map(|name| (*name).to_owned()).collect()));
-                for record in records {
-                    table.add_row(keep(row(record)));
-                }
-                // Ids are copied from here: they are not wrapped.
-                if let Some(first) = table.column_mut(0) {
-                    first.set_constraint(ColumnConstraint::ContentWidth);
-                }
+                // Cells have their line ends already.
+                table.set_content_arrangement(ContentArrangement::Disabled);
+                let layout = match width {
+                    Some(width) => fit(header, &rows, wide, usize::from(width)),
+                    None => Layout {
+                        lines: std::iter::once(header.iter().map(|name| (*name).to_owned()).collect())
+                            .chain(rows)
+                            .collect(),
+                        hidden: Vec::new(),
+                    },
+                };
+                let mut lines = layout.lines.into_iter();
+                table.set_header(lines.next().unwrap_or_default());
+                lines.for_each(|line| {
+                    table.add_row(line);
+                });
                 anstream::println!("{table}");
+                if !layout.hidden.is_empty() {
+                    anstream::eprintln!("not shown for lack of room: {} (--wide shows them)", layout.hidden.join(", "));
+                }
                 Ok(())
             }
         }
@@ -86,7 +101,7 @@ impl Output {
         self.messages_with(messages, header, &[], row)
     }
 
-    /// The same; the columns `wide` are omitted if the terminal is narrower than 120 columns.
+    /// The same; the columns `wide` are the first to be left out where the terminal has no room for all.
     pub fn messages_with<M: Message + Name>(
         self,
         messages: &[M],

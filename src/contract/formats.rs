@@ -311,6 +311,9 @@ mod tests {
         for (format, right, wrong) in cases {
             for text in *right {
                 assert!(check(*format, text).is_ok(), "{format:?} must take {text:?}");
+                let pattern = crate::contract::patterns::pattern(*format).map(|text| regex::Regex::new(&text));
+                let fits = pattern.is_none_or(|one| one.is_ok_and(|one| one.is_match(text)));
+                assert!(fits, "{format:?}: {text:?} must fit the pattern");
             }
             for text in *wrong {
                 assert!(check(*format, text).is_err(), "{format:?} must refuse {text:?}");

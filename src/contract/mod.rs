@@ -16,6 +16,7 @@ pub mod map;
 pub mod notes;
 pub mod operation;
 pub mod path;
+pub mod patterns;
 pub mod plan;
 pub mod settings;
 pub mod text;

@@ -245,6 +245,13 @@ impl Operation {
         DynamicMessage::decode(self.request.message.clone(), request.clone()).map_err(|_| Malformed)
     }
 
+    /// Returns whether neither its request nor its response concerns a person or an enterprise: no subject, and no field above shared data.
+    pub fn concerns_nobody(&self) -> bool {
+        let is_personal = |class| matches!(class, options::DataClass::Personal | options::DataClass::Sensitive);
+        let has_none = |plan: &MessagePlan| !plan.any(&|field| field.subject || is_personal(field.data_class));
+        !is_personal(self.data_class) && self.subject.is_empty() && has_none(&self.request) && has_none(&self.response)
+    }
+
     /// Returns whether the duration of its calls indicates the source's load: false if the caller determines it by a
     /// request stream, or if responses may have been cached.
     pub fn indicates_load(&self) -> bool {

@@ -195,6 +195,14 @@ impl MessagePlan {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Returns whether a field of it, or of a message in it, holds something.
+    pub fn any(&self, holds: &impl Fn(&FieldPlan) -> bool) -> bool {
+        self.fields.iter().any(|field| {
+            let below = matches!(&field.kind, FieldKind::Message(inner) if inner.any(holds));
+            below || holds(field)
+        })
+    }
+
     /// Returns whether it takes all properties of a structure.
     pub fn takes_any(&self) -> bool {
         self.fields.iter().any(|field| matches!(field.kind, FieldKind::Remaining))

@@ -9,6 +9,7 @@ mod control;
 mod exchange;
 mod front;
 mod heartbeat;
+mod operations;
 mod own_calls;
 mod readiness;
 mod shared;
@@ -214,16 +215,17 @@ impl Gateway {
                 shared.metrics.oauth(),
             );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
-            let (registry, contracts, reached) = (shared.registry.clone(), contracts.clone(), contracts.clone());
+            let (registry, contracts) = (shared.registry.clone(), contracts.clone());
             let attempts = shared.metrics.work("console_sign_in");
             let (admin, audit) = (admin.clone(), audit.clone());
             let console = Console::new(admin, audit, door, registry, contracts, &config.node, attempts);
             let pages = if config.console { console.router() } else { axum::Router::new() };
             let calls = WebCalls {
                 workers: web_workers,
-                contracts: reached,
+                served: served_to.subscribe(),
                 refusals: refusals.clone(),
                 next: Default::default(),
+                server: config.tokens.issuer.clone(),
             };
             workers.push(spawn_web(web, (pages, calls.router()), listener, gate, stop.clone())?);
         }

@@ -2,6 +2,7 @@
 //! swaps as a whole.
 
 use super::heartbeat::Heartbeats;
+use super::operations::{ServedOperations, connected};
 use super::own_calls::OwnCallPermits;
 use super::readiness::{Component, DaysRemaining, Readiness};
 use crate::access;
@@ -262,6 +263,8 @@ pub struct Served {
     pub generation: u64,
     /// Contracts and connections.
     pub catalogue: Catalogue,
+    /// What is served of them.
+    pub operations: ServedOperations,
     /// Masks of grants over the contracts' operations; they end with these.
     masks: Arc<Masks>,
     /// The guard of each source, and of each operation that has its own (`population/GetHousehold`); a guard with
@@ -321,18 +324,18 @@ impl Served {
             (key, kept.unwrap_or_else(|| Endpoints::new(&entry.source, &reach.addresses)))
         });
         let endpoints = endpoints.collect();
-        Served { generation: before.generation + 1, catalogue, masks: Arc::default(), guards, hubs, endpoints }
+        let (generation, operations) = (before.generation + 1, ServedOperations::of(&catalogue));
+        Served { generation, catalogue, operations, masks: Arc::default(), guards, hubs, endpoints }
     }
 
-    /// Returns the guard of an operation: its own, or its source's.
-    /// A source's guards by name, each with its bounds: its own, and those that operations of it have of their own.
+    /// Returns a source's guards by name, each with its bounds: its own, and those that operations of it have of their own.
     pub fn guards_of(&self, source: &str) -> impl Iterator<Item = (&str, &GuardSettings, &Arc<Guard>)> {
         let own = move |name: &str| name.split('/').next() == Some(source);
         let all = self.guards.iter().filter(move |(name, _)| own(name));
         all.map(|(name, (settings, guard))| (name.as_str(), settings, guard))
     }
 
-    /// The guard of an operation: its own, or its source's.
+    /// Returns the guard of an operation: its own, or its source's.
     fn guard(&self, operation: &Operation) -> Option<OperationGuard> {
         let own = self.guards.get(&own_guard(&operation.source.id, &operation.name));
         let (_, guard) = own.or_else(|| self.guards.get(&operation.source.id))?;
@@ -421,10 +424,6 @@ impl Routes {
             served.catalogue.sources.iter().filter_map(|(id, entry)| Some((id.as_str(), both(id, entry)?))).collect();
         let route = |operation: &Arc<Operation>| {
             let id = operation.source.id.as_str();
-            // The entry has selected one of several contracts of one source.
-            if served.catalogue.sources.get(id)?.contract != operation.source.version {
-                return None;
-            }
             let (upstream, mut second) = ways.get(id)?.clone();
             let entry = served.catalogue.sources.get(id)?;
             let (drift, trace_context) = (entry.drift.of(operation), entry.trace_context);
@@ -436,7 +435,7 @@ impl Routes {
             let route = Route { operation: operation.clone(), upstream, second, guard, metrics, drift, trace_context };
             Some((operation.path.clone(), route))
         };
-        let by_path = served.catalogue.contracts.operations().into_iter().filter_map(route).collect();
+        let by_path = connected(&served.catalogue).filter_map(route).collect();
         Routes { generation: served.generation, by_path, masks: served.masks.clone() }
     }
 

@@ -341,6 +341,30 @@ fn contracts_are_listed_shown_and_checked() {
 }
 
 #[test]
+fn completions_and_manual_pages_are_of_the_command_line_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = ok(&["completions", "bash"], folder.path());
+    assert!(["audit", "anomalies", "--output"].iter().all(|word| script.contains(word)), "{script}");
+    std::fs::write(folder.path().join("completions"), &script).unwrap();
+    let read = Command::new("bash").args(["-n", "completions"]).current_dir(folder.path()).status().unwrap();
+    assert!(read.success(), "a shell reads it");
+    ok(&["man", "."], folder.path());
+    let page = std::fs::read_to_string(folder.path().join("ndxp-gateway-audit-search.1")).unwrap();
+    assert!(page.starts_with(".ie") && page.contains(".SH SYNOPSIS"), "{page}");
+    assert!(fails(&["man", "nowhere"], folder.path(), 1).contains("nowhere cannot be written"));
+}
+
+#[test]
+fn a_script_reads_an_error_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, code) in [(&["config", "check"][..], 2), (&["man", "nowhere"], 1)] {
+        let text = fails(&[&["--output", "json"], args].concat(), folder.path(), code);
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((error["exit_code"].as_i64(), error["error"].is_string()), (Some(code.into()), true), "{text}");
+    }
+}
+
+#[test]
 fn a_missing_gateway_is_reported() {
     let (_dir, folder) = lay(&|folder: &DevFolder| {
         folder.pki().issue("a", &ndxp_gateway::pki::CertificateRole::Client("a".into()), 30).unwrap();

@@ -11,7 +11,7 @@ const RESULT: &str = "/ndxp.criminalrecord.v2.CriminalRecordService/GetResult";
 const KEY: &str = "khoa-cua-tinh-0001";
 
 /// Writes the contract and an entry that selects it.
-fn chosen(stage: &Stage) -> Actor {
+pub(super) fn chosen(stage: &Stage) -> Actor {
     let folder = &stage.folder.path;
     std::fs::create_dir_all(folder.join("contracts/ndxp/criminalrecord/v2")).unwrap();
     let text = include_str!("../../seeds/contracts/criminalrecord-v2.proto");
@@ -26,7 +26,7 @@ fn chosen(stage: &Stage) -> Actor {
     Actor { contracts: config.catalogue().map_err(show).unwrap().contracts, ..stage.actor("one-stop-shop") }
 }
 
-fn submission() -> Value {
+pub(super) fn submission() -> Value {
     json!({
         "dossierNumber": "H49.20-261102-9041", "registrationSource": "COUNTER", "receivedOn": { "year": 2026, "month": 11, "day": 2 },
         "declaration": {
@@ -38,7 +38,7 @@ fn submission() -> Value {
     })
 }
 
-fn answer(body: &Value) -> Wire {
+pub(super) fn answer(body: &Value) -> Wire {
     Wire::of(&json!({ "status": 200, "headers": { "Content-Type": "application/json" } }), body.to_string().as_bytes())
 }
 

@@ -21,31 +21,31 @@ use tonic_types::pb;
 const OFFICIAL: &str = "022080990129";
 
 /// A system that speaks HTTP/1.1.
-struct System<'s> {
-    stage: &'s Stage,
+pub(super) struct System<'s> {
+    pub(super) stage: &'s Stage,
     /// Whose certificate it shows, if any.
-    id: Option<&'s str>,
-    token: String,
+    pub(super) id: Option<&'s str>,
+    pub(super) token: String,
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(super) struct Reply {
+    pub(super) status: u16,
     headers: HeaderMap,
     body: Bytes,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
-    fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// Connect's error code, and the reason of its details.
-    fn error(&self) -> (String, String) {
+    pub(super) fn error(&self) -> (String, String) {
         let error = self.json();
         let reason = error["details"][0]["debug"]["reason"].as_str().unwrap_or_default();
         (error["code"].as_str().unwrap_or_default().to_owned(), reason.to_owned())
@@ -53,7 +53,13 @@ impl Reply {
 }
 
 impl System<'_> {
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
         let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(body.into()))]);
         self.stream(method, path, headers, StreamBody::new(chunks)).await
     }
@@ -82,16 +88,16 @@ impl System<'_> {
     }
 
     /// A call by Connect, in JSON.
-    async fn call(&self, path: &str, message: impl ToString) -> Reply {
+    pub(super) async fn call(&self, path: &str, message: impl ToString) -> Reply {
         self.send("POST", path, &[("content-type", "application/json")], message.to_string()).await
     }
 
-    fn entry(&self, reply: &Reply) -> Entry {
+    pub(super) fn entry(&self, reply: &Reply) -> Entry {
         self.stage.entry(reply.text("ndxp-exchange-id")).entry
     }
 }
 
-fn system<'s>(stage: &'s Stage, actor: &Actor) -> System<'s> {
+pub(super) fn system<'s>(stage: &'s Stage, actor: &Actor) -> System<'s> {
     System { stage, id: Some("one-stop-shop"), token: actor.token.clone() }
 }
 

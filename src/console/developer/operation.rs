@@ -7,26 +7,14 @@ use crate::console::text::Locale;
 use crate::contract::options::DataClass;
 use crate::contract::plan::{FieldKind, FieldPlan, MessagePlan};
 use crate::contract::{CallShape, Operation, SourceInfo, comments, formats};
-use crate::sandbox::province::Province;
-use crate::sandbox::samples::{Sample, samples};
+use crate::sandbox::samples::{self, Sample};
 use crate::status::{FaultOwner, Reason};
 use maud::{Markup, html};
-use std::collections::HashMap;
-use std::sync::OnceLock;
 
 /// The path of the catalogue.
 pub(super) const HERE: &str = "/console/catalogue";
 /// Maximum of fields of a message that a page shows.
 const MAX_FIELDS: usize = 400;
-/// The sandbox's default seed and its minimum population.
-const PROVINCE: (u64, usize) = (22, 0);
-
-/// The sandbox's example of an operation.
-fn example(operation: &str) -> Option<&'static Sample> {
-    static EXAMPLES: OnceLock<HashMap<String, Sample>> = OnceLock::new();
-    let made = || samples(&Province::new(PROVINCE.0, PROVINCE.1)).into_iter();
-    EXAMPLES.get_or_init(|| made().map(|one| (one.operation.clone(), one)).collect()).get(operation)
-}
 
 /// The name of a source in the reader's language.
 pub(super) fn source_name(locale: Locale, source: &SourceInfo) -> &str {
@@ -70,7 +58,7 @@ pub(super) fn page(locale: Locale, operation: &Operation) -> Markup {
         h2 { (locale.text("operation-response")) }
         p.hint { (locale.text("operation-response-hint")) }
         (fields(locale, "operation-response", operation, &operation.response, false))
-        @let example = example(&operation.full_name);
+        @let example = samples::of(&operation.full_name);
         h2 { (locale.text("operation-example")) }
         @match example {
             Some(one) => (sample(locale, one)),

@@ -27,6 +27,8 @@ pub(in crate::server) enum InvalidCall {
     ConnectVersion,
     /// `connect-timeout-ms` is not one to ten digits.
     ConnectTimeout,
+    /// The query of Connect's GET lacks `message` or `encoding`, or has one that cannot be read.
+    ConnectQuery,
     /// A stream of messages has no form in plain JSON.
     RestStream,
 }
@@ -42,6 +44,7 @@ impl InvalidCall {
             | InvalidCall::WebEncoding
             | InvalidCall::ConnectVersion
             | InvalidCall::ConnectTimeout
+            | InvalidCall::ConnectQuery
             | InvalidCall::RestStream => StatusCode::OK,
         }
     }
@@ -51,7 +54,9 @@ impl From<InvalidCall> for Refusal {
     fn from(unfit: InvalidCall) -> Self {
         let protocol = |detail: &str| Refusal::with(Reason::ProtocolUnsupported, detail);
         match unfit {
-            InvalidCall::Method => protocol("every call is a POST"),
+            InvalidCall::Method => {
+                protocol("a call is a POST; GET is for reads of data that is about no person, over Connect")
+            }
             InvalidCall::MediaType => protocol("send content-type application/grpc"),
             InvalidCall::Messages => {
                 protocol("messages must be Protobuf: send content-type application/grpc or application/grpc+proto")
@@ -70,6 +75,10 @@ impl From<InvalidCall> for Refusal {
             InvalidCall::ConnectVersion => {
                 Refusal::with(Reason::RequestMalformed, "connect-protocol-version must be 1, where it is sent")
             }
+            InvalidCall::ConnectQuery => Refusal::with(
+                Reason::RequestMalformed,
+                "a query needs message and encoding (json or proto), each once, and base64=1 where the message is base64url",
+            ),
             InvalidCall::RestStream => {
                 protocol("this operation has a stream of messages: call it by Connect, with application/connect+json")
             }

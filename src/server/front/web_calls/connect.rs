@@ -1,11 +1,12 @@
 //! The Connect protocol (https://connectrpc.com/docs/protocol/), version 1.
 
-use super::error::{self, ErrorBody};
+use super::error::ErrorBody;
 use super::{frames, metadata, with_head};
 use crate::frame::{HEADER, frame_with_flag};
 use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
 use crate::server::exchange::protocol::InvalidCall;
 use crate::server::exchange::response::ResponseBody;
+use crate::status::http_status;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub(super) fn form(method: &Method, headers: &HeaderMap) -> CallForm {
 }
 
 /// The deadline of a call by Connect, or what it lacks to be one.
-fn check(protocol: CallProtocol, headers: &HeaderMap) -> Result<Option<Duration>, InvalidCall> {
+pub(super) fn check(protocol: CallProtocol, headers: &HeaderMap) -> Result<Option<Duration>, InvalidCall> {
     if headers.get("connect-protocol-version").is_some_and(|version| version != "1") {
         return Err(InvalidCall::ConnectVersion);
     }
@@ -100,7 +101,7 @@ pub(super) fn unary(response: http::Response<ResponseBody>, codec: Codec) -> Res
         }
         _ => {
             let error = ErrorBody::of(&head.headers);
-            let status = if head.status == StatusCode::OK { error::http_status(error.code()) } else { head.status };
+            let status = if head.status == StatusCode::OK { http_status(error.code()) } else { head.status };
             error.put_retry_after(&mut sent);
             with_head(status, "application/json", sent, Body::from(error.to_connect().to_string()))
         }

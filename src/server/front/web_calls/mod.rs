@@ -2,32 +2,33 @@
 //! `/v1/SOURCE/OPERATION`. A call is handed to a worker, and takes the way of every other one; here is only what differs on the wire.
 
 mod connect;
+mod connect_get;
+mod description;
 mod error;
 mod grpc_web;
 mod rest;
 
-use crate::contract::ContractSet;
 use crate::identity::Peer;
 use crate::server::exchange::form::{CallForm, CallProtocol, RequestBody};
 use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::front::refusals::Refusals;
+use crate::server::shared::Served;
 use crate::status::{Reason, Refusal};
 use crate::web::RemoteAddress;
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Frame;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Calls of the HTTPS port that one worker has not begun yet, at most.
 pub(in crate::server) const QUEUE: usize = 1_024;
@@ -46,9 +47,11 @@ pub(in crate::server) struct WebCall {
 /// The workers, as the HTTPS port sees them.
 pub(in crate::server) struct WebCalls {
     pub workers: Vec<mpsc::Sender<WebCall>>,
-    pub contracts: Arc<ArcSwap<ContractSet>>,
+    pub served: watch::Receiver<Arc<Served>>,
     pub refusals: Arc<Refusals>,
     pub next: AtomicUsize,
+    /// The gateway's address, as callers reach it.
+    pub server: String,
 }
 
 impl WebCalls {
@@ -57,6 +60,7 @@ impl WebCalls {
         Router::new()
             .route("/{service}/{method}", any(method))
             .route("/v1/{source}/{operation}", any(rest::operation))
+            .route("/v1/openapi.json", get(description::openapi))
             .with_state(Arc::new(self))
     }
 
@@ -109,10 +113,21 @@ async fn method(
             Body::from(r#"{"error":"not_found"}"#),
         );
     }
-    let form = connect::form(request.method(), request.headers());
     let path = request.uri().clone();
+    let mut request = request;
+    let by_get = calls.served.borrow().operations.is_read_by_get(path.path());
+    let form = if by_get && request.method() == Method::GET {
+        let (form, message) = connect_get::call(path.query().unwrap_or_default(), request.headers());
+        *request.body_mut() = Body::from(message);
+        form
+    } else {
+        connect::form(request.method(), request.headers())
+    };
     let response = calls.serve(request, path, form).await;
-    let response = response.unwrap_or_else(|refusal| response::refused(&refusal, ""));
+    let mut response = response.unwrap_or_else(|refusal| response::refused(&refusal, ""));
+    if by_get && response.headers().contains_key(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+    }
     match form.protocol {
         CallProtocol::GrpcWeb => grpc_web::response(response),
         CallProtocol::ConnectStream => connect::stream(response, form.codec),

@@ -1,40 +1,29 @@
 //! Plain JSON as peers of X-Road and NDXP know it: `POST /v1/SOURCE/OPERATION`, and errors as problem details (RFC 9457).
 
 use super::connect::{is_identity, media_type};
-use super::error::{ErrorBody, http_status};
+use super::error::ErrorBody;
 use super::{WebCalls, metadata, with_head};
 use crate::contract::CallShape;
 use crate::frame::HEADER;
 use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
 use crate::server::exchange::protocol::InvalidCall;
 use crate::server::exchange::response::{self, ResponseBody};
-use crate::status::Reason;
+use crate::status::{Reason, http_status};
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use std::sync::Arc;
 
 /// One call.
-pub(super) async fn operation(
-    State(calls): State<Arc<WebCalls>>,
-    Path((source, operation)): Path<(String, String)>,
-    request: Request,
-) -> Response {
-    let contracts = calls.contracts.load_full();
-    let found =
-        contracts.operations().iter().find(|one| one.source.id == source && name(&one.path) == operation).cloned();
+pub(super) async fn operation(State(calls): State<Arc<WebCalls>>, request: Request) -> Response {
+    let found = calls.served.borrow().operations.find_plain(request.uri().path()).cloned();
     let path = found.as_ref().and_then(|found| found.path.parse::<Uri>().ok()).unwrap_or_else(|| request.uri().clone());
     let is_stream = found.is_some_and(|found| found.shape != CallShape::Unary);
     let fault = fault(request.method(), request.headers(), is_stream);
     let form = CallForm { timeout: None, protocol: CallProtocol::Rest, codec: Codec::Json, fault };
     let response = calls.serve(request, path, form).await;
     respond(response.unwrap_or_else(|refusal| response::refused(&refusal, "")))
-}
-
-/// The method's own name in `/package.Service/Method`.
-fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// What a request lacks to be a call.
