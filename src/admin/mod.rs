@@ -13,7 +13,7 @@ mod rules;
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
     Actor, ClientFilter, GrantFilter, GrantState, ListPage, Page, RegistryError, Store, TokenFilter, TokenState,
@@ -152,10 +152,10 @@ impl Admin {
     ///
     /// # Errors
     /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
-    pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
+    pub async fn may_call(&self, caller: &Principal, method: &str) -> Result<(), Refusal> {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
         match &self.door {
-            Some(door) => door.admit(peer, rule).await.map(|_| ()),
+            Some(door) => door.admit(caller, rule).await.map(|_| ()),
             None => Err(Reason::StaffUnknown.into()),
         }
     }
@@ -166,10 +166,10 @@ impl Admin {
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {
             return Ok(local.clone());
         }
-        let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
+        let (Some(door), Some(caller)) = (&self.door, Principal::of(request.extensions())) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
-        door.admit(peer, rule).await.map_err(refused)
+        door.admit(&caller, rule).await.map_err(refused)
     }
 }
 

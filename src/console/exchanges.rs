@@ -243,6 +243,7 @@ fn entry_facts(locale: Locale, index: u64, entry: &Entry) -> Vec<(&'static str, 
         ("entry-request-bytes", number(entry.request_bytes)),
         ("entry-response-bytes", number(entry.response_bytes)),
         ("entry-certificate", bytes(&entry.certificate)),
+        ("entry-identity-provider", code(&entry.identity_provider)),
         ("entry-request-commitment", bytes(&entry.request_commitment)),
         ("entry-response-commitment", bytes(&entry.response_commitment)),
     ];

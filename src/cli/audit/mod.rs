@@ -321,13 +321,14 @@ fn to_json(found: &Found) -> Value {
     object.insert("response_subjects_omitted".to_owned(), json!(entry.response_subjects_omitted));
     object.insert("dropped_fields".to_owned(), json!(entry.dropped_fields));
     object.insert("unknown_codes".to_owned(), json!(entry.unknown_codes));
-    let xroad = [
+    let others = [
         ("xroad_id", &entry.xroad_id),
         ("xroad_request_id", &entry.xroad_request_id),
         ("xroad_request_hash", &entry.xroad_request_hash),
         ("protocol", &entry.protocol),
+        ("identity_provider", &entry.identity_provider),
     ];
-    object.extend(xroad.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
+    object.extend(others.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));
