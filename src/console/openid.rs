@@ -190,8 +190,10 @@ fn attempt(openid: &OpenId, headers: &HeaderMap, form: &Form) -> Option<(Attempt
 async fn refuse((console, openid, locale): Way<'_>, address: SocketAddr, why: Refused) -> Failure {
     console.sign_in.count(BY, why.cause());
     tracing::debug!(cause = why.cause(), "nobody has signed in by OpenID");
-    let entry =
-        Entry { cause: why.cause().to_owned(), ..console.staff.sign_in_event(&openid.issuer(), address, SIGN_IN.event) };
+    let entry = Entry {
+        cause: why.cause().to_owned(),
+        ..console.staff.sign_in_event(&openid.issuer(), address, SIGN_IN.event)
+    };
     let by = Identity::Address(address.ip().into());
     let refused = console.staff.refuse::<()>(by, entry, Reason::SignInFailed.into()).await;
     if refused.is_err_and(|refusal| refusal.reason == Reason::ExchangeLogUnavailable) {

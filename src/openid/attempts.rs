@@ -9,7 +9,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,24 +54,78 @@ fn key(cookie: &str) -> Key {
     key
 }
 
+/// The attempts, in the order in which they began: of all, and of each address.
+#[derive(Debug, Default)]
+struct Queue {
+    pending: HashMap<Key, Pending>,
+    /// Those that are over may still be in it.
+    order: VecDeque<Key>,
+    by_network: HashMap<PeerNetwork, VecDeque<Key>>,
+}
+
+impl Queue {
+    fn remove(&mut self, key: &Key) -> Option<Pending> {
+        let removed = self.pending.remove(key)?;
+        if let Some(own) = self.by_network.get_mut(&removed.of) {
+            own.retain(|other| other != key);
+            if own.is_empty() {
+                self.by_network.remove(&removed.of);
+            }
+        }
+        Some(removed)
+    }
+
+    /// Removes what is over. Each attempt is looked at once or twice.
+    fn expire(&mut self, now: Instant) {
+        while let Some(first) = self.order.front().copied() {
+            let is_live = |one: &Pending| now.duration_since(one.began) < MAX_AGE;
+            if self.pending.get(&first).is_some_and(is_live) {
+                break;
+            }
+            self.order.pop_front();
+            self.remove(&first);
+        }
+        if self.order.len() > 2 * MAX_ATTEMPTS.0 {
+            self.order.retain(|key| self.pending.contains_key(key));
+        }
+    }
+
+    /// The one that must go before another of this address comes: its own oldest, or the oldest of the address with most; where each has
+    /// one, the oldest of all.
+    fn surplus(&self, of: PeerNetwork) -> Option<Key> {
+        let own = self.by_network.get(&of).filter(|own| own.len() >= MAX_ATTEMPTS.1);
+        if own.is_some() || self.pending.len() < MAX_ATTEMPTS.0 {
+            return own.and_then(|own| own.front().copied());
+        }
+        let most = self.by_network.values().max_by_key(|own| own.len())?;
+        if most.len() > 1 { most.front().copied() } else { self.order.front().copied() }
+    }
+
+    fn push(&mut self, key: Key, pending: Pending) {
+        self.order.push_back(key);
+        self.by_network.entry(pending.of).or_default().push_back(key);
+        self.pending.insert(key, pending);
+    }
+}
+
 /// The attempts of a gateway.
 #[derive(Debug)]
 pub struct Attempts {
-    pending: Mutex<HashMap<Key, Pending>>,
+    queue: Mutex<Queue>,
     metrics: ShareMetrics,
 }
 
 impl Attempts {
     /// None yet. `metrics`: how many there are, and how many had to go for others.
     pub fn new(metrics: ShareMetrics) -> Self {
-        Attempts { pending: Mutex::default(), metrics }
+        Attempts { queue: Mutex::default(), metrics }
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<Key, Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an attempt, and returns the value of its cookie; the one that the browser had before ends. `None` where there are no random
+    /// Adds an attempt, and returns the value of its cookie; the one that the browser had before ends. `None` if there are no random
     /// numbers.
     pub fn add(
         &self,
@@ -81,39 +135,27 @@ impl Attempts {
         now: Instant,
     ) -> Option<String> {
         let cookie = secret()?;
-        let mut pending = self.pending();
-        if let Some(before) = before {
-            pending.remove(&key(before));
+        let mut queue = self.queue();
+        before.map(|before| queue.remove(&key(before)));
+        queue.expire(now);
+        if let Some(surplus) = queue.surplus(of) {
+            queue.remove(&surplus);
+            self.metrics.refused.inc();
         }
-        pending.retain(|_, one| now.duration_since(one.began) < MAX_AGE);
-        let mut counts: HashMap<PeerNetwork, usize> = HashMap::new();
-        pending.values().for_each(|one| *counts.entry(one.of).or_default() += 1);
-        let own = counts.get(&of).copied().unwrap_or_default();
-        let most = counts.iter().max_by_key(|(_, count)| **count).map(|(of, _)| *of);
-        let too_many = if own >= MAX_ATTEMPTS.1 { Some(of) } else { most.filter(|_| pending.len() >= MAX_ATTEMPTS.0) };
-        if let Some(of) = too_many {
-            // Where each has one, the oldest of all.
-            let alone = counts.get(&of) == Some(&1);
-            let some = pending.iter().filter(|(_, one)| alone || one.of == of);
-            if let Some(oldest) = some.min_by_key(|(_, one)| one.began).map(|(key, _)| *key) {
-                pending.remove(&oldest);
-                self.metrics.refused.inc();
-            }
-        }
-        pending.insert(key(&cookie), Pending { attempt, session, of, began: now });
-        self.metrics.held.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
+        queue.push(key(&cookie), Pending { attempt, session, of, began: now });
+        self.metrics.held.set(i64::try_from(queue.pending.len()).unwrap_or(i64::MAX));
         Some(cookie)
     }
 
     /// Takes the attempt of this cookie and this state, which is then over, with the session that its browser had. `None`: there is none,
     /// or it is another one's.
     pub fn take(&self, cookie: &str, state: &str, now: Instant) -> Option<(Attempt, Option<String>)> {
-        let (mut pending, key) = (self.pending(), key(cookie));
-        let known = &pending.get(&key)?.attempt.state;
+        let (mut queue, key) = (self.queue(), key(cookie));
+        let known = &queue.pending.get(&key)?.attempt.state;
         // Another site may send this browser here with what it likes: that ends nothing.
         verify_slices_are_equal(known.as_bytes(), state.as_bytes()).ok()?;
-        let taken = pending.remove(&key)?;
-        self.metrics.held.set(i64::try_from(pending.len()).unwrap_or(i64::MAX));
+        let taken = queue.remove(&key)?;
+        self.metrics.held.set(i64::try_from(queue.pending.len()).unwrap_or(i64::MAX));
         (now.duration_since(taken.began) < MAX_AGE).then_some((taken.attempt, taken.session))
     }
 }
@@ -179,10 +221,9 @@ mod tests {
         let honest = attempts.add(attempt("honest"), network(0), NONE, now).unwrap();
         let fill = |from: u32, to: u32| {
             for number in from..to {
-                let mut pending = attempts.pending();
                 let began = now + Duration::from_millis(u64::from(number));
                 let one = Pending { attempt: attempt("x"), session: None, of: network(number), began };
-                pending.insert(key(&number.to_string()), one);
+                attempts.queue().push(key(&number.to_string()), one);
             }
         };
         fill(1, MAX_ATTEMPTS.0 as u32);
