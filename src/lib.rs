@@ -51,6 +51,9 @@ pub mod access;
 // Signs tokens for clients of the registry.
 pub mod issuer;
 
+// Has people sign in at an OpenID provider.
+pub(crate) mod openid;
+
 // Counts the drift that the drivers notice.
 pub(crate) mod drift;
 

@@ -140,7 +140,9 @@ reasons! {
     /// The source refused the gateway's credentials.
     SourceCredentialsRefused, "SOURCE_CREDENTIALS_REFUSED", FailedPrecondition, Gateway, "The source refused the gateway's credentials: notify the operator.", "Nguồn từ chối thông tin xác thực của cổng: báo người vận hành.";
     /// The certificate names no member of staff.
-    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, Caller, "The certificate names no member of staff of this gateway.", "Chứng thư số không thuộc người quản trị nào.";
+    StaffUnknown, "STAFF_UNKNOWN", Unauthenticated, Caller, "The certificate or the identity provider names no member of staff of this gateway.", "Chứng thư số hoặc nhà cung cấp định danh không nêu người quản trị nào của cổng này.";
+    /// Signing in at the console by OpenID came to nothing; the entry's `cause` says why.
+    SignInFailed, "SIGN_IN_FAILED", Unauthenticated, Caller, "Signing in at the identity provider proved nobody's identity: see the cause in the log.", "Đăng nhập tại nhà cung cấp định danh không xác nhận được danh tính: xem nguyên nhân trong nhật ký.";
     /// A role is missing, or the separation of duties forbids it.
     RoleMissing, "ROLE_MISSING", PermissionDenied, Caller, "This needs another role, or another person.", "Thao tác này cần vai trò khác hoặc người khác.";
     /// The token endpoint gives tokens for client credentials only.

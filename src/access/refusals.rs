@@ -9,6 +9,7 @@
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
 use crate::identity::Thumbprint;
 use crate::identity::connections::PeerNetwork;
+use crate::identity::principal::Principal;
 use crate::telemetry::Metrics;
 use foldhash::HashMap;
 use prometheus_client::metrics::counter::Counter;
@@ -59,8 +60,19 @@ pub enum Identity {
     Client(Box<str>),
     /// The holder of a certificate that names no client.
     Certificate(Thumbprint),
+    /// A member of staff for whom an OpenID provider has vouched, by their id.
+    Staff(Box<str>),
     /// A peer without a certificate, by its address.
     Address(PeerNetwork),
+}
+
+impl From<&Principal> for Identity {
+    fn from(principal: &Principal) -> Self {
+        match principal {
+            Principal::Certificate(peer) => Identity::Certificate(peer.certificate.thumbprint),
+            Principal::Federated(person) => Identity::Staff(person.staff.as_str().into()),
+        }
+    }
 }
 
 /// A token bucket.

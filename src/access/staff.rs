@@ -1,13 +1,14 @@
-//! Authorizes staff by the roles of their certificate's name. A refusal is in the exchange log before it is returned,
+//! Authorizes staff by their roles, whether their certificate's name or a provider's word says who they are. A refusal is in the exchange log before it is returned,
 //! within the limits of [`super::refusals`].
 
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
-use crate::identity::Peer;
-use crate::registry::{Actor, NameOwner, Role, Snapshot, now};
+use crate::identity::principal::Principal;
+use crate::registry::{Actor, Role, Snapshot};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The roles that a method requires.
@@ -36,29 +37,30 @@ impl StaffAuthorizer {
         StaffAuthorizer { registry, log, refusals, node: node.to_owned() }
     }
 
-    /// Returns the caller, with their certificate, if they have one of the rule's roles.
+    /// Returns the caller, with what they have proved, if they have one of the rule's roles.
     ///
     /// # Errors
-    /// `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry within the limits of refusals;
-    /// `EXCHANGE_LOG_UNAVAILABLE` if that cannot be written.
-    pub async fn admit(&self, peer: &Peer, rule: &RoleRule) -> Result<Actor, Refusal> {
+    /// `CERTIFICATE_REVOKED` if their certificate has ended; `STAFF_UNKNOWN`, `CERTIFICATE_AMBIGUOUS` or `ROLE_MISSING`, with an entry
+    /// within the limits of refusals; `EXCHANGE_LOG_UNAVAILABLE` if that cannot be written.
+    pub async fn admit(&self, principal: &Principal, rule: &RoleRule) -> Result<Actor, Refusal> {
         let RoleRule { event, roles, .. } = *rule;
-        peer.check_time(now())?;
-        let (staff, refusal) = match self.registry.load().owner_of(&peer.certificate.names) {
-            NameOwner::Staff(staff) if staff.roles.iter().any(|role| roles.contains(role)) => {
-                return Ok(peer.staff(&staff.id));
-            }
-            NameOwner::Staff(staff) => (Some(staff.clone()), Refusal::from(Reason::RoleMissing)),
-            NameOwner::Ambiguous => (None, Reason::CertificateAmbiguous.into()),
-            NameOwner::Unregistered | NameOwner::Client(_) => (None, Reason::StaffUnknown.into()),
+        let (actor, refusal) = match principal.staff(&self.registry.load()) {
+            Ok(staff) if staff.roles.iter().any(|role| roles.contains(role)) => return Ok(principal.actor(staff)),
+            Ok(staff) => (format!("staff:{}", staff.id), Refusal::from(Reason::RoleMissing)),
+            Err(refusal) if refusal.reason == Reason::CertificateRevoked => return Err(refusal),
+            Err(refusal) => (String::new(), refusal),
         };
-        let entry = Entry {
-            actor: staff.map(|staff| format!("staff:{}", staff.id)).unwrap_or_default(),
-            status: refusal.reason.code() as u32,
-            reason: refusal.reason.as_str().to_owned(),
-            ..self.event(peer, event)
-        };
-        let by = Identity::Certificate(peer.certificate.thumbprint);
+        let entry = Entry { actor, ..self.event(principal, event) };
+        self.refuse(principal.into(), entry, refusal).await
+    }
+
+    /// Refuses somebody, with an entry within the limits of refusals.
+    ///
+    /// # Errors
+    /// Always: `refusal`, or `EXCHANGE_LOG_UNAVAILABLE` if the entry cannot be written.
+    pub async fn refuse<T>(&self, by: Identity, entry: Entry, refusal: Refusal) -> Result<T, Refusal> {
+        let status = refusal.reason.code() as u32;
+        let entry = Entry { status, reason: refusal.reason.as_str().to_owned(), ..entry };
         match self.refusals.note(RefusalKind::Staff, by, entry).await {
             Ok(_) => Err(refusal),
             Err(_) => Err(Reason::ExchangeLogUnavailable.into()),
@@ -66,10 +68,21 @@ impl StaffAuthorizer {
     }
 
     /// Returns an entry about a person's event.
-    pub fn event(&self, peer: &Peer, event: &str) -> Entry {
+    pub fn event(&self, principal: &Principal, event: &str) -> Entry {
         Entry {
-            certificate: peer.certificate.thumbprint.0.to_vec(),
-            peer: peer.address.to_string(),
+            certificate: principal.thumbprint().map(|thumbprint| thumbprint.0.to_vec()).unwrap_or_default(),
+            identity_provider: principal.provider().to_owned(),
+            peer: principal.address().to_string(),
+            event: event.to_owned(),
+            ..Entry::begin(Kind::Admin, &self.node)
+        }
+    }
+
+    /// Returns an entry about an attempt to sign in at a provider that has proved nobody's identity.
+    pub fn sign_in_event(&self, provider: &str, address: SocketAddr, event: &str) -> Entry {
+        Entry {
+            identity_provider: provider.to_owned(),
+            peer: address.to_string(),
             event: event.to_owned(),
             ..Entry::begin(Kind::Admin, &self.node)
         }

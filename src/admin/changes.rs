@@ -76,6 +76,7 @@ fn message(store: &dyn Store, pending: PendingChange) -> api::PendingChange {
         after: canonical_json(&pending.after),
         requested_by: pending.requested_by,
         requester_certificate: requester.map(|actor| hex(actor.thumbprint())).unwrap_or_default(),
+        requester_identity_provider: requester.map(|actor| actor.provider().to_owned()).unwrap_or_default(),
         requester_address: requester.map(|actor| actor.address().to_owned()).unwrap_or_default(),
         justification: pending.justification,
         requested: pending.requested,
@@ -224,9 +225,12 @@ fn person(store: &dyn Store, id: &str) -> Result<Staff, Status> {
 
 /// Refuses a token for the certificate of the person who issues it: nobody may read the data to which they give access.
 pub(super) fn must_be_anothers(actor: &Actor, chain: &[CertificateDer<'_>]) -> Result<(), Status> {
-    let Actor::Staff { thumbprint, key, names, .. } = actor else { return Ok(()) };
     let Some(of) = Certificate::of(chain) else { return Ok(()) };
-    let own = of.thumbprint.0 == thumbprint.0 || of.key == key.0 || of.names.iter().any(|name| names.contains(name));
+    let shown = match actor {
+        Actor::Staff { thumbprint, key, .. } => of.thumbprint.0 == thumbprint.0 || of.key == key.0,
+        _ => false,
+    };
+    let own = shown || of.names.iter().any(|name| actor.names().contains(name));
     let rule = "nobody issues a token for their own certificate";
     if own { Err(refused(Refusal::with(Reason::RoleMissing, rule))) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use super::api;
 use super::messages::refused;
 use crate::access::staff::StaffAuthorizer;
 use crate::exchange_log::Entry;
-use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::registry::Actor;
 use crate::status::{Reason, Refusal};
 use futures_util::future::BoxFuture;
@@ -40,7 +40,7 @@ impl LastChecks {
 /// Checks a source in somebody's name; the entry `source.check` is in the log first.
 pub(super) async fn check(
     (checker, last): (&SourceChecker, &LastChecks),
-    (door, peer, actor): (&StaffAuthorizer, &Peer, &Actor),
+    (door, caller, actor): (&StaffAuthorizer, &Principal, &Actor),
     (event, source): (&str, String),
 ) -> Result<api::CheckSourceResponse, Status> {
     let unknown = || refused(Refusal::with(Reason::ObjectUnknown, "there is no such source"));
@@ -50,7 +50,7 @@ pub(super) async fn check(
         refused(Refusal { retry_after: Some(wait), ..Refusal::with(Reason::RateLimited, detail) })
     })?;
     let object = format!("source:{source}");
-    let entry = Entry { actor: actor.to_string(), object, ..door.event(peer, event) };
+    let entry = Entry { actor: actor.to_string(), object, ..door.event(caller, event) };
     door.note(&entry).await.map_err(refused)?;
     Ok(api::CheckSourceResponse { checks: checks.await })
 }

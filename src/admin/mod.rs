@@ -18,7 +18,7 @@ use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::audit::last_use::LastUses;
 use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::issuer::{HandIssue, Issuer, KeyAlgorithm};
 use crate::registry::{
     Actor, ClientFilter, GrantFilter, GrantState, ListPage, Page, RegistryError, Store, TokenFilter, TokenState,
@@ -171,10 +171,10 @@ impl Admin {
     ///
     /// # Errors
     /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
-    pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
+    pub async fn may_call(&self, caller: &Principal, method: &str) -> Result<(), Refusal> {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
         match &self.door {
-            Some(door) => door.admit(peer, rule).await.map(|_| ()),
+            Some(door) => door.admit(caller, rule).await.map(|_| ()),
             None => Err(Reason::StaffUnknown.into()),
         }
     }
@@ -185,10 +185,10 @@ impl Admin {
         if let (None, Some(local @ Actor::Local { .. })) = (&self.door, request.extensions().get()) {
             return Ok(local.clone());
         }
-        let (Some(door), Some(peer)) = (&self.door, request.extensions().get::<Arc<Peer>>()) else {
+        let (Some(door), Some(caller)) = (&self.door, Principal::of(request.extensions())) else {
             return Err(refused(Reason::StaffUnknown.into()));
         };
-        door.admit(peer, rule).await.map_err(refused)
+        door.admit(&caller, rule).await.map_err(refused)
     }
 }
 
@@ -470,12 +470,12 @@ impl AdminService for Admin {
     async fn check_source(&self, request: Request<api::SourceId>) -> AdminResult<api::CheckSourceResponse> {
         let rule = &rules::CHECK_SOURCE;
         let actor = self.actor(&request, rule).await?;
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let (Some(checker), Some(door), Some(peer)) = (&self.checker, &self.door, peer) else {
+        let caller = Principal::of(request.extensions());
+        let (Some(checker), Some(door), Some(caller)) = (&self.checker, &self.door, caller) else {
             return Err(Status::failed_precondition("only a running gateway can check: ask it with --remote"));
         };
         let source = request.into_inner().id;
-        let checked = check::check((checker, &self.checks), (door, &peer, &actor), (rule.event, source));
+        let checked = check::check((checker, &self.checks), (door, &caller, &actor), (rule.event, source));
         checked.await.map(Response::new)
     }
 

@@ -115,6 +115,7 @@ fn details(change: &api::PendingChange) -> String {
         ("requested by", Some(change.requested_by.clone())),
         ("from", address.or_else(|| Some("the gateway's own host".to_owned()))),
         ("certificate", Some(change.requester_certificate.clone()).filter(|text| !text.is_empty())),
+        ("identity provider", Some(change.requester_identity_provider.clone()).filter(|text| !text.is_empty())),
         ("reason", Some(change.justification.clone()).filter(|text| !text.is_empty())),
         ("expires", Some(time(change.ends))),
     ];

@@ -137,7 +137,14 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "prune_every_s": config.log.retention.as_ref().map(|kept| kept.every.as_secs()),
             "witnesses": config.log.policy.witnesses.iter().map(|one| &one.name).collect::<Vec<_>>(),
         },
-        "web": { "console": config.console },
+        "web": {
+            "console": config.web.console,
+            "openid": config.web.openid.as_ref().map(|openid| json!({
+                "issuer": &*openid.issuer, "name": openid.name, "client_id": openid.client_id,
+                "client_secret": openid.client_secret.as_ref().map(|_| "(secret)"), "redirect_uri": openid.redirect_uri,
+                "claim": openid.claim, "scopes": openid.scopes, "leeway_s": openid.leeway_s,
+            })),
+        },
         "telemetry": {
             "access_lines": config.telemetry.access_lines,
             "traces": config.telemetry.traces.as_ref().map(|traces| serde_json::json!({

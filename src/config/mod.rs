@@ -6,6 +6,7 @@ pub mod drift;
 pub mod entries;
 pub mod reader;
 pub mod telemetry;
+pub mod web;
 
 use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::cosignature::Policy;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 pub use telemetry::TelemetrySettings;
+pub use web::WebSettings;
 
 /// Everything that `serve` needs, checked.
 #[derive(Clone)]
@@ -43,8 +45,8 @@ pub struct Config {
     pub hsm: Option<HsmSettings>,
     /// The exchange log.
     pub log: LogSettings,
-    /// Whether the HTTPS port has the console.
-    pub console: bool,
+    /// What the HTTPS port has beside OAuth2.
+    pub web: WebSettings,
     /// What it tells of itself beyond metrics.
     pub telemetry: TelemetrySettings,
     /// Folder of further contracts.
@@ -257,10 +259,10 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         }
         Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, disk_warn_days, retention })
     });
-    let console =
-        if table.has("web") { table.section("web", |web| Some(web.flag("console", true))) } else { Some(true) };
-    let telemetry =
-        table.section("telemetry", |own| telemetry::read(own, tls.as_ref().map(|tls| tls.client_ca.as_path())));
+    let client_ca = tls.as_ref().map(|tls| tls.client_ca.as_path());
+    let has_port = listen.as_ref().is_none_or(|listen| listen.https.is_some());
+    let web = table.section("web", |web| web::read(web, client_ca, has_port));
+    let telemetry = table.section("telemetry", |own| telemetry::read(own, client_ca));
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
@@ -275,7 +277,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         vault: vault?,
         hsm: hsm?,
         log: log?,
-        console: console?,
+        web: web?,
         telemetry: telemetry?,
         contracts_dir,
         hubs_dir: hubs_dir?,

@@ -63,7 +63,10 @@ fn waiting(session: &SignedIn, one: &PendingChange) -> Markup {
 
 /// Who requested the change, when and why. A grant's reason is in the log only.
 fn request_facts(locale: Locale, one: &PendingChange) -> Vec<(&'static str, Markup)> {
-    let mut facts = vec![("column-requested-by", html! { (one.requested_by) " " (one.requester_address) })];
+    let mut facts = vec![(
+        "column-requested-by",
+        html! { (one.requested_by) " " (one.requester_address) " " (one.requester_identity_provider) },
+    )];
     if one.requested > 0 {
         facts.push(("column-requested", html! { (locale.timestamp(one.requested)) }));
     }

@@ -87,6 +87,7 @@ pub fn facts(locale: Locale, index: u64, entry: &Entry) -> Facts {
         ("entry-xroad-id", code(&entry.xroad_id)),
         ("entry-xroad-request-id", code(&entry.xroad_request_id)),
         ("entry-certificate", bytes(&entry.certificate)),
+        ("entry-identity-provider", code(&entry.identity_provider)),
         ("entry-certificate-subject", text(&entry.certificate_subject)),
         ("entry-certificate-issuer", text(&entry.certificate_issuer)),
         ("entry-certificate-serial", code(&entry.certificate_serial)),

@@ -26,6 +26,12 @@ impl Failure {
         Failure { status, locale, session: None, lines: vec![locale.text(key)] }
     }
 
+    /// The same, with a constant word for who runs the gateway.
+    pub fn with_cause(locale: Locale, status: StatusCode, key: &str, cause: &'static str) -> Self {
+        let lines = vec![locale.text(key), locale.with("failure-cause", "cause", cause)];
+        Failure { status, locale, session: None, lines }
+    }
+
     /// Makes a page from a service's status, in the reader's language, with each invalid field.
     pub fn of(session: &SignedIn, status: &Status) -> Self {
         let details = status.get_error_details();

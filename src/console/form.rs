@@ -30,6 +30,16 @@ impl Form {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
+    /// How often a field stands there.
+    pub fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(known, _)| known == name).count()
+    }
+
+    /// A field as it was sent, blanks included.
+    pub fn single(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// Returns every value of a field that may be repeated or have one value per line.
     pub fn list(&self, name: &str) -> Vec<String> {
         let values = self.0.iter().filter(|(known, _)| known == name).flat_map(|(_, value)| value.lines());

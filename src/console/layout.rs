@@ -107,12 +107,17 @@ fn signed_in(session: &SignedIn, here: &str, title: &str, body: &Markup, live: b
             }
         }
     };
-    frame(locale, title, Some(Frame { nav, who, node: &session.node, live }), body)
+    frame(locale, title, Some(Frame { nav, who, node: &session.node, live }), false, body)
 }
 
 /// Returns a page without a session.
 pub fn anonymous(locale: Locale, title: &str, body: &Markup) -> Markup {
-    frame(locale, title, None, body)
+    frame(locale, title, None, false, body)
+}
+
+/// A page that leads on to the overview by itself, without a script.
+pub fn refresh(locale: Locale, title: &str, body: &Markup) -> Markup {
+    frame(locale, title, None, true, body)
 }
 
 /// The hidden field with the session's CSRF token.
@@ -145,7 +150,7 @@ struct Frame<'s> {
 /// The htmx configuration: it only puts responses of this gateway into the page.
 const HTMX: &str = r#"{"allowEval":false,"allowScriptTags":false,"includeIndicatorStyles":false,"selfRequestsOnly":true,"historyEnabled":false,"historyCacheSize":0}"#;
 
-fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup) -> Markup {
+fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, onward: bool, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang=(locale.code()) {
@@ -153,6 +158,7 @@ fn frame(locale: Locale, title: &str, session: Option<Frame<'_>>, body: &Markup)
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
+                @if onward { meta http-equiv="refresh" content="0; url=/console/"; }
                 title { (title) " · NDXP" }
                 link rel="stylesheet" href="/console/style.css";
                 @if session.as_ref().is_some_and(|session| session.live) {

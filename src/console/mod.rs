@@ -15,6 +15,7 @@ mod grants;
 mod headers;
 mod last_use;
 mod layout;
+mod openid;
 mod operator;
 mod overview;
 mod session;
@@ -26,15 +27,18 @@ mod tokens;
 use crate::access::staff::StaffAuthorizer;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
+use crate::config::Config;
 use crate::contract::ContractSet;
-use crate::identity::{Peer, Thumbprint};
+use crate::identity::Thumbprint;
 use crate::registry::Snapshot;
-use crate::shares::{ShareMetrics, Shares};
+use crate::shares::Shares;
+use crate::telemetry::{Metrics, SignInMetrics};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::response::Redirect;
 use axum::routing::{any, get, post};
 use form::Form;
+use openid::OpenId;
 use session::{Sessions, SignedIn};
 use std::sync::Arc;
 
@@ -51,6 +55,8 @@ pub struct Console {
     node: Arc<str>,
     sessions: Sessions,
     attempts: Arc<Shares<Thumbprint>>,
+    openid: Option<OpenId>,
+    sign_in: SignInMetrics,
 }
 
 impl Console {
@@ -61,11 +67,14 @@ impl Console {
         staff: StaffAuthorizer,
         registry: Arc<ArcSwap<Snapshot>>,
         contracts: Arc<ArcSwap<ContractSet>>,
-        node: &str,
-        attempts: ShareMetrics,
+        config: &Config,
+        metrics: &Metrics,
     ) -> Self {
-        let attempts = Shares::new(sign_in::ATTEMPTS, attempts);
-        Console { admin, audit, staff, registry, contracts, node: node.into(), sessions: Sessions::default(), attempts }
+        let attempts = Shares::new(sign_in::ATTEMPTS, metrics.work("console_sign_in"));
+        let counted = || (metrics.work("console_openid"), metrics.work("console_openid_attempts"));
+        let openid = config.web.openid.as_ref().map(|settings| OpenId::new(settings.clone(), counted()));
+        let (node, sessions, sign_in) = (config.node.as_str().into(), Sessions::default(), metrics.sign_in.clone());
+        Console { admin, audit, staff, registry, contracts, node, sessions, attempts, openid, sign_in }
     }
 
     /// Returns the routes of all pages, with the headers that every page has.
@@ -74,6 +83,8 @@ impl Console {
             .route("/console", get(|| async { Redirect::to("/console/") }))
             .route("/console/", get(overview::page))
             .route("/console/sign-in", get(sign_in::page).post(sign_in::begin))
+            .route("/console/openid", get(openid::begin))
+            .route("/console/openid/callback", get(openid::callback))
             .route("/console/sign-out", post(sign_in::end))
             .route("/console/language/{locale}", post(sign_in::language))
             .route("/console/style.css", get(headers::style))
@@ -134,12 +145,8 @@ impl Console {
 
 /// A request to one of the gateway's own services, in the name of the signed-in person.
 fn request<T>(session: &SignedIn, message: T) -> tonic::Request<T> {
-    request_of(&session.peer, message)
-}
-
-fn request_of<T>(peer: &Arc<Peer>, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.extensions_mut().insert(peer.clone());
+    request.extensions_mut().insert(session.principal.clone());
     request
 }
 

@@ -1,17 +1,18 @@
-//! Server-side sessions. Each is bound to the certificate that it was begun with and to one cookie. It ends after 15 minutes without a
-//! request, after 8 hours in any case, and at once if the registry no longer knows the person.
+//! Server-side sessions. Each is bound to one cookie, and to the certificate that it was begun with, if it was. It ends after 15 minutes
+//! without a request, after 8 hours in any case, and at once if the registry no longer knows the person.
 
 use super::headers::cookie;
 use super::text::Locale;
 use super::{Console, ROOT};
+use crate::identity::principal::{FederatedIdentity, Principal};
 use crate::identity::{Peer, Thumbprint};
-use crate::registry::{NameOwner, Role, Snapshot, now};
+use crate::openid::attempts::secret;
+use crate::registry::Role;
+use crate::web::RemoteAddress;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use std::collections::HashMap;
@@ -24,14 +25,23 @@ const COOKIE: &str = "__Host-ndxp-console";
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// Maximum duration of a session.
 const LONGEST: Duration = Duration::from_secs(8 * 3_600);
-/// Maximum number of sessions, in all and per person. Only staff with a certificate have one.
+/// Maximum number of sessions, in all and per person. Only staff have one.
 const MAX_SESSIONS: (usize, usize) = (1_000, 8);
+
+/// What somebody has signed in by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A certificate, which each request of the session must show.
+    Certificate(Thumbprint),
+    /// The word of an OpenID provider, by its issuer: the cookie alone shows who sends a request.
+    Provider(Arc<str>),
+}
 
 /// A session; its key is the SHA-256 of its cookie, so that a memory dump holds no usable cookie.
 #[derive(Debug)]
 struct Record {
     staff: String,
-    certificate: Thumbprint,
+    proof: Proof,
     token: String,
     began: Instant,
     last: Instant,
@@ -47,10 +57,9 @@ impl Record {
 #[derive(Debug, Default)]
 pub struct Sessions(Mutex<HashMap<Vec<u8>, Record>>);
 
-fn secret() -> Option<String> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).ok()?;
-    Some(URL_SAFE_NO_PAD.encode(bytes))
+/// The value of the session's cookie, if a request has one.
+pub fn cookie_of(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, COOKIE)
 }
 
 fn key(cookie: &str) -> Vec<u8> {
@@ -64,7 +73,7 @@ impl Sessions {
 
     /// Begins a session and returns its `Set-Cookie`. If the person has too many, the least recently used one ends. Returns `None` if
     /// there are too many in all, or if the system's random generator fails.
-    pub fn begin(&self, staff: &str, certificate: Thumbprint, now: Instant) -> Option<String> {
+    pub fn begin(&self, staff: &str, proof: Proof, now: Instant) -> Option<String> {
         let (cookie, token) = (secret()?, secret()?);
         let mut all = self.all();
         all.retain(|_, record| !record.is_over(now));
@@ -76,30 +85,43 @@ impl Sessions {
         if all.len() >= MAX_SESSIONS.0 {
             return None;
         }
-        all.insert(key(&cookie), Record { staff: staff.to_owned(), certificate, token, began: now, last: now });
+        all.insert(key(&cookie), Record { staff: staff.to_owned(), proof, token, began: now, last: now });
         Some(format!("{COOKIE}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"))
     }
 
-    /// The person and the CSRF token of a live session on the certificate that it was begun with. `in_use`: a person's request, not one of
-    /// a page that refreshes itself; it restarts the idle timeout.
-    fn continued(&self, cookie: &str, certificate: Thumbprint, now: Instant, in_use: bool) -> Option<(String, String)> {
+    /// The person, their proof and the CSRF token of a session that goes on: where it was begun with a certificate, on that one.
+    /// `in_use`: it is somebody's request, not a page's that renews itself; the time without one begins anew.
+    fn continued(
+        &self,
+        cookie: &str,
+        shown: Option<Thumbprint>,
+        now: Instant,
+        in_use: bool,
+    ) -> Option<(String, Proof, String)> {
         let (mut all, key) = (self.all(), key(cookie));
         if all.get(&key)?.is_over(now) {
             all.remove(&key);
             return None;
         }
-        let record = all.get_mut(&key).filter(|record| record.certificate == certificate)?;
+        let holds = |proof: &Proof| match proof {
+            Proof::Certificate(begun_with) => shown == Some(*begun_with),
+            Proof::Provider(_) => true,
+        };
+        let record = all.get_mut(&key).filter(|record| holds(&record.proof))?;
         if in_use {
             record.last = now;
         }
-        Some((record.staff.clone(), record.token.clone()))
+        Some((record.staff.clone(), record.proof.clone(), record.token.clone()))
+    }
+
+    /// Ends the session of this cookie's value.
+    pub fn end_of(&self, cookie: &str) {
+        self.all().remove(&key(cookie));
     }
 
     /// Ends a session and returns the `Set-Cookie` that removes its cookie.
     pub fn end(&self, headers: &HeaderMap) -> String {
-        if let Some(cookie) = cookie(headers, COOKIE) {
-            self.all().remove(&key(cookie));
-        }
+        cookie_of(headers).iter().for_each(|cookie| self.end_of(cookie));
         format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0")
     }
 }
@@ -121,23 +143,14 @@ pub struct SignedIn {
     pub staff: String,
     /// Their roles in the registry now.
     pub roles: Vec<Role>,
-    /// The peer of the connection, with their certificate.
-    pub peer: Arc<Peer>,
+    /// What they have proved who they are by, and where this request comes from.
+    pub principal: Principal,
     /// The language of their pages.
     pub locale: Locale,
     /// The name of this gateway.
     pub node: Arc<str>,
     /// The CSRF token that each of their forms carries (OWASP's synchronizer token).
     pub token: String,
-}
-
-/// Returns the person whose certificate the connection has presented, if the registry knows them.
-pub fn person(peer: &Peer, registry: &Snapshot) -> Option<(String, Vec<Role>)> {
-    peer.check_time(now()).ok()?;
-    match registry.owner_of(&peer.certificate.names) {
-        NameOwner::Staff(staff) => Some((staff.id.clone(), staff.roles.clone())),
-        NameOwner::Client(_) | NameOwner::Ambiguous | NameOwner::Unregistered => None,
-    }
 }
 
 impl SignedIn {
@@ -157,15 +170,20 @@ impl SignedIn {
     ) -> Result<Self, NotSignedIn> {
         let locale = Locale::of(headers);
         let signed = || {
-            let peer = extensions.get::<Arc<Peer>>()?.clone();
-            let (id, token) = console.sessions.continued(
-                cookie(headers, COOKIE)?,
-                peer.certificate.thumbprint,
-                Instant::now(),
-                in_use,
-            )?;
-            let (staff, roles) = person(&peer, &console.registry.load()).filter(|(staff, _)| *staff == id)?;
-            Some(SignedIn { staff, roles, peer, locale, node: console.node.clone(), token })
+            let peer = extensions.get::<Arc<Peer>>();
+            let shown = peer.map(|peer| peer.certificate.thumbprint);
+            let (id, proof, token) = console.sessions.continued(cookie_of(headers)?, shown, Instant::now(), in_use)?;
+            let principal = match proof {
+                Proof::Certificate(_) => Principal::Certificate(peer?.clone()),
+                Proof::Provider(provider) => {
+                    let address = extensions.get::<RemoteAddress>()?.0;
+                    Principal::Federated(Arc::new(FederatedIdentity { staff: id.clone(), provider, address }))
+                }
+            };
+            let registry = console.registry.load();
+            let staff = principal.staff(&registry).ok().filter(|staff| staff.id == id)?;
+            let (staff, roles) = (staff.id.clone(), staff.roles.clone());
+            Some(SignedIn { staff, roles, principal, locale, node: console.node.clone(), token })
         };
         signed().ok_or(NotSignedIn)
     }
@@ -211,6 +229,22 @@ impl FromRequestParts<Arc<Console>> for Watching {
 mod tests {
     use super::*;
 
+    fn of(certificate: &[u8]) -> Proof {
+        Proof::Certificate(Thumbprint::of(certificate))
+    }
+
+    #[test]
+    fn a_session_by_a_provider_s_word_needs_no_certificate_and_minds_none() {
+        let (sessions, began) = (Sessions::default(), Instant::now());
+        let proof = Proof::Provider("https://sso.example".into());
+        let cookie = value(&sessions.begin("lan", proof.clone(), began).unwrap());
+        for shown in [None, Some(Thumbprint::of(b"any"))] {
+            let (staff, by, _) = sessions.continued(&cookie, shown, began, true).unwrap();
+            assert_eq!((staff.as_str(), by), ("lan", proof.clone()));
+        }
+        assert_eq!(sessions.continued(&cookie, None, began + IDLE, true), None);
+    }
+
     fn value(set_cookie: &str) -> String {
         set_cookie.split([';', '=']).nth(1).unwrap().to_owned()
     }
@@ -218,12 +252,14 @@ mod tests {
     #[test]
     fn a_session_ends_when_idle_or_old_and_does_not_exist_on_another_certificate() {
         let (sessions, began) = (Sessions::default(), Instant::now());
-        let (own, other) = (Thumbprint::of(b"own"), Thumbprint::of(b"other"));
-        let set = sessions.begin("lan", own, began).unwrap();
+        let (own, other) = (Some(Thumbprint::of(b"own")), Some(Thumbprint::of(b"other")));
+        let set = sessions.begin("lan", of(b"own"), began).unwrap();
         assert!(set.starts_with("__Host-") && set.ends_with("; Path=/; Secure; HttpOnly; SameSite=Strict"), "{set}");
         let cookie = value(&set);
         assert_eq!(sessions.continued(&cookie, own, began, true).unwrap().0, "lan");
-        assert_eq!(sessions.continued(&cookie, other, began, true), None);
+        for not_it in [other, None] {
+            assert_eq!(sessions.continued(&cookie, not_it, began, true), None);
+        }
         assert_eq!(sessions.continued("invented", own, began, true), None);
         let mut at = began;
         while at + IDLE < began + LONGEST {
@@ -232,10 +268,10 @@ mod tests {
         }
         assert_eq!(sessions.continued(&cookie, own, began + LONGEST, true), None, "eight hours are over");
         assert_eq!(sessions.continued(&cookie, own, began, true), None, "it is gone");
-        let unused = value(&sessions.begin("lan", own, began).unwrap());
+        let unused = value(&sessions.begin("lan", of(b"own"), began).unwrap());
         assert_eq!(sessions.continued(&unused, own, began + IDLE, true), None);
         // A page that refreshes itself keeps no session alive.
-        let watched = value(&sessions.begin("lan", own, began).unwrap());
+        let watched = value(&sessions.begin("lan", of(b"own"), began).unwrap());
         let half = began + IDLE / 2;
         assert!(sessions.continued(&watched, own, half, false).is_some());
         assert_eq!(sessions.continued(&watched, own, began + IDLE, false), None);
@@ -243,8 +279,8 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded_per_person_and_in_all() {
-        let (sessions, own, began) = (Sessions::default(), Thumbprint::of(b"own"), Instant::now());
-        let begin = |staff: &str, after: u64| sessions.begin(staff, own, began + Duration::from_millis(after));
+        let (sessions, own, began) = (Sessions::default(), Some(Thumbprint::of(b"own")), Instant::now());
+        let begin = |staff: &str, after: u64| sessions.begin(staff, of(b"own"), began + Duration::from_millis(after));
         let first = value(&begin("lan", 0).unwrap());
         let second = value(&begin("lan", 1).unwrap());
         (2..=MAX_SESSIONS.1 as u64).for_each(|after| assert!(begin("lan", after).is_some()));
@@ -254,13 +290,13 @@ mod tests {
         (0..others).for_each(|number| assert!(begin(&format!("p{number}"), 20).is_some()));
         assert_eq!(begin("one-more", 20), None);
         let later = began + IDLE + Duration::from_secs(1);
-        assert!(sessions.begin("one-more", own, later).is_some(), "those that are over make room");
+        assert!(sessions.begin("one-more", of(b"own"), later).is_some(), "those that are over make room");
     }
 
     #[test]
     fn signing_out_ends_the_session_of_the_cookie() {
-        let (sessions, own, began) = (Sessions::default(), Thumbprint::of(b"own"), Instant::now());
-        let set = sessions.begin("lan", own, began).unwrap();
+        let (sessions, own, began) = (Sessions::default(), Some(Thumbprint::of(b"own")), Instant::now());
+        let set = sessions.begin("lan", of(b"own"), began).unwrap();
         let headers = HeaderMap::from_iter([(http::header::COOKIE, set.split(';').next().unwrap().parse().unwrap())]);
         assert!(sessions.end(&headers).contains("Max-Age=0"));
         assert_eq!(sessions.continued(&value(&set), own, began, true), None);

@@ -3,11 +3,12 @@
 use super::failure::Failure;
 use super::form::{Sent, is_same_origin};
 use super::headers::back;
-use super::session::person;
+use super::session::Proof;
 use super::text::{LANGUAGE_COOKIE, Locale};
 use super::{Console, layout};
 use crate::access::staff::RoleRule;
 use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::registry::Role;
 use crate::shares::{ShareLimits, ShareRate};
 use axum::extract::{Extension, Path, State};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// All staff may sign in. A refusal is an entry, within the bounds of refusals.
-const SIGN_IN: RoleRule = RoleRule {
+pub const SIGN_IN: RoleRule = RoleRule {
     method: "SignIn",
     event: "console.sign_in",
     roles: &[Role::Administrator, Role::Approver, Role::Auditor, Role::Operator],
@@ -34,12 +35,18 @@ type Shown = Option<Extension<Arc<Peer>>>;
 /// Shows the sign-in page with the owner of the browser's certificate.
 pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: HeaderMap) -> Response {
     let locale = Locale::of(&headers);
-    let known = peer.as_ref().and_then(|peer| person(peer, &console.registry.load()));
+    let registry = console.registry.load();
+    let shown = peer.as_ref().map(|peer| Principal::Certificate(peer.0.clone()));
+    let known = shown.as_ref().and_then(|shown| shown.staff(&registry).ok());
     let body = html! {
+        @if let Some(openid) = &console.openid {
+            // A link: where a form leads is bound by this page's own policy, and a provider may lead on to yet another host.
+            p { a.button href="/console/openid" { (locale.with("sign-in-at", "provider", openid.name())) } }
+        }
         @match (&peer, &known) {
-            (_, Some((staff, roles))) => {
-                p { (locale.with("sign-in-as", "staff", staff.as_str())) }
-                p { @for (at, one) in roles.iter().enumerate() { @if at > 0 { ", " } (layout::role(locale, *one)) } }
+            (_, Some(staff)) => {
+                p { (locale.with("sign-in-as", "staff", staff.id.as_str())) }
+                p { @for (at, one) in staff.roles.iter().enumerate() { @if at > 0 { ", " } (layout::role(locale, *one)) } }
                 form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
             }
             (Some(peer), None) => {
@@ -47,6 +54,7 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
                 ul { @for name in &peer.certificate.names { li { code { (name) } } } }
                 form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
             }
+            (None, None) if console.openid.is_some() => { p { (locale.text("sign-in-or-certificate")) } }
             (None, None) => { div.notice { p { (locale.text("sign-in-no-certificate")) } } }
         }
     };
@@ -67,22 +75,36 @@ pub async fn begin(
     let Some(Extension(peer)) = peer else {
         return Err(Failure::plain(locale, StatusCode::UNAUTHORIZED, "sign-in-no-certificate"));
     };
-    let often = |_| Failure::plain(locale, StatusCode::TOO_MANY_REQUESTS, "sign-in-too-often");
+    let counted = |outcome| console.sign_in.count("certificate", outcome);
+    let often = |_| {
+        counted("too_often");
+        Failure::plain(locale, StatusCode::TOO_MANY_REQUESTS, "sign-in-too-often")
+    };
     let _attempt = console.attempts.take(&peer.certificate.thumbprint, 1).map_err(often)?;
-    let refused = |status| Failure::plain(locale, status, "sign-in-unknown");
-    let actor = console.staff.admit(&peer, &SIGN_IN).await.map_err(|_| refused(StatusCode::FORBIDDEN))?;
-    let unavailable = || Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable");
-    note(&console, &peer, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
+    let refused = |_| {
+        counted("staff_unknown");
+        Failure::plain(locale, StatusCode::FORBIDDEN, "sign-in-unknown")
+    };
+    let thumbprint = peer.certificate.thumbprint;
+    let principal = Principal::Certificate(peer);
+    let actor = console.staff.admit(&principal, &SIGN_IN).await.map_err(refused)?;
+    let unavailable = || {
+        counted("unavailable");
+        Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable")
+    };
+    note(&console, &principal, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
     // An earlier session of this browser ends.
     console.sessions.end(&headers);
-    let begun = console.sessions.begin(actor.id(), peer.certificate.thumbprint, Instant::now());
-    Ok(to("/console/", &begun.ok_or_else(unavailable)?))
+    let begun = console.sessions.begin(actor.id(), Proof::Certificate(thumbprint), Instant::now());
+    let begun = begun.ok_or_else(unavailable)?;
+    counted("signed_in");
+    Ok(to("/console/", &begun))
 }
 
 /// Ends the session (sign-out).
 pub async fn end(State(console): State<Arc<Console>>, headers: HeaderMap, sent: Sent) -> Response {
     let cookie = console.sessions.end(&headers);
-    let _ = note(&console, &sent.session.peer, &sent.session.staff, SIGN_OUT).await;
+    let _ = note(&console, &sent.session.principal, &sent.session.staff, SIGN_OUT).await;
     to("/console/sign-in", &cookie)
 }
 
@@ -101,8 +123,9 @@ pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response 
     }
 }
 
-async fn note(console: &Console, peer: &Peer, staff: &str, event: &str) -> Option<u64> {
-    let mut entry = console.staff.event(peer, event);
+/// Writes the entry of somebody who has signed in or out, and returns its index; `None` if it cannot be written.
+pub async fn note(console: &Console, principal: &Principal, staff: &str, event: &str) -> Option<u64> {
+    let mut entry = console.staff.event(principal, event);
     entry.actor = format!("staff:{staff}");
     console.staff.note(&entry).await.ok()
 }

@@ -29,7 +29,7 @@ const fn form(field: u64) -> Option<Form> {
         4 => Form::Int64,
         23..=28 | 33 | 35 | 41 | 59 => Form::Uint(64),
         3 | 8 | 18 | 19 => Form::Bytes,
-        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 44..=49 | 55 | 56 | 62..=65 => Form::Text,
+        5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 44..=49 | 55 | 56 | 62..=66 => Form::Text,
         15 | 58 => Form::Pseudonyms,
         16 => Form::Pseudonym,
         17 | 57 | 60 | 61 => Form::Texts,
@@ -166,6 +166,7 @@ mod tests {
             xroad_request_id: text(3),
             xroad_request_hash: text(1),
             protocol: text(1),
+            identity_provider: text(2),
             changes: texts
                 .iter()
                 .skip(2)

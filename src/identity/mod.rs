@@ -23,6 +23,7 @@ pub mod handshake_limits;
 pub mod hello;
 pub mod list;
 mod own;
+pub mod principal;
 pub mod proxy;
 mod record;
 pub mod refused;

@@ -1,4 +1,4 @@
-//! The actor of a change of the registry: a person with a certificate, a client for its own tokens, the system's user
+//! The actor of a change of the registry: a person with a certificate or by an OpenID provider's word, a client for its own tokens, the system's user
 //! on the gateway's host, or the gateway itself.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -34,6 +34,17 @@ pub enum Actor {
         /// SHA-256 of its public key (SubjectPublicKeyInfo).
         key: Digest,
         /// Its URI and DNS names, in canonical form.
+        names: Vec<String>,
+        /// The peer's address, `ip:port`.
+        address: String,
+    },
+    /// A member of staff who has signed in at an OpenID provider, without a certificate.
+    Federated {
+        /// Their id.
+        id: String,
+        /// The provider's issuer identifier.
+        provider: String,
+        /// Their certificate names in the registry: what they may not do for their own certificate, they may not do here.
         names: Vec<String>,
         /// The peer's address, `ip:port`.
         address: String,
@@ -74,9 +85,33 @@ impl Actor {
     /// Returns their id, or the user's name: used for sharing resources, never for rights.
     pub fn id(&self) -> &str {
         match self {
-            Actor::Staff { id, .. } | Actor::Client { id, .. } => id,
+            Actor::Staff { id, .. } | Actor::Federated { id, .. } | Actor::Client { id, .. } => id,
             Actor::Local { user, .. } => user,
             Actor::System => "system",
+        }
+    }
+
+    /// Returns the id of a member of staff, however they have proved who they are.
+    pub fn staff(&self) -> Option<&str> {
+        match self {
+            Actor::Staff { id, .. } | Actor::Federated { id, .. } => Some(id),
+            Actor::Client { .. } | Actor::Local { .. } | Actor::System => None,
+        }
+    }
+
+    /// Returns the certificate names of a member of staff; nothing of others.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Actor::Staff { names, .. } | Actor::Federated { names, .. } => names,
+            Actor::Client { .. } | Actor::Local { .. } | Actor::System => &[],
+        }
+    }
+
+    /// Returns the issuer of the OpenID provider that has vouched for them; empty if none has.
+    pub fn provider(&self) -> &str {
+        match self {
+            Actor::Federated { provider, .. } => provider,
+            _ => "",
         }
     }
 
@@ -84,14 +119,14 @@ impl Actor {
     pub fn thumbprint(&self) -> &[u8] {
         match self {
             Actor::Staff { thumbprint, .. } | Actor::Client { thumbprint, .. } => &thumbprint.0,
-            Actor::Local { .. } | Actor::System => &[],
+            Actor::Federated { .. } | Actor::Local { .. } | Actor::System => &[],
         }
     }
 
     /// Returns their address; empty without a connection.
     pub fn address(&self) -> &str {
         match self {
-            Actor::Staff { address, .. } | Actor::Client { address, .. } => address,
+            Actor::Staff { address, .. } | Actor::Federated { address, .. } | Actor::Client { address, .. } => address,
             Actor::Local { .. } | Actor::System => "",
         }
     }
@@ -102,13 +137,11 @@ impl Actor {
         let both = |one: &[u8], other: &[u8]| !one.is_empty() && one == other;
         match (self, other) {
             (
-                Actor::Staff { id, thumbprint, key, names, .. },
-                Actor::Staff { id: other_id, thumbprint: other_thumbprint, key: other_key, names: other_names, .. },
-            ) => {
-                id == other_id
-                    || thumbprint == other_thumbprint
-                    || key == other_key
-                    || names.iter().any(|name| other_names.contains(name))
+                Actor::Staff { thumbprint, key, .. },
+                Actor::Staff { thumbprint: other_thumbprint, key: other_key, .. },
+            ) if thumbprint == other_thumbprint || key == other_key => true,
+            _ if self.staff().is_some() && other.staff().is_some() => {
+                self.staff() == other.staff() || self.names().iter().any(|name| other.names().contains(name))
             }
             (Actor::Local { uid, .. }, Actor::Local { uid: other, .. }) => uid == other,
             (Actor::Client { id, .. }, Actor::Client { id: other, .. }) if id == other => true,
@@ -121,7 +154,7 @@ impl Actor {
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Actor::Staff { id, .. } => write!(f, "staff:{id}"),
+            Actor::Staff { id, .. } | Actor::Federated { id, .. } => write!(f, "staff:{id}"),
             Actor::Client { id, .. } => write!(f, "client:{id}"),
             Actor::Local { uid, user } => write!(f, "local:{user}({uid})"),
             Actor::System => f.write_str("system"),
@@ -140,6 +173,31 @@ mod tests {
             key: Digest([key; 32]),
             names: vec![name.into()],
             address: "192.0.2.1:1".into(),
+        }
+    }
+
+    fn federated(id: &str, name: &str) -> Actor {
+        Actor::Federated {
+            id: id.into(),
+            provider: "https://sso.vn".into(),
+            names: vec![name.into()],
+            address: "192.0.2.1:2".into(),
+        }
+    }
+
+    #[test]
+    fn t2_one_person_is_one_by_certificate_and_by_a_provider_s_word() {
+        let lan = staff("lan", 1, 1, "lan.vn");
+        for same in [federated("lan", "new.vn"), federated("x", "lan.vn")] {
+            assert!(lan.is_same_person(&same) && same.is_same_person(&lan), "{same:?}");
+        }
+        assert!(federated("lan", "a.vn").is_same_person(&federated("lan", "b.vn")));
+        let client = Actor::Client { id: "lan".into(), thumbprint: Digest([1; 32]), address: String::new() };
+        for other in
+            [staff("minh", 2, 2, "minh.vn"), client, Actor::Local { uid: 7, user: "lan".into() }, Actor::System]
+        {
+            let lan = federated("lan", "lan.vn");
+            assert!(!lan.is_same_person(&other) && !other.is_same_person(&lan), "{other:?}");
         }
     }
 
@@ -165,7 +223,7 @@ mod tests {
 
     #[test]
     fn an_actor_is_read_back_as_it_was_written() {
-        for actor in [staff("lan", 1, 2, "lan.vn"), Actor::local(), Actor::System] {
+        for actor in [staff("lan", 1, 2, "lan.vn"), federated("lan", "lan.vn"), Actor::local(), Actor::System] {
             let text = serde_json::to_string(&actor).unwrap_or_default();
             assert_eq!(serde_json::from_str::<Actor>(&text).ok(), Some(actor));
         }

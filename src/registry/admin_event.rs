@@ -29,6 +29,8 @@ pub struct AdminEvent {
     pub actor: String,
     /// SHA-256 of the actor's certificate; empty without one.
     pub certificate: Vec<u8>,
+    /// The issuer of the OpenID provider that has vouched for the actor; empty if none has.
+    pub identity_provider: String,
     /// The peer's address, `ip:port`; empty without a connection.
     pub address: String,
     /// The kind of event (`grant.add`).

@@ -114,7 +114,9 @@ impl AdminEventKey {
 /// Each field with its length: no two rows have the same bytes.
 fn canonical(origin: Origin, event: &AdminEvent, changes: &str) -> Vec<u8> {
     let (sequence, time_us) = (event.sequence.to_be_bytes(), event.time_us.to_be_bytes());
-    let fields: [&[u8]; 12] = [
+    // Last, and only where there is one: codes of older versions stay valid.
+    let provider = event.identity_provider.as_bytes();
+    let fields: [&[u8]; 13] = [
         origin.domain(),
         &sequence,
         &event.id,
@@ -127,7 +129,9 @@ fn canonical(origin: Origin, event: &AdminEvent, changes: &str) -> Vec<u8> {
         event.approved_by.as_bytes(),
         event.justification.as_bytes(),
         changes.as_bytes(),
+        provider,
     ];
+    let fields = if provider.is_empty() { &fields[..12] } else { &fields[..] };
     let mut bytes = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum());
     for field in fields {
         bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
@@ -148,6 +152,7 @@ mod tests {
             time_us: 5,
             actor: "staff:lan".into(),
             certificate: vec![2; 32],
+            identity_provider: String::new(),
             address: "192.0.2.1:1".into(),
             event: "client.add".into(),
             object: "client:a".into(),
@@ -170,6 +175,7 @@ mod tests {
             &|event| event.time_us += 1,
             &|event| event.actor = "staff:minh".into(),
             &|event| event.certificate.clear(),
+            &|event| event.identity_provider = "https://sso.vn".into(),
             &|event| event.address.clear(),
             &|event| event.event = "client.retire".into(),
             &|event| event.object.push('b'),

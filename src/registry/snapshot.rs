@@ -274,6 +274,11 @@ impl Snapshot {
         self.revoked.contains_key(token)
     }
 
+    /// Returns the member of staff of this id, to the letter.
+    pub fn staff_by_id(&self, id: &str) -> Option<&Arc<Staff>> {
+        self.staff.iter().find(|person| person.id == id)
+    }
+
     /// Returns whether a token was revoked, by itself or with all of its client's tokens.
     pub fn is_revoked(&self, token: &str, issued: i64, client: &Client) -> bool {
         issued < client.tokens_from || self.revoked.contains_key(token)

@@ -216,10 +216,9 @@ impl Gateway {
             );
             let web = Arc::new(web.map_err(|error| StartError::Thread(error.to_string()))?);
             let (registry, contracts) = (shared.registry.clone(), contracts.clone());
-            let attempts = shared.metrics.work("console_sign_in");
             let (admin, audit) = (admin.clone(), audit.clone());
-            let console = Console::new(admin, audit, door, registry, contracts, &config.node, attempts);
-            let pages = if config.console { console.router() } else { axum::Router::new() };
+            let console = Console::new(admin, audit, door, registry, contracts, &config, &shared.metrics);
+            let pages = if config.web.console { console.router() } else { axum::Router::new() };
             let calls = WebCalls {
                 workers: web_workers,
                 served: served_to.subscribe(),

@@ -7,6 +7,7 @@ mod log;
 mod ports;
 mod revocations;
 mod rights;
+mod sign_in;
 mod sources;
 mod stages;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use ended::EndedExchange;
 pub use exchanges::{DriftMetrics, ExchangeMetrics, OperationMetrics};
 pub use ports::PortMetrics;
 pub use revocations::{RevocationEffect, Revocations};
+pub use sign_in::SignInMetrics;
 pub use sources::SourceGauges;
 pub use stages::{Stage, StageTimes};
 pub use traces::{CallerTrace, ExchangeTrace, TraceMetrics, TraceSettings, Tracer};
@@ -176,6 +178,8 @@ pub struct Metrics {
     pub access_lines: AccessLineMetrics,
     /// Traces.
     pub traces: TraceMetrics,
+    /// Of sign-ins at the console.
+    pub sign_in: SignInMetrics,
 }
 
 /// Buckets from 0.25 ms to about a minute.
@@ -266,6 +270,7 @@ impl Default for Metrics {
         registry.register("start_time_seconds", "Start of the gateway, Unix time", started);
         let access_lines = AccessLineMetrics::register(&mut registry);
         let traces = TraceMetrics::register(&mut registry);
+        let sign_in = SignInMetrics::register(&mut registry);
         let tokens_removed = Counter::default();
         registry.register("tokens_removed", "Issued tokens removed after their expiry", tokens_removed.clone());
         Metrics {
@@ -299,6 +304,7 @@ impl Default for Metrics {
             rights,
             access_lines,
             traces,
+            sign_in,
             fork_alarm,
             sources,
             witnesses,

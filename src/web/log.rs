@@ -11,6 +11,7 @@ use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::pruned::PRUNED_FILE;
 use crate::exchange_log::reader::published_file;
 use crate::exchange_log::tiles::{Tile, checkpoint_path, parse_name};
+use crate::identity::principal::Principal;
 use crate::registry::Role;
 use crate::work::WorkLimits;
 use bytes::Bytes;
@@ -45,7 +46,8 @@ impl Web {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         };
-        let Ok(staff) = self.door.admit(peer, &READ).await else { return denied() };
+        let caller = Principal::Certificate(peer.clone());
+        let Ok(staff) = self.door.admit(&caller, &READ).await else { return denied() };
         let Some(file) = LogFile::parse(request.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
         let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;

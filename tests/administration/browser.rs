@@ -7,8 +7,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS, staff_uri};
-use ndxp_gateway::registry::{Actor, Digest, Role, Staff, Store};
-use tokio::net::TcpStream;
+use ndxp_gateway::registry::sqlite::SqliteStore;
+use ndxp_gateway::registry::{Actor, ChangeOutcome, Digest, Role, Staff, Store};
+use ndxp_gateway::sandbox::folder::DevFolder;
+use tokio::net::TcpSocket;
 
 /// A browser: one connection with a certificate or none, and its cookies.
 pub struct Browser {
@@ -38,10 +40,17 @@ impl Page {
 
 impl Browser {
     pub async fn new(stage: &Stage, id: Option<&str>) -> Self {
+        Self::from(stage, id, 1).await
+    }
+
+    /// One at the address 127.0.0.`host`.
+    pub async fn from(stage: &Stage, id: Option<&str>, host: u8) -> Self {
         let to = stage.gateway.as_ref().unwrap().https.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
         let own = files(&stage.folder, id.unwrap_or("nobody"));
         let shown = id.map(|_| (own.certificate.as_path(), own.key.as_path()));
-        let stream = secured(TcpStream::connect(to).await.unwrap(), &own.ca, shown, &[b"http/1.1"]).await.unwrap();
+        let stream = secured(socket.connect(to).await.unwrap(), &own.ca, shown, &[b"http/1.1"]).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Browser { sender, cookies: vec![("ndxp-language".into(), "en".into())] }
@@ -91,7 +100,12 @@ impl Browser {
 
 /// An administrator (lan), an approver (minh), an auditor (kiem), a client (kho), and a stranger with a certificate.
 pub fn staffed() -> Stage {
-    let stage = Stage::start();
+    staffed_by(&|_| {})
+}
+
+/// The same in a folder that is changed before anything starts.
+pub fn staffed_by(prepare: &dyn Fn(&DevFolder)) -> Stage {
+    let stage = Stage::prepared(prepare);
     let person = |id: &str| Staff { id: id.into(), roles: vec![], names: vec![staff_uri(id)] };
     let roles = |id: &str, role| Staff { roles: vec![role], ..person(id) };
     stage.store.bootstrap(&roles("lan", Role::Administrator), &roles("minh", Role::Approver)).unwrap();
@@ -105,19 +119,24 @@ pub fn staffed() -> Stage {
 
 /// Registers a person with one role, by two people.
 pub fn registered(stage: &Stage, id: &str, role: Role) {
-    let acting = |id: &str, mark: u8| {
-        let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
-        stage.store.acting_as(Actor::Staff {
-            id: id.into(),
-            thumbprint,
-            key,
-            names: vec![staff_uri(id)],
-            address: "192.0.2.1:1".into(),
-        })
-    };
     let person = Staff { id: id.into(), roles: vec![role], names: vec![staff_uri(id)] };
-    let asked = acting("lan", 10).add_staff(&person).unwrap();
-    acting("minh", 20).approve_change(&asked.id).unwrap();
+    let asked = acting(stage, "lan", 10).add_staff(&person).unwrap();
+    acting(stage, "minh", 20).approve_change(&asked.id).unwrap();
+    stage.settle();
+}
+
+fn acting(stage: &Stage, id: &str, mark: u8) -> SqliteStore {
+    let (thumbprint, key) = (Digest([mark; 32]), Digest([mark + 1; 32]));
+    let (names, address) = (vec![staff_uri(id)], "192.0.2.1:1".into());
+    stage.store.acting_as(Actor::Staff { id: id.into(), thumbprint, key, names, address })
+}
+
+/// Changes somebody's roles, by two people.
+pub fn changed(stage: &Stage, person: &Staff) {
+    let ChangeOutcome::PendingApproval(asked) = acting(stage, "lan", 10).change_staff(person).unwrap() else {
+        panic!("a role waits for a second person")
+    };
+    acting(stage, "minh", 20).approve_change(&asked.id).unwrap();
     stage.settle();
 }
 

@@ -50,8 +50,15 @@ const FORMS: [(&str, &[&str]); 14] = [
     ("/console/sign-out", &["lan", "minh", "kiem", "van"]),
 ];
 /// Routes that are the same for everybody.
-const OPEN: [&str; 5] =
-    ["/console", "/console/sign-in", "/console/style.css", "/console/script/{name}", "/console/language/{locale}"];
+const OPEN: [&str; 7] = [
+    "/console",
+    "/console/sign-in",
+    "/console/openid",
+    "/console/openid/callback",
+    "/console/style.css",
+    "/console/script/{name}",
+    "/console/language/{locale}",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_gives_each_role_exactly_what_the_services_allow() {

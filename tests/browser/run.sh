@@ -12,6 +12,13 @@ trap 'for p in "${pids[@]}"; do kill "$p" 2> /dev/null || true; done; wait 2> /d
 rm -rf "$out" && mkdir -p "$out"
 "$bin" sandbox init --folder "$dir/dev" --free-ports > /dev/null
 cd "$dir/dev"
+export NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules}
+# A single sign-on of the province's: at localhost, another site than the gateway's 127.0.0.1.
+sso=$(python3 "$suite/../telemetry/free_port.py") back=https://$(sed -n 's/^https = "\(.*\)"$/\1/p' gateway.toml)/console/openid/callback
+echo a-secret-of-this-run > openid.secret
+printf '%s\n' '[web.openid]' 'name = "SSO Quảng Ninh"' "issuer = \"https://localhost:$sso\"" 'client_id = "ndxp-gateway"' \
+  'client_secret = { file = "openid.secret" }' "redirect_uri = \"$back\"" >> gateway.toml
+node "$suite/provider.cjs" "$sso" "$back" a-secret-of-this-run pki > provider.log 2>&1 & pids+=($!)
 "$bin" sandbox --config sandbox.toml > sandbox.log 2>&1 & pids+=($!)
 NDXP_LOG=error "$bin" serve --config gateway.toml > gateway.log 2>&1 & pids+=($!)
 for _ in $(seq 600); do grep -q "^gRPC on" gateway.log && break; sleep 0.1; done
@@ -48,9 +55,9 @@ first() { python3 -c 'import json, sys; print(next(one["id"] for one in json.loa
   "$bin" call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to "https://$grpc" --ca pki/ca.pem \
     --certificate pki/one-stop-shop.pem --token-file shop.jwt
 } > setup.log 2>&1 || { cat setup.log; exit 1; }
-export NODE_PATH=${NODE_PATH:-$suite/../../target/npm/node_modules}
+for _ in $(seq 100); do grep -q "^ready" provider.log && break; sleep 0.1; done
 failed=0
-for one in ${SUITES:-console auditor operator developer}; do
+for one in ${SUITES:-console auditor operator developer openid}; do
   echo "== $one"
   node "$suite/$one.cjs" "$https" "$dir/dev/pki" "$out" || failed=1
 done

@@ -66,4 +66,4 @@ function run(suite) {
   })().catch((error) => { console.log(error); process.exit(1); });
 }
 
-module.exports = { base, pki, out, SIZES, LOOKS, check, visitor, run };
+module.exports = { base, pki, out, SIZES, LOCALES, LOOKS, check, visitor, run };

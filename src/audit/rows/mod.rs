@@ -228,6 +228,7 @@ pub fn to_json(found: &Found) -> Value {
         ("xroad_request_id", &entry.xroad_request_id),
         ("xroad_request_hash", &entry.xroad_request_hash),
         ("protocol", &entry.protocol),
+        ("identity_provider", &entry.identity_provider),
     ];
     object.extend(xroad.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
     object.insert("fault".to_owned(), json!(entry.fault));

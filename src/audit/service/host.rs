@@ -6,7 +6,7 @@ use crate::access::reads::{ReadPermit, ReadPermits, limits};
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog};
-use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Actor, Snapshot};
 use crate::status::Reason;
@@ -35,8 +35,8 @@ pub(super) enum Host {
 
 /// A reader, as far as they are identified.
 pub(super) enum AuditReader {
-    /// A person, at the other end of this connection.
-    Staff(Arc<Peer>, Actor),
+    /// A person, and what they have proved.
+    Staff(Principal, Actor),
     /// The folder's owner.
     Owner,
 }
@@ -51,9 +51,9 @@ impl Host {
         match self {
             Host::Owner { .. } => Ok(AuditReader::Owner),
             Host::Gateway { door, .. } => {
-                let peer = peer(request)?;
-                let staff = door.admit(&peer, rule).await.map_err(refused)?;
-                Ok(AuditReader::Staff(peer, staff))
+                let caller = caller(request)?;
+                let staff = door.admit(&caller, rule).await.map_err(refused)?;
+                Ok(AuditReader::Staff(caller, staff))
             }
         }
     }
@@ -80,8 +80,8 @@ impl Host {
     /// Logs a reader's event: the gateway at once, the owner through the registry.
     pub(super) async fn note(&self, reader: &AuditReader, event: &str, entry: Entry) -> Result<(), Status> {
         match (self, reader) {
-            (Host::Gateway { door, .. }, AuditReader::Staff(peer, staff)) => {
-                let whole = door.event(peer, event);
+            (Host::Gateway { door, .. }, AuditReader::Staff(caller, staff)) => {
+                let whole = door.event(caller, event);
                 let entry = Entry {
                     actor: staff.to_string(),
                     object: entry.object,
@@ -130,7 +130,7 @@ impl Host {
     }
 }
 
-/// Returns the peer.
-pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
-    request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| refused(Reason::StaffUnknown.into()))
+/// Returns who calls.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Principal, Status> {
+    Principal::of(request.extensions()).ok_or_else(|| refused(Reason::StaffUnknown.into()))
 }

@@ -24,7 +24,7 @@ use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Entry, ExchangeLog, LogError};
-use crate::identity::Peer;
+use crate::identity::principal::Principal;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Snapshot, now};
@@ -181,17 +181,16 @@ impl Audit {
     ///
     /// # Errors
     /// As [`StaffAuthorizer::admit`]; `OPERATION_UNKNOWN` if there is no such method.
-    pub async fn may_call(&self, peer: &Peer, method: &str) -> Result<(), Refusal> {
+    pub async fn may_call(&self, caller: &Principal, method: &str) -> Result<(), Refusal> {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
-        match &self.host {
-            Host::Gateway { registry, .. }
-                if method == rules::GET_RECEIPT.method && peer.identify(&registry.load()).is_ok() =>
-            {
-                peer.check_time(now())
-            }
-            Host::Gateway { door, .. } => door.admit(peer, rule).await.map(|_| ()),
-            Host::Owner { .. } => Err(Reason::StaffUnknown.into()),
+        let Host::Gateway { door, registry, .. } = &self.host else { return Err(Reason::StaffUnknown.into()) };
+        if let Some(peer) = caller.peer()
+            && method == rules::GET_RECEIPT.method
+            && peer.identify(&registry.load()).is_ok()
+        {
+            return peer.check_time(now());
         }
+        door.admit(caller, rule).await.map(|_| ())
     }
 
     /// Admits an auditor for reading.
@@ -390,7 +389,9 @@ impl AuditService for Audit {
     async fn get_receipt(&self, request: Request<api::GetReceiptRequest>) -> AuditResult<api::GetReceiptResponse> {
         // The client of an exchange gets its receipt; anyone else must be an auditor.
         let client = match &self.host {
-            Host::Gateway { registry, .. } => host::peer(&request)?.identify(&registry.load()).ok(),
+            Host::Gateway { registry, .. } => {
+                host::caller(&request)?.peer().and_then(|peer| peer.identify(&registry.load()).ok())
+            }
             Host::Owner { .. } => None,
         };
         let permit = match &client {

@@ -32,6 +32,7 @@ impl EventNote<'_> {
                 time_us: crate::exchange_log::clock::now_us(),
                 actor: self.actor.to_string(),
                 certificate: self.actor.thumbprint().to_vec(),
+                identity_provider: self.actor.provider().to_owned(),
                 address: self.actor.address().to_owned(),
                 event: self.event.to_owned(),
                 object: self.object.to_owned(),
@@ -41,7 +42,8 @@ impl EventNote<'_> {
             };
             let code = self.key.code(Origin::Logged, &event, &changes);
             let sql = "INSERT INTO acts (seq, id, time_us, actor, act, object, certificate, address, approved_by,
-                       justification, changes, code) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+                       justification, changes, code, identity_provider)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
             connection.prepare_cached(sql)?.execute(params![
                 number(event.sequence),
                 event.id.as_slice(),
@@ -55,6 +57,7 @@ impl EventNote<'_> {
                 event.justification,
                 changes,
                 code.as_slice(),
+                event.identity_provider,
             ])?;
         }
         Ok(())
@@ -154,6 +157,7 @@ fn whole(row: &Row<'_>) -> Option<(AdminEvent, String, Vec<u8>)> {
         time_us: row.get("time_us").ok()?,
         actor: row.get("actor").ok()?,
         certificate: row.get("certificate").ok()?,
+        identity_provider: row.get("identity_provider").ok()?,
         address: row.get("address").ok()?,
         event: row.get("act").ok()?,
         object: row.get("object").ok()?,

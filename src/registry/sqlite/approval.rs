@@ -60,7 +60,7 @@ pub(super) fn reject(store: &SqliteStore, id: &str) -> Result<PendingChange, Reg
         let pending = read(changing, id)?;
         let own = pending.requester.as_ref().is_some_and(|requester| changing.actor.is_same_person(requester));
         let may = match changing.actor {
-            Actor::Staff { id, .. } => own || has_role(changing, id, Role::Approver)?,
+            Actor::Staff { id, .. } | Actor::Federated { id, .. } => own || has_role(changing, id, Role::Approver)?,
             Actor::Local { .. } => true,
             Actor::Client { .. } | Actor::System => false,
         };

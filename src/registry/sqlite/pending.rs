@@ -128,10 +128,10 @@ pub(super) fn has_role(changing: &Changing<'_>, id: &str, role: Role) -> Result<
     }
 }
 
-/// Refuses an approval unless the actor is another person than the requester, with a certificate and the role.
+/// Refuses an approval unless the actor is another member of staff than the requester, with the role.
 pub(super) fn must_be_another(changing: &Changing<'_>, requester: Option<&Actor>) -> Result<(), RegistryError> {
-    let Actor::Staff { id, .. } = changing.actor else {
-        return Err(RegistryError::Forbidden("only a person with a certificate approves: locally one asks"));
+    let Some(id) = changing.actor.staff() else {
+        return Err(RegistryError::Forbidden("only a member of staff approves: locally one asks"));
     };
     match requester {
         None => Err(RegistryError::Forbidden("its requester cannot be read: request it again")),

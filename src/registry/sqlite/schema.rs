@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 /// From this version on, events hold all their changes: older files are restated completely.
 const COMPLETE_EVENTS: i64 = 4;
 /// From this version on, events have a code.
@@ -39,7 +39,8 @@ const REGISTRY: &str = "
         seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time_us INTEGER NOT NULL, actor TEXT NOT NULL,
         act TEXT NOT NULL, object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'',
         address TEXT NOT NULL DEFAULT '', approved_by TEXT NOT NULL DEFAULT '', justification TEXT NOT NULL DEFAULT '',
-        changes TEXT NOT NULL DEFAULT '[]', code BLOB NOT NULL DEFAULT x'') STRICT;
+        changes TEXT NOT NULL DEFAULT '[]', code BLOB NOT NULL DEFAULT x'',
+        identity_provider TEXT NOT NULL DEFAULT '') STRICT;
     CREATE TABLE IF NOT EXISTS pending (
         id TEXT PRIMARY KEY, act TEXT NOT NULL, object TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL,
         requested_by TEXT NOT NULL, requester TEXT NOT NULL, justification TEXT NOT NULL, requested INTEGER NOT NULL,
@@ -48,13 +49,14 @@ const REGISTRY: &str = "
         seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL) STRICT;";
 
 /// Columns that older versions lack: table, column, definition.
-const COLUMNS: [(&str, &str, &str); 9] = [
+const COLUMNS: [(&str, &str, &str); 10] = [
     ("keys", "signs_from", "INTEGER NOT NULL DEFAULT 0"),
     ("clients", "retired", "INTEGER NOT NULL DEFAULT 0"),
     ("clients", "tokens_from", "INTEGER NOT NULL DEFAULT 0"),
     ("grants", "requester", "TEXT NOT NULL DEFAULT ''"),
     ("acts", "certificate", "BLOB NOT NULL DEFAULT x''"),
     ("acts", "address", "TEXT NOT NULL DEFAULT ''"),
+    ("acts", "identity_provider", "TEXT NOT NULL DEFAULT ''"),
     ("acts", "approved_by", "TEXT NOT NULL DEFAULT ''"),
     ("acts", "justification", "TEXT NOT NULL DEFAULT ''"),
     ("acts", "changes", "TEXT NOT NULL DEFAULT '[]'"),

@@ -170,6 +170,7 @@ impl AdminEventLog {
             event: event.event,
             object: event.object,
             certificate: event.certificate,
+            identity_provider: event.identity_provider,
             peer: event.address,
             approved_by: event.approved_by,
             justification: event.justification,

@@ -12,6 +12,7 @@ use crate::frame::HEADER;
 use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::identity::ends::expired;
+use crate::identity::principal::Principal;
 use crate::registry::{Role, now};
 use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::own_calls::{OwnCallPermit, OwnService};
@@ -157,11 +158,12 @@ struct MethodRoles {
 
 impl MethodRoles {
     async fn may_call(&self, right: &ServiceAuthorization, service: OwnService, method: &str) -> Result<(), Refusal> {
+        let caller = Principal::Certificate(right.peer.clone());
         match service {
             OwnService::Health | OwnService::HealthWatch => Ok(()),
             OwnService::Reflection => right.check(),
-            OwnService::Administration => self.admin.may_call(&right.peer, method).await,
-            OwnService::Audit | OwnService::Receipts => self.audit.may_call(&right.peer, method).await,
+            OwnService::Administration => self.admin.may_call(&caller, method).await,
+            OwnService::Audit | OwnService::Receipts => self.audit.may_call(&caller, method).await,
         }
     }
 }
