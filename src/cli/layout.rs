@@ -89,7 +89,8 @@ fn wrapped(text: &str, width: usize) -> String {
     if lines.len() > MAX_LINES {
         let more = lines.len() - MAX_LINES + 1;
         lines.truncate(MAX_LINES - 1);
-        lines.push(format!("… {more} more"));
+        let said = format!("… {more} more");
+        lines.push(if length(&said) <= width { said } else { "…".to_owned() });
     }
     lines.join("\n")
 }
@@ -127,6 +128,7 @@ mod tests {
         let many: Vec<String> = (0..10).map(|number| format!("scope{number}:read")).collect();
         assert_eq!(wrapped(&many.join(" "), 12).lines().count(), MAX_LINES);
         assert!(wrapped(&many.join("\n"), 12).ends_with("… 5 more"));
+        assert!(wrapped(&many.join("\n"), 7).ends_with("\n…"));
     }
 
     proptest! {

@@ -246,7 +246,7 @@ impl Operation {
     }
 
     /// Returns whether neither its request nor its response concerns a person or an enterprise: no subject, and no field above shared data.
-    pub fn concerns_nobody(&self) -> bool {
+    pub fn has_no_personal_data(&self) -> bool {
         let is_personal = |class| matches!(class, options::DataClass::Personal | options::DataClass::Sensitive);
         let has_none = |plan: &MessagePlan| !plan.any(&|field| field.subject || is_personal(field.data_class));
         !is_personal(self.data_class) && self.subject.is_empty() && has_none(&self.request) && has_none(&self.response)

@@ -28,7 +28,8 @@ impl ServedOperations {
     /// Of a catalogue.
     pub fn of(catalogue: &Catalogue) -> Self {
         let by_plain_path = connected(catalogue).map(|one| (openapi::path(one), one.clone())).collect();
-        let is_open = |one: &&Arc<Operation>| one.shape == CallShape::Unary && !one.writes && one.concerns_nobody();
+        let is_open =
+            |one: &&Arc<Operation>| one.shape == CallShape::Unary && !one.writes && one.has_no_personal_data();
         let read_by_get = connected(catalogue).filter(is_open).map(|one| one.path.clone()).collect();
         ServedOperations { by_plain_path, read_by_get, document: OnceLock::new() }
     }

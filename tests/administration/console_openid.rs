@@ -404,7 +404,7 @@ fn a_configuration_that_cannot_work_says_so_with_its_line_and_what_to_do() {
         ("https://sso.example", "http://sso.example", "web.openid.issuer: must be the provider's issuer"),
         ("issuer = \"https://sso.example\"\n", "", "web.openid.issuer: is missing"),
         ("client_id = \"ndxp-gateway\"\n", "", "web.openid.client_id: is missing"),
-        ("{ file = \"openid.secret\" }", "\"in-clear\"", "a secret never stands in the file"),
+        ("{ file = \"openid.secret\" }", "\"in-clear\"", "a secret is never in the file"),
         ("openid.secret", "none.secret", "none.secret"),
         ("/console/openid/callback", "/elsewhere", "web.openid.redirect_uri: must be https://"),
         ("[\"profile\"]", "[\"a b\"]", "web.openid.scopes: a scope must be"),

@@ -93,7 +93,7 @@ async fn an_added_member_is_reported_on_the_first_response_by_path_without_value
         format!("operation=\"{}\",field=\"ThuaDat/truongMoi\",kind=\"added\"}} 1", PARCEL.trim_start_matches('/'));
     assert!(metrics.contains(&line), "{line}");
     let ready = ops_text(&stage, "/readyz");
-    assert!(ready.contains("200 OK") && ready.contains("answers of land, population have drifted"), "{ready}");
+    assert!(ready.contains("200 OK") && ready.contains("responses of land, population have drifted"), "{ready}");
     let table = cli(&stage, &[]);
     assert!(table.contains("truongMoi"), "{table}");
     let report = cli(&stage, &["--report", "--source", "land"]);

@@ -319,7 +319,8 @@ async fn bytes_that_are_no_call_are_refused_with_a_reason_and_an_entry() {
     ] {
         for path in [UNIT, "/v1/budgetunit/GetUnit"] {
             let rest = path.starts_with("/v1");
-            if rest && headers.iter().any(|(name, _)| name.starts_with("connect-")) {
+            // Connect reads this unit by GET, too: `openapi` has the test.
+            if rest && headers.iter().any(|(name, _)| name.starts_with("connect-")) || !rest && method == "GET" {
                 continue;
             }
             let reply = system.send(method, path, &headers, r#"{"unitCode": "1057000"}"#).await;
@@ -332,7 +333,8 @@ async fn bytes_that_are_no_call_are_refused_with_a_reason_and_an_entry() {
                 (reason, protocol),
                 "{method} {path} {headers:?}"
             );
-            assert_eq!(reply.text("allow"), if status == 405 { "POST" } else { "" });
+            let allowed = if rest { "POST" } else { "GET, POST" };
+            assert_eq!(reply.text("allow"), if status == 405 { allowed } else { "" });
         }
     }
     // What may be written otherwise may be.

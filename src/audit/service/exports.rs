@@ -232,7 +232,7 @@ impl Audit {
 
     pub(super) async fn download(
         &self,
-        request: &Request<api::ExportFileId>,
+        request: &Request<api::DownloadExportRequest>,
     ) -> Result<Response<PartStream<api::DownloadExportPart>>, Status> {
         let reader = self.host.admit(request, &rules::DOWNLOAD_EXPORT).await?;
         let permit = self.host.begin(&reader, &self.streams)?;

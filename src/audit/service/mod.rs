@@ -450,11 +450,17 @@ impl AuditService for Audit {
 
     type DownloadExportStream = streams::PartStream<api::DownloadExportPart>;
 
-    async fn download_export(&self, request: Request<api::ExportFileId>) -> AuditResult<Self::DownloadExportStream> {
+    async fn download_export(
+        &self,
+        request: Request<api::DownloadExportRequest>,
+    ) -> AuditResult<Self::DownloadExportStream> {
         self.download(&request).await
     }
 
-    async fn remove_export(&self, request: Request<api::ExportFileId>) -> AuditResult<api::RemoveExportResponse> {
+    async fn remove_export(
+        &self,
+        request: Request<api::RemoveExportRequest>,
+    ) -> AuditResult<api::RemoveExportResponse> {
         let reader = self.host.admit(&request, &rules::REMOVE_EXPORT).await?;
         self.exports.remove(&self.host.name(&reader), &request.get_ref().id)?;
         Ok(Response::new(api::RemoveExportResponse {}))

@@ -2,7 +2,9 @@
 
 use super::{Field, field};
 use crate::audit::service::api::audit_service_server::AuditService;
-use crate::audit::service::api::{ExportFile, ExportFileId, ListExportsRequest, StartExportRequest};
+use crate::audit::service::api::{
+    DownloadExportRequest, ExportFile, ListExportsRequest, RemoveExportRequest, StartExportRequest,
+};
 use crate::console::failure::{Failure, FieldFaults, message_of};
 use crate::console::form::{Form, Sent};
 use crate::console::session::{SignedIn, Watching};
@@ -153,7 +155,8 @@ pub async fn file(
     let kind = FORMATS.iter().find(|(format, _)| *format == one.format).map_or("", |(_, kind)| kind);
     let name = format!("ndxp-{}.{}", one.id, one.format);
     let size = one.bytes;
-    let parts = message_of(&session, console.audit.download_export(request(&session, ExportFileId { id })).await)?;
+    let parts =
+        message_of(&session, console.audit.download_export(request(&session, DownloadExportRequest { id })).await)?;
     let content =
         parts.map_ok(|part| part.content).map_err(|status| std::io::Error::other(status.message().to_owned()));
     let headers = [
@@ -171,6 +174,6 @@ pub async fn remove(
     sent: Sent,
 ) -> Result<Redirect, Failure> {
     let session = sent.session;
-    message_of(&session, console.audit.remove_export(request(&session, ExportFileId { id })).await)?;
+    message_of(&session, console.audit.remove_export(request(&session, RemoveExportRequest { id })).await)?;
     Ok(Redirect::to(HERE))
 }
