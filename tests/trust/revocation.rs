@@ -325,9 +325,9 @@ async fn t5_lists_of_intermediate_cas_are_neither_rolled_back_nor_removed() {
         (lists(&of_root, &issuing.list(4, &[]), &of_quiet), "CN=issuing (number 04) is older"),
         (lists(&of_root, &issuing.list_with(6, &[], over), &of_quiet), "CN=issuing (number 06) is out of date"),
         (lists(&of_root, &part, &of_quiet), "cover other certificates"),
-        (lists(&of_root, "", &of_quiet), "clients come under that CA"),
+        (lists(&of_root, "", &of_quiet), "clients use that CA"),
         // A newer one by another key with that name does not belong to it.
-        (lists(&of_root, &root.below("issuing", 42).list(9, &[]), &of_quiet), "clients come under that CA"),
+        (lists(&of_root, &root.below("issuing", 42).list(9, &[]), &of_quiet), "clients use that CA"),
         // No client has used this one yet.
         (lists(&of_root, &good, &quiet.list(8, &[])), "CN=quiet (number 08) is older"),
     ] {
