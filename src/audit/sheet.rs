@@ -197,7 +197,7 @@ impl Sheet {
         );
         if !self.checkpoint.is_empty() {
             lines.push(
-                "Mã QR dưới đây chứa điểm kiểm tra của nhật ký, có chữ ký số. Ông/Bà nên giữ phiếu này: nhật ký về sau phải chứa trọn phần đã \
+                "Mã QR dưới đây chứa điểm kiểm của nhật ký, có chữ ký số. Ông/Bà nên giữ phiếu này: nhật ký về sau phải chứa trọn phần đã \
                  ký; cơ quan thanh tra hoặc bất kỳ ai có khóa công khai của nhật ký đều kiểm tra được mà không cần vào hệ thống."
                     .to_owned(),
             );

@@ -115,7 +115,7 @@ impl Writer<'_> {
             LEFT + QR + 8.0,
             y + QR / 2.0,
             10.0,
-            "Điểm kiểm tra có chữ ký số của nhật ký (C2SP tlog-checkpoint).",
+            "Điểm kiểm có chữ ký số của nhật ký (C2SP tlog-checkpoint).",
         );
     }
 
