@@ -291,11 +291,11 @@ async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
     let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(5), 800), others);
     let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
     assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
-    // Four seconds: 80 calls, and the queue at the end; a slow machine does a few less. Figures are in docs/performance.md.
-    assert!(count("") >= 60, "only {} were answered", count(""));
-    // The first ones may be a burst; calls that arrive after the first second wait for about one call, not for the 50 s of a full queue.
+    // Four seconds: 80 calls, and the queue at the end.
+    assert!(count("") >= 72, "only {} were answered", count(""));
+    // The first ones may be a burst; calls that arrive after the first second wait for about one call.
     let times = answered_in(&ended[200..]);
-    let late = times.iter().filter(|time| **time > Duration::from_millis(1_500)).count();
+    let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
     assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
     stage.verify();
 }
@@ -321,13 +321,13 @@ async fn a_source_with_less_capacity_than_configured_is_not_overloaded() {
     let found = places();
     assert!((4..=16).contains(&found), "{found} places");
     let answered = ended.iter().filter(|(ended, _)| ended.is_empty()).count();
-    assert!(answered >= 200, "only {answered} of 264 were answered");
+    assert!(answered >= 240, "only {answered} of 264 were answered");
     let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
     assert_eq!(answered + refused, 2_640, "{ended:?}");
     // A call admitted after the limit has adapted waits for a few calls, not for the 192 that permits and queue can hold.
     let times = answered_in(&ended[1_800..]);
-    let late = times.iter().filter(|time| **time > Duration::from_millis(1_500)).count();
-    assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
+    let late = times.iter().filter(|time| **time > Duration::from_millis(900)).count();
+    assert!(times.len() > 40 && late <= times.len() / 20, "{times:?}");
     stage.verify();
 }
 
