@@ -32,23 +32,6 @@ def cpu_us(pid):
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1000
 
 
-def prepared(folder):
-    stage = Stage(folder)
-    stage.start("sandbox", "--config", "sandbox.toml")
-    gateway = stage.start("serve", "--config", "gateway.toml")
-    stage.wait(stage.port)
-    stage.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
-    stage.cli("keys", "rotate")
-    stage.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
-    stage.appoint()
-    grant = stage.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose", "*", "--field",
-                      "*", "--rate", "100000", "--legal-basis", "bench")
-    stage.cli("grant", "approve", json.loads(grant)["id"], *stage.remote("approver"))
-    stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem", "--out", "shop.jwt")
-    time.sleep(1)
-    return stage, gateway
-
-
 def callers(stage):
     """Each way of making the same call, by name."""
     samples = json.loads(stage.cli("--output", "json", "sandbox", "samples"))
@@ -64,8 +47,7 @@ def callers(stage):
 
     context = ssl.create_default_context(cafile=str(stage.folder / "pki/ca.pem"))
     context.load_cert_chain(stage.folder / "pki/one-stop-shop.pem", stage.folder / "pki/one-stop-shop.key")
-    port = int((stage.folder / "gateway.toml").read_text().split('https = "127.0.0.1:')[1].split('"')[0])
-    connection = http.client.HTTPSConnection("localhost", port, context=context)
+    connection = http.client.HTTPSConnection(stage.https.removeprefix("https://"), context=context)
 
     def post(path, media_type, body):
         connection.request("POST", path, body, {**said, "content-type": media_type})
@@ -85,8 +67,9 @@ def callers(stage):
 def main():
     rounds, calls = (int(value) for value in (sys.argv[1:] + ["6", "3000"][len(sys.argv) - 1:]))
     with tempfile.TemporaryDirectory() as folder:
-        stage, gateway = prepared(pathlib.Path(folder) / "dev")
+        stage = Stage(pathlib.Path(folder) / "dev")
         try:
+            gateway = stage.prepare(rate=100_000)
             every = callers(stage)
             cost = {name: [] for name in every}
             for _ in range(rounds):

@@ -188,6 +188,14 @@ pub fn http_status(code: Code) -> StatusCode {
     }
 }
 
+/// The HTTP status of a reason in plain JSON: that of its code, but what is not there is 404 to a client of HTTP.
+pub fn plain_http_status(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::OperationUnknown => StatusCode::NOT_FOUND,
+        other => http_status(other.code()),
+    }
+}
+
 /// Whose fault it is that an exchange did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultOwner {

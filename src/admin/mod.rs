@@ -82,18 +82,7 @@ impl Admin {
         door: StaffAuthorizer,
         work: AdminWork,
     ) -> Self {
-        Admin {
-            config,
-            store,
-            contracts,
-            door: Some(door),
-            work,
-            overview: None,
-            last_uses: Arc::default(),
-            revocations: Arc::default(),
-            checker: None,
-            checks: Arc::default(),
-        }
+        Admin { door: Some(door), work, ..Admin::local(config, store, contracts) }
     }
 
     /// Makes the service for the owner of the data folder, in their own process: each request has its [`Actor::Local`]

@@ -95,7 +95,7 @@ impl<'c> Counts<'c> {
             Some(_) if self.others.iter().any(covers) => {}
             Some(rule) => *self.by_rule.entry(rule).or_default() += 1,
             None => {
-                *self.by_day.entry(day(entry.time_us.div_euclid(1_000_000))).or_default() += 1;
+                *self.by_day.entry(day(then)).or_default() += 1;
                 self.narrow(operation, entry);
             }
         }

@@ -19,8 +19,12 @@ pub struct Layout {
 pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usize) -> Layout {
     let cells = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(String::as_str);
     let all = |at: usize| cells(at).chain(header.get(at).copied());
-    let least = |at: usize| all(at).flat_map(pieces).map(|piece| length(piece.trim_end())).max().unwrap_or(0);
-    let whole = |at: usize| all(at).flat_map(str::lines).map(length).max().unwrap_or(0);
+    let widest_piece = |at| all(at).flat_map(pieces).map(|piece| length(piece.trim_end())).max().unwrap_or(0);
+    let widest_line = |at| all(at).flat_map(str::lines).map(length).max().unwrap_or(0);
+    // Of each column: below its least, a word is cut; beyond its whole, nothing is gained.
+    let columns: Vec<(usize, usize)> = (0..header.len()).map(|at| (widest_piece(at), widest_line(at))).collect();
+    let (least, whole) =
+        (|at: usize| columns.get(at).map_or(0, |one| one.0), |at: usize| columns.get(at).map_or(0, |one| one.1));
     let mut shown: Vec<usize> = (0..header.len()).collect();
     let framed = |shown: &[usize]| shown.iter().map(|at| least(*at) + FRAME.0).sum::<usize>() + FRAME.1;
     while shown.len() > 1 && framed(&shown) > width {

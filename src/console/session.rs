@@ -6,11 +6,10 @@ use super::text::Locale;
 use super::{Console, ROOT};
 use crate::identity::principal::{FederatedIdentity, Principal};
 use crate::identity::{Peer, Thumbprint};
-use crate::openid::attempts::secret;
+use crate::openid::attempts::{CookieDigest, cookie_digest, secret};
 use crate::registry::Role;
 use crate::web::RemoteAddress;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
@@ -55,19 +54,15 @@ impl Record {
 
 /// The sessions of a gateway.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<Vec<u8>, Record>>);
+pub struct Sessions(Mutex<HashMap<CookieDigest, Record>>);
 
 /// The value of the session's cookie, if a request has one.
 pub fn cookie_of(headers: &HeaderMap) -> Option<&str> {
     cookie(headers, COOKIE)
 }
 
-fn key(cookie: &str) -> Vec<u8> {
-    digest::digest(&digest::SHA256, cookie.as_bytes()).as_ref().to_vec()
-}
-
 impl Sessions {
-    fn all(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Record>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<CookieDigest, Record>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,13 +74,13 @@ impl Sessions {
         all.retain(|_, record| !record.is_over(now));
         let own = all.iter().filter(|(_, record)| record.staff == staff);
         let (count, oldest) = (own.clone().count(), own.min_by_key(|(_, record)| record.last));
-        if let Some(oldest) = oldest.filter(|_| count >= MAX_SESSIONS.1).map(|(key, _)| key.clone()) {
+        if let Some(oldest) = oldest.filter(|_| count >= MAX_SESSIONS.1).map(|(key, _)| *key) {
             all.remove(&oldest);
         }
         if all.len() >= MAX_SESSIONS.0 {
             return None;
         }
-        all.insert(key(&cookie), Record { staff: staff.to_owned(), proof, token, began: now, last: now });
+        all.insert(cookie_digest(&cookie), Record { staff: staff.to_owned(), proof, token, began: now, last: now });
         Some(format!("{COOKIE}={cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"))
     }
 
@@ -98,7 +93,7 @@ impl Sessions {
         now: Instant,
         in_use: bool,
     ) -> Option<(String, Proof, String)> {
-        let (mut all, key) = (self.all(), key(cookie));
+        let (mut all, key) = (self.all(), cookie_digest(cookie));
         if all.get(&key)?.is_over(now) {
             all.remove(&key);
             return None;
@@ -116,7 +111,7 @@ impl Sessions {
 
     /// Ends the session of this cookie's value.
     pub fn end_of(&self, cookie: &str) {
-        self.all().remove(&key(cookie));
+        self.all().remove(&cookie_digest(cookie));
     }
 
     /// Ends a session and returns the `Set-Cookie` that removes its cookie.

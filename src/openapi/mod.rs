@@ -6,7 +6,8 @@ mod schema;
 
 use crate::contract::options::DataClass;
 use crate::contract::{CallShape, Operation, SourceInfo, comments};
-use crate::sandbox::samples;
+use crate::sandbox::samples::{self, Sample};
+use responses::ByStatus;
 use schema::{Schemas, Side};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -22,20 +23,20 @@ pub fn path(operation: &Operation) -> String {
 ///
 /// Operations with a stream of messages are not in it: they have no form in plain JSON, and Connect's streams have none in OpenAPI.
 pub fn document<'o>(operations: impl IntoIterator<Item = &'o Arc<Operation>>, server: &str) -> Value {
-    let mut schemas = Schemas::default();
+    let (mut schemas, by_status) = (Schemas::default(), responses::by_status());
     let mut by_path: BTreeMap<String, &Arc<Operation>> = BTreeMap::new();
     for operation in operations.into_iter().filter(|one| one.shape == CallShape::Unary) {
         by_path.entry(path(operation)).or_insert(operation);
     }
     let one = |(path, operation): (&String, &&Arc<Operation>)| {
-        (path.clone(), json!({ "post": described(operation, &mut schemas) }))
+        (path.clone(), json!({ "post": described(operation, &mut schemas, &by_status) }))
     };
     let paths: Map<String, Value> = by_path.iter().map(one).collect();
     let sources: BTreeMap<&str, &SourceInfo> =
         by_path.values().map(|one| (one.source.id.as_str(), one.source.as_ref())).collect();
     let tag = |source: &&SourceInfo| json!({ "name": source.id, "description": format!("{} / {}. {}", source.name_vi, source.name, source.owner) });
     let mut all = schemas.into_components();
-    all.insert("Problem".into(), responses::problem());
+    all.insert("Problem".into(), responses::problem(&by_status));
     json!({
         "openapi": "3.1.1",
         "info": {
@@ -50,7 +51,7 @@ pub fn document<'o>(operations: impl IntoIterator<Item = &'o Arc<Operation>>, se
         "paths": paths,
         "components": {
             "schemas": all,
-            "responses": responses::components(),
+            "responses": responses::components(&by_status),
             "headers": responses::headers(),
             "securitySchemes": {
                 "certificate": { "type": "mutualTLS", "description": "The client's certificate of the province's CA." },
@@ -75,12 +76,13 @@ fn scopes<'o>(operations: impl Iterator<Item = &'o &'o Arc<Operation>>) -> Map<S
     scopes
 }
 
-fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
+fn described(operation: &Operation, schemas: &mut Schemas, by_status: &ByStatus) -> Value {
     let words = comments::of_method(&operation.method);
     let summary = words.split(['.', ':']).next().unwrap_or_default().trim();
     let mut request = json!({ "schema": schemas.reference(&operation.request, Side::Request) });
     let mut response = json!({ "schema": schemas.reference(&operation.response, Side::Response) });
-    if let Some(sample) = samples::of(&operation.full_name) {
+    let sample = samples::of(&operation.full_name);
+    if let Some(sample) = sample {
         if let Some(message) = sample.requests.first() {
             request["example"] = message.clone();
         }
@@ -92,9 +94,9 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
         "summary": if summary.is_empty() { operation.name.as_str() } else { summary },
         "description": words,
         "security": [{ "certificate": [], "token": [operation.scope] }],
-        "parameters": parameters(operation),
+        "parameters": parameters(operation, sample),
         "requestBody": { "required": true, "content": { "application/json": request } },
-        "responses": responses::of(operation, response),
+        "responses": responses::of(operation, response, by_status),
         "x-ndxp-data-class": operation.data_class.as_str_name(),
         "x-ndxp-writes": operation.writes,
         "x-ndxp-timeout-ms": operation.timeout.as_millis() as u64,
@@ -102,8 +104,7 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
 }
 
 /// The metadata of a call that a contract may require, as headers.
-fn parameters(operation: &Operation) -> Value {
-    let sample = samples::of(&operation.full_name);
+fn parameters(operation: &Operation, sample: Option<&Sample>) -> Value {
     let header = |name: &str, required: bool, words: &str, example: Option<&String>| {
         json!({
             "name": name, "in": "header", "required": required, "description": words,

@@ -1,9 +1,9 @@
 //! How a call ends: its response, or problem details by HTTP status, with the reasons behind each.
 
 use crate::contract::Operation;
-use crate::status::{Reason, http_status};
+use crate::status::{Reason, plain_http_status};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Reasons that no call of an operation has: those of administration, of tokens' own endpoints, and of connections.
 const NOT_OF_CALLS: [Reason; 14] = [
@@ -23,19 +23,14 @@ const NOT_OF_CALLS: [Reason; 14] = [
     Reason::ProtocolUnsupported,
 ];
 
-/// The HTTP status of a reason, as plain JSON has it: what is not there is 404 to a client of HTTP.
-pub fn status_of(reason: Reason) -> u16 {
-    match reason {
-        Reason::OperationUnknown => 404,
-        other => http_status(other.code()).as_u16(),
-    }
-}
+/// The reasons of calls by HTTP status.
+pub(super) type ByStatus = BTreeMap<u16, Vec<Reason>>;
 
-/// The reasons of calls by HTTP status. Two statuses are HTTP's own: another method, another media type.
-fn by_status() -> BTreeMap<u16, Vec<Reason>> {
-    let mut all: BTreeMap<u16, Vec<Reason>> = BTreeMap::new();
+/// Returns the reasons of calls by HTTP status. Two statuses are HTTP's own: another method, another media type.
+pub(super) fn by_status() -> ByStatus {
+    let mut all = ByStatus::new();
     for reason in Reason::ALL.iter().filter(|reason| !NOT_OF_CALLS.contains(reason)) {
-        all.entry(status_of(*reason)).or_default().push(*reason);
+        all.entry(plain_http_status(*reason).as_u16()).or_default().push(*reason);
     }
     all.insert(405, vec![Reason::ProtocolUnsupported]);
     all.insert(415, vec![Reason::ProtocolUnsupported]);
@@ -43,7 +38,7 @@ fn by_status() -> BTreeMap<u16, Vec<Reason>> {
 }
 
 /// The responses of an operation.
-pub(super) fn of(operation: &Operation, body: Value) -> Value {
+pub(super) fn of(operation: &Operation, body: Value, by_status: &ByStatus) -> Value {
     let header = |name: &str| json!({ "$ref": format!("#/components/headers/{name}") });
     let mut all = Map::new();
     all.insert(
@@ -59,15 +54,15 @@ pub(super) fn of(operation: &Operation, body: Value) -> Value {
             "content": { "application/json": body },
         }),
     );
-    for status in by_status().keys() {
+    for status in by_status.keys() {
         all.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{status}") }));
     }
     all.into()
 }
 
 /// One response for each status, which all operations share.
-pub(super) fn components() -> Map<String, Value> {
-    let one = |(status, reasons): (u16, Vec<Reason>)| {
+pub(super) fn components(by_status: &ByStatus) -> Map<String, Value> {
+    let one = |(status, reasons): (&u16, &Vec<Reason>)| {
         let lines: Vec<String> =
             reasons.iter().map(|reason| format!("- `{}`: {}", reason.as_str(), reason.english())).collect();
         let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
@@ -78,7 +73,7 @@ pub(super) fn components() -> Map<String, Value> {
         }
         (status.to_string(), response)
     };
-    by_status().into_iter().map(one).collect()
+    by_status.iter().map(one).collect()
 }
 
 /// The headers of responses.
@@ -94,11 +89,8 @@ pub(super) fn headers() -> Value {
 }
 
 /// Problem details (RFC 9457).
-pub(super) fn problem() -> Value {
-    let reasons: Vec<&str> = by_status().into_values().flatten().map(Reason::as_str).collect();
-    let mut reasons: Vec<&str> = reasons.into_iter().collect();
-    reasons.sort_unstable();
-    reasons.dedup();
+pub(super) fn problem(by_status: &ByStatus) -> Value {
+    let reasons: BTreeSet<&str> = by_status.values().flatten().map(|reason| reason.as_str()).collect();
     let text = |words: &str| json!({ "type": "string", "description": words });
     json!({
         "type": "object",

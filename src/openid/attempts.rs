@@ -45,26 +45,27 @@ struct Pending {
     began: Instant,
 }
 
-/// By the SHA-256 of its cookie: nobody who reads this memory can send it.
-type Key = [u8; 32];
+/// The SHA-256 of a cookie, by which its owner's state is kept: nobody who reads this memory can send it.
+pub type CookieDigest = [u8; 32];
 
-fn key(cookie: &str) -> Key {
-    let mut key = [0; 32];
-    key.copy_from_slice(digest::digest(&digest::SHA256, cookie.as_bytes()).as_ref());
-    key
+/// Returns the digest of a cookie's value.
+pub fn cookie_digest(cookie: &str) -> CookieDigest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, cookie.as_bytes()).as_ref());
+    bytes
 }
 
 /// The attempts, in the order in which they began: of all, and of each address.
 #[derive(Debug, Default)]
 struct Queue {
-    pending: HashMap<Key, Pending>,
+    pending: HashMap<CookieDigest, Pending>,
     /// Those that are over may still be in it.
-    order: VecDeque<Key>,
-    by_network: HashMap<PeerNetwork, VecDeque<Key>>,
+    order: VecDeque<CookieDigest>,
+    by_network: HashMap<PeerNetwork, VecDeque<CookieDigest>>,
 }
 
 impl Queue {
-    fn remove(&mut self, key: &Key) -> Option<Pending> {
+    fn remove(&mut self, key: &CookieDigest) -> Option<Pending> {
         let removed = self.pending.remove(key)?;
         if let Some(own) = self.by_network.get_mut(&removed.of) {
             own.retain(|other| other != key);
@@ -92,7 +93,7 @@ impl Queue {
 
     /// The one that must go before another of this address comes: its own oldest, or the oldest of the address with most; where each has
     /// one, the oldest of all.
-    fn surplus(&self, of: PeerNetwork) -> Option<Key> {
+    fn surplus(&self, of: PeerNetwork) -> Option<CookieDigest> {
         let own = self.by_network.get(&of).filter(|own| own.len() >= MAX_ATTEMPTS.1);
         if own.is_some() || self.pending.len() < MAX_ATTEMPTS.0 {
             return own.and_then(|own| own.front().copied());
@@ -101,7 +102,7 @@ impl Queue {
         if most.len() > 1 { most.front().copied() } else { self.order.front().copied() }
     }
 
-    fn push(&mut self, key: Key, pending: Pending) {
+    fn push(&mut self, key: CookieDigest, pending: Pending) {
         self.order.push_back(key);
         self.by_network.entry(pending.of).or_default().push_back(key);
         self.pending.insert(key, pending);
@@ -136,13 +137,13 @@ impl Attempts {
     ) -> Option<String> {
         let cookie = secret()?;
         let mut queue = self.queue();
-        before.map(|before| queue.remove(&key(before)));
+        before.map(|before| queue.remove(&cookie_digest(before)));
         queue.expire(now);
         if let Some(surplus) = queue.surplus(of) {
             queue.remove(&surplus);
             self.metrics.refused.inc();
         }
-        queue.push(key(&cookie), Pending { attempt, session, of, began: now });
+        queue.push(cookie_digest(&cookie), Pending { attempt, session, of, began: now });
         self.metrics.held.set(i64::try_from(queue.pending.len()).unwrap_or(i64::MAX));
         Some(cookie)
     }
@@ -150,7 +151,7 @@ impl Attempts {
     /// Takes the attempt of this cookie and this state, which is then over, with the session that its browser had. `None`: there is none,
     /// or it is another one's.
     pub fn take(&self, cookie: &str, state: &str, now: Instant) -> Option<(Attempt, Option<String>)> {
-        let (mut queue, key) = (self.queue(), key(cookie));
+        let (mut queue, key) = (self.queue(), cookie_digest(cookie));
         let known = &queue.pending.get(&key)?.attempt.state;
         // Another site may send this browser here with what it likes: that ends nothing.
         verify_slices_are_equal(known.as_bytes(), state.as_bytes()).ok()?;
@@ -223,7 +224,7 @@ mod tests {
             for number in from..to {
                 let began = now + Duration::from_millis(u64::from(number));
                 let one = Pending { attempt: attempt("x"), session: None, of: network(number), began };
-                attempts.queue().push(key(&number.to_string()), one);
+                attempts.queue().push(cookie_digest(&number.to_string()), one);
             }
         };
         fill(1, MAX_ATTEMPTS.0 as u32);

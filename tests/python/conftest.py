@@ -59,7 +59,8 @@ class Stage:
         self.processes = []
         self.cli("sandbox", "init", "--folder", str(folder), "--free-ports", cwd=folder.parent)
         config = (folder / "gateway.toml").read_text()
-        self.port = int(config.split('grpc = "127.0.0.1:')[1].split('"')[0])
+        port = lambda name: int(config.split(f'{name} = "127.0.0.1:')[1].split('"')[0])
+        self.port, self.https = port("grpc"), f"https://localhost:{port('https')}"
 
     def cli(self, *args, cwd=None):
         done = subprocess.run([BINARY, *args], cwd=cwd or self.folder, capture_output=True, text=True, timeout=60)
@@ -108,6 +109,24 @@ class Stage:
         asked = self.cli("--output", "json", "staff", "add", name, *(word for role in roles for word in ("--role", role)))
         self.cli("change", "approve", json.loads(asked)["pending_change"], *self.remote("approver"))
 
+    def prepare(self, rate):
+        """Starts sandbox and gateway, and registers one-stop-shop with every right. Returns the gateway's process."""
+        self.start("sandbox", "--config", "sandbox.toml")
+        gateway = self.start("serve", "--config", "gateway.toml")
+        self.wait(self.port)
+        self.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
+        self.cli("keys", "rotate")
+        self.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
+        self.appoint()
+        grant = self.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose",
+                         "*", "--field", "*", "--rate", str(rate), "--legal-basis", "test")
+        # Some of these operations give sensitive data: a second person approves.
+        self.cli("grant", "approve", json.loads(grant)["id"], *self.remote("approver"))
+        self.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
+                 "--out", "shop.jwt")
+        time.sleep(1)
+        return gateway
+
     def stop(self):
         for process in self.processes:
             process.terminate()
@@ -119,20 +138,7 @@ class Stage:
 def stage(tmp_path_factory):
     stage = Stage(tmp_path_factory.mktemp("python") / "dev")
     try:
-        stage.start("sandbox", "--config", "sandbox.toml")
-        stage.start("serve", "--config", "gateway.toml")
-        stage.wait(stage.port)
-        stage.cli("certs", "issue", "one-stop-shop", "--folder", "pki")
-        stage.cli("keys", "rotate")
-        stage.cli("client", "add", "one-stop-shop", "--agency", "H49.12")
-        stage.appoint()
-        grant = stage.cli("--output", "json", "grant", "add", "--client", "one-stop-shop", "--scope", "*", "--purpose",
-                          "*", "--field", "*", "--rate", "1000", "--legal-basis", "test")
-        # Some of these operations return sensitive data: a second person approves.
-        stage.cli("grant", "approve", json.loads(grant)["id"], *stage.remote("approver"))
-        stage.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
-                  "--out", "shop.jwt")
-        time.sleep(1)
+        stage.prepare(rate=1000)
         yield stage
     finally:
         stage.stop()

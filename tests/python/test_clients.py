@@ -60,11 +60,10 @@ def program(request, tmp_path_factory):
 
 @pytest.fixture
 def environment(stage, tmp_path):
-    config = (stage.folder / "gateway.toml").read_text()
     pki = stage.folder / "pki"
     return {
         **os.environ,
-        "NDXP_URL": "https://localhost:" + config.split('https = "127.0.0.1:')[1].split('"')[0],
+        "NDXP_URL": stage.https,
         "NDXP_GRPC": f"localhost:{stage.port}",
         "NDXP_CA": str(pki / "ca.pem"),
         "NDXP_CERTIFICATE": str(pki / "one-stop-shop.pem"),

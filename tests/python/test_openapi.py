@@ -32,8 +32,7 @@ def caller(stage, token):
     session.cert = (str(stage.folder / "pki/one-stop-shop.pem"), str(stage.folder / "pki/one-stop-shop.key"))
     session.verify = str(stage.folder / "pki/ca.pem")
     session.headers["authorization"] = f"Bearer {token}"
-    config = (stage.folder / "gateway.toml").read_text()
-    session.base = "https://localhost:" + config.split('https = "127.0.0.1:')[1].split('"')[0]
+    session.base = stage.https
     return session
 
 

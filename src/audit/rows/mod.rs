@@ -77,9 +77,12 @@ pub enum ExportFormat {
 }
 
 impl ExportFormat {
+    /// All of them, the one for spreadsheets first.
+    pub const ALL: [ExportFormat; 3] = [ExportFormat::Csv, ExportFormat::Lines, ExportFormat::Parquet];
+
     /// Returns the format of files that end like this; `None` if there is none.
     pub fn of(ending: &str) -> Option<Self> {
-        [ExportFormat::Lines, ExportFormat::Csv, ExportFormat::Parquet].into_iter().find(|one| one.ending() == ending)
+        Self::ALL.into_iter().find(|one| one.ending() == ending)
     }
 
     /// Returns how its files end.
@@ -88,6 +91,15 @@ impl ExportFormat {
             ExportFormat::Lines => "jsonl",
             ExportFormat::Csv => "csv",
             ExportFormat::Parquet => "parquet",
+        }
+    }
+
+    /// Returns the media type of its files.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            ExportFormat::Lines => "application/x-ndjson",
+            ExportFormat::Csv => "text/csv; charset=utf-8",
+            ExportFormat::Parquet => "application/vnd.apache.parquet",
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, clock};
 use crate::keyfile::Vault;
 use crate::status::{Reason, Refusal};
-use crate::time_zone::{DAY_S, HO_CHI_MINH};
+use crate::time_zone::{day, day_begins};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -121,9 +121,7 @@ fn search(data: &Path, vault: &Vault) -> Result<Option<FoundSince>, AuditError> 
     let reader: LogReader = open_reader(data, vault)?;
     let Some(index) = SearchIndex::read(data, vault) else { return Ok(None) };
     let now = clock::now_us();
-    let day = jiff::Timestamp::from_microsecond(now).unwrap_or_default();
-    let midnight = HO_CHI_MINH.to_timestamp(HO_CHI_MINH.to_datetime(day).date().at(0, 0, 0, 0)).unwrap_or(day);
-    let from_us = midnight.as_microsecond() - (OPEN_DAYS - 1) * DAY_S * 1_000_000;
+    let from_us = day_begins(day(now.div_euclid(1_000_000)) - (OPEN_DAYS - 1)) * 1_000_000;
     let found = anomalies::findings(&reader, &index, from_us, now)?;
     Ok(Some((from_us, Arc::new(found.iter().map(|one| (one.group(), one.newest())).collect()))))
 }

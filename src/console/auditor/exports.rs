@@ -1,6 +1,7 @@
 //! Exports of a search: starting one, its progress, and the file to take away.
 
 use super::{Field, field};
+use crate::audit::rows::ExportFormat;
 use crate::audit::service::api::audit_service_server::AuditService;
 use crate::audit::service::api::{
     DownloadExportRequest, ExportFile, ListExportsRequest, RemoveExportRequest, StartExportRequest,
@@ -20,12 +21,6 @@ use maud::{Markup, html};
 use std::sync::Arc;
 
 const HERE: &str = "/console/exports";
-/// Formats, with their media types.
-const FORMATS: [(&str, &str); 3] = [
-    ("csv", "text/csv; charset=utf-8"),
-    ("jsonl", "application/x-ndjson"),
-    ("parquet", "application/vnd.apache.parquet"),
-];
 
 /// The list and the form, with the search that an address names.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn, form: Form) -> Result<Response, Failure> {
@@ -120,7 +115,7 @@ fn input(session: &SignedIn, form: &Form, faults: &FieldFaults) -> Markup {
             (faults.of_field("reason"))
             label { (locale.text("column-format"))
                 select name="format" {
-                    @for (format, _) in FORMATS { option value=(format) selected[form.text("format") == format] { (format) } }
+                    @for format in ExportFormat::ALL.map(ExportFormat::ending) { option value=(format) selected[form.text("format") == format] { (format) } }
                 }
             }
             p.actions { button type="submit" { (locale.text("export-start")) } }
@@ -152,7 +147,7 @@ pub async fn file(
     let all = found(&console, &session).await?;
     let missing = || Failure::plain(session.locale, StatusCode::NOT_FOUND, "failure-not-found");
     let one = all.iter().find(|one| one.id == id && one.complete).ok_or_else(missing)?;
-    let kind = FORMATS.iter().find(|(format, _)| *format == one.format).map_or("", |(_, kind)| kind);
+    let kind = ExportFormat::of(&one.format).map_or("", ExportFormat::media_type);
     let name = format!("ndxp-{}.{}", one.id, one.format);
     let size = one.bytes;
     let parts =

@@ -8,7 +8,7 @@ use crate::frame::HEADER;
 use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
 use crate::server::exchange::protocol::InvalidCall;
 use crate::server::exchange::response::{self, ResponseBody};
-use crate::status::{Reason, http_status};
+use crate::status::{http_status, plain_http_status};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -50,8 +50,7 @@ fn respond(response: http::Response<ResponseBody>) -> Response {
         _ => {
             let error = ErrorBody::of(&head.headers);
             let status = match head.extensions.get() {
-                // What is not there is 404 to a client of HTTP.
-                Some(Reason::OperationUnknown) => StatusCode::NOT_FOUND,
+                Some(reason) if head.status == StatusCode::OK => plain_http_status(*reason),
                 _ if head.status == StatusCode::OK => http_status(error.code()),
                 _ => head.status,
             };
