@@ -17,7 +17,7 @@ use tonic::Status;
 /// Checks the addresses of a source of a gateway that runs; `None` if there is no such source.
 pub type SourceChecker = Arc<dyn Fn(String) -> Option<BoxFuture<'static, Vec<api::AddressCheck>>> + Send + Sync>;
 
-/// Shortest time from one check of a source to the next, whoever asks for it.
+/// Shortest time from one check of a source to the next, for all callers together.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// When each source was checked last: as many as the configuration has.

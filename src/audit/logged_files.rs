@@ -144,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (data, file) = (folder.path(), "state/revocation.json");
         let mut logged = LoggedFiles::default();
-        assert_eq!((logged.differences(data), logged.last(file)), (Vec::new(), None), "the log tells of nothing");
+        assert_eq!((logged.differences(data), logged.last(file)), (Vec::new(), None), "the log states nothing");
         for (index, content) in [(3, "one"), (700, "two")] {
             logged.take(index, FILE_EVENT, &object(file, &sha256(content.as_bytes())));
         }

@@ -89,7 +89,7 @@ pub struct Replay {
 /// Half a SHA-256.
 type RecordHash = [u8; 16];
 
-/// Records are compared by this first; if it differs, by their text. Whoever edits the file must not find another
+/// Records are compared by this first; if it differs, by their text. An attacker who edits the file must not find another
 /// record with the same hash.
 fn hash(text: &str) -> RecordHash {
     let mut half = RecordHash::default();

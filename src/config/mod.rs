@@ -47,7 +47,7 @@ pub struct Config {
     pub log: LogSettings,
     /// What the HTTPS port has beside OAuth2.
     pub web: WebSettings,
-    /// What it tells of itself beyond metrics.
+    /// Telemetry beyond metrics: access lines and traces.
     pub telemetry: TelemetrySettings,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! What the gateway tells of itself beyond metrics, as `[telemetry]` has it.
+//! `[telemetry]`: what the gateway exports beyond metrics.
 
 use super::Table;
 use crate::identity::tls;
@@ -6,7 +6,7 @@ use crate::telemetry::TraceSettings;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// What the gateway tells of itself beyond metrics.
+/// What the gateway exports beyond metrics: access lines and traces.
 #[derive(Debug, Clone, Default)]
 pub struct TelemetrySettings {
     /// Whether each exchange that has ended is a line on standard output.

@@ -1,25 +1,25 @@
-//! What the HTTPS port has beside OAuth2, as `[web]` has it: the console, and where its users sign in without a certificate.
+//! `[web]`: the console on the HTTPS port, and the OpenID provider of its users without a certificate.
 
 use super::Table;
 use crate::identity::tls;
 use crate::openid::{OpenIdSettings, is_https};
 use std::path::Path;
 
-/// Where a provider sends browsers back to: the console's own page for it.
+/// Path of the redirect URI.
 pub const CALLBACK: &str = "/console/openid/callback";
 /// Longest name on the button, in characters.
 const MAX_NAME: usize = 60;
 
-/// What the HTTPS port has beside OAuth2.
+/// The settings of the HTTPS port beside OAuth2.
 #[derive(Clone)]
 pub struct WebSettings {
-    /// Whether it has the console.
+    /// Whether the console is served.
     pub console: bool,
-    /// The OpenID provider at which people sign in at the console, beside their certificates.
+    /// The OpenID provider for sign-in at the console, beside certificates.
     pub openid: Option<OpenIdSettings>,
 }
 
-/// `client_ca`: who is believed where nothing else is said; `has_port`: whether there is an HTTPS port.
+/// `client_ca`: the default CA of the provider's certificate; `has_port`: whether there is an HTTPS port.
 pub(super) fn read(table: &Table<'_>, client_ca: Option<&Path>, has_port: bool) -> Option<WebSettings> {
     let console = table.flag("console", true);
     if !table.has("openid") {
@@ -70,7 +70,7 @@ fn read_openid(table: &Table<'_>, client_ca: Option<&Path>) -> Option<OpenIdSett
     })
 }
 
-/// A text without what would mean something else where it is sent.
+/// Accepts printable ASCII without spaces, quotes and backslashes.
 fn plain(what: &str, text: &str, max: usize) -> Result<String, String> {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     if !text.is_empty() && text.len() <= max && text.bytes().all(is_plain) {
@@ -79,7 +79,7 @@ fn plain(what: &str, text: &str, max: usize) -> Result<String, String> {
     Err(format!("{what} must be 1 to {max} characters of ASCII without spaces, quotes and backslashes"))
 }
 
-/// An issuer identifier (OpenID Connect Discovery 1.0, section 4.1): what it says of itself decides who may act here.
+/// Accepts an issuer identifier (OpenID Connect Discovery 1.0, section 4.1): its ID tokens decide who may act here.
 fn issuer(text: &str) -> Result<String, String> {
     if is_https(text) && !text.contains('?') {
         return Ok(text.to_owned());

@@ -1,5 +1,5 @@
-//! Signing in at an OpenID provider: the way there, and the way back. The session's cookie is `SameSite=Strict`, so the way back ends at a
-//! page of the console, which leads on by itself; nothing in a request says where to.
+//! Sign-in at an OpenID provider: the redirect there, and the redirect back. The session cookie is `SameSite=Strict`, so the way back
+//! ends at a page of the console that forwards by itself; no request parameter names a target (no open redirect).
 
 use super::failure::Failure;
 use super::form::{Form, is_same_origin};
@@ -25,15 +25,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The cookie of an attempt. `Lax`: the provider sends the browser back from another site.
+/// The cookie of an attempt. `Lax`: the provider redirects the browser from another site.
 const COOKIE: &str = "__Host-ndxp-openid";
-/// Steps at once, of all and of one address, and how often one address may take one; a sign-in is two of them.
+/// Bounds of concurrent steps, in total and per network, and of a network's rate; a sign-in takes two steps.
 const STEPS: ShareLimits =
     ShareLimits { total: 64, per_owner: 8, has_headroom: 0, rate: Some(ShareRate { per_second: 2, burst: 60 }) };
-/// What metrics call it.
+/// The pool's label in metrics.
 const BY: &str = "openid";
 
-/// The way by a provider.
+/// The sign-in by a provider.
 pub struct OpenId {
     provider: Provider,
     attempts: Attempts,
@@ -41,13 +41,13 @@ pub struct OpenId {
 }
 
 impl OpenId {
-    /// Over a provider of these settings; `steps` and `attempts` are counted.
+    /// Returns the sign-in with this provider; `steps` and `attempts` count load.
     pub fn new(settings: OpenIdSettings, (steps, attempts): (ShareMetrics, ShareMetrics)) -> Self {
         let (provider, attempts) = (Provider::new(settings), Attempts::new(attempts));
         OpenId { provider, attempts, steps: Shares::new(STEPS, steps) }
     }
 
-    /// What people call the provider.
+    /// Returns the provider's name for people.
     pub fn name(&self) -> &str {
         &self.provider.settings().name
     }
@@ -57,12 +57,12 @@ impl OpenId {
     }
 }
 
-/// Why nobody has signed in.
+/// Why a sign-in failed.
 #[derive(Clone, Copy)]
 enum Refused {
-    /// No attempt of this browser's waits for this.
+    /// This browser has no pending attempt with this state.
     Attempt,
-    /// The provider, or what it has said.
+    /// The provider's failure, or an invalid response.
     Provider(SignInError),
 }
 
@@ -74,7 +74,7 @@ impl Refused {
         }
     }
 
-    /// The page that says so: its status and text.
+    /// Returns the page for the failure: status and text.
     fn page(self) -> (StatusCode, &'static str) {
         use SignInError as E;
         match self {
@@ -103,8 +103,8 @@ fn way<'c>(console: &'c Console, headers: &HeaderMap) -> Result<Way<'c>, Failure
     Ok((console, console.openid.as_ref().ok_or_else(none)?, locale))
 }
 
-/// Sends the browser to the provider. A link leads here, not a form: a form's way ends where the page's own policy says (`form-action`),
-/// and a provider may send people on to yet another host.
+/// Redirects the browser to the provider. A link leads here, not a form: `form-action` of the page's CSP also applies to redirects
+/// of a form, and a provider may redirect to yet another host.
 pub async fn begin(
     State(console): State<Arc<Console>>,
     Extension(RemoteAddress(address)): Extension<RemoteAddress>,
@@ -131,7 +131,7 @@ pub async fn begin(
     Ok(([(header::SET_COOKIE, set)], Redirect::to(&begun.address)).into_response())
 }
 
-/// Takes what the provider has sent the browser back with, and begins a session.
+/// Handles the authorization response and begins a session.
 pub async fn callback(
     State(console): State<Arc<Console>>,
     Extension(RemoteAddress(address)): Extension<RemoteAddress>,
@@ -160,7 +160,7 @@ pub async fn callback(
         Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable")
     };
     note(console, &principal, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
-    // A session of before, of whoever used this browser, ends.
+    // An earlier session of this browser ends, whoever's it was (session fixation).
     before.iter().for_each(|cookie| console.sessions.end_of(cookie));
     let proof = Proof::Provider(openid.issuer());
     let set = console.sessions.begin(actor.id(), proof, Instant::now()).ok_or_else(unavailable)?;
@@ -179,14 +179,14 @@ fn step((console, openid, locale): Way<'_>, network: PeerNetwork) -> Result<Shar
     })
 }
 
-/// The attempt that a request is the answer to: of this browser's cookie and of its state, once.
+/// Removes and returns the attempt with this browser's cookie and the response's state.
 fn attempt(openid: &OpenId, headers: &HeaderMap, form: &Form) -> Option<(Attempt, Option<String>)> {
     // No parameter stands twice (RFC 6749, section 3.1).
     let once = ["state", "code", "iss", "error"].iter().all(|name| form.count(name) <= 1);
     once.then(|| openid.attempts.take(cookie(headers, COOKIE)?, form.single("state")?, Instant::now())).flatten()
 }
 
-/// The page of a refusal, whose entry is in the log before, within the bounds of refusals. What was sent is in neither.
+/// Returns the page of a refusal after its entry is in the log, within the bounds of refusals. Neither contains received data.
 async fn refuse((console, openid, locale): Way<'_>, address: SocketAddr, why: Refused) -> Failure {
     console.sign_in.count(BY, why.cause());
     tracing::debug!(cause = why.cause(), "nobody has signed in by OpenID");

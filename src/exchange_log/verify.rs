@@ -396,7 +396,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             None => Ok(()),
             Some(run) => {
                 let (first, end) = (run.start() * TILE as u64, (run.end() + 1) * TILE as u64 - 1);
-                let reason = format!("it lists entries {first} to {end} as pruned, and no entry tells of that");
+                let reason = format!("it lists entries {first} to {end} as pruned, and no entry states that");
                 Err(LogError::corrupt(&self.files.path(PRUNED_FILE), 0, reason))
             }
         }

@@ -2,7 +2,7 @@
 //! a bounded queue, a breaker, a retry budget, and the deadline. Each worker has admission control.
 //!
 //! **What counts for a source.** Only what it does within the operation's own time, which begins with the dispatch:
-//! - It responded, it failed, or it let that time pass: this counts, whoever called.
+//! - It responded, it failed, or it let that time pass: this counts for every caller.
 //! - The caller's own deadline passed before, the caller disconnected, lost its right, or sent what cannot be
 //!   forwarded: this does not count ([`SourceHealth::Unknown`]), for breaker, hub, endpoint, limit, queue and metrics.
 //! - A call with a request stream runs at its caller's pace ([`Permit::is_paced`]): it is neither probe, nor slow, nor

@@ -65,7 +65,7 @@ pub fn is_proxied(proxies: &[Network], address: SocketAddr) -> bool {
 
 /// Waits for a connection's complete ClientHello, its first byte within this time; returns its origin. The connection
 /// counts for its peer as soon as a balancer has named the peer, so that connections that then send nothing count for
-/// whoever opened them.
+/// regardless of who opened them.
 ///
 /// # Errors
 /// If it does not get that far.

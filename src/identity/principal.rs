@@ -1,5 +1,5 @@
-//! Who acts at the gateway's own services, and how they have proved who they are: by the certificate of a connection, or at an OpenID
-//! provider whose word a session of the console carries.
+//! The principal of a request to the gateway's own services and its proof: the certificate of the connection, or a console session
+//! that an OpenID provider's ID token began.
 
 use super::{Peer, Thumbprint};
 use crate::registry::{Actor, NameOwner, Snapshot, Staff, now};
@@ -8,34 +8,34 @@ use http::Extensions;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A member of staff for whom an OpenID provider has vouched, at the other end of a request.
+/// A staff member who signed in at an OpenID provider.
 #[derive(Debug)]
 pub struct FederatedIdentity {
-    /// Their id in the registry, as the provider's claim has it.
+    /// Their staff id, the provider's claim.
     pub staff: String,
     /// The provider's issuer identifier, an `https` URL.
     pub provider: Arc<str>,
-    /// The address of this request.
+    /// The request's remote address.
     pub address: SocketAddr,
 }
 
-/// Who acts, by what they have proved.
+/// The principal, by its proof.
 #[derive(Debug, Clone)]
 pub enum Principal {
-    /// The holder of a certificate.
+    /// The holder of a client certificate.
     Certificate(Arc<Peer>),
-    /// A person who has signed in at a provider.
+    /// A person who signed in at a provider.
     Federated(Arc<FederatedIdentity>),
 }
 
 impl Principal {
-    /// Returns who sends a request: who a session of the console says, or else the holder of the connection's certificate.
+    /// Returns the principal of a request: the console session's person, or the holder of the connection's certificate.
     pub fn of(extensions: &Extensions) -> Option<Self> {
         let peer = || extensions.get::<Arc<Peer>>().cloned().map(Principal::Certificate);
         extensions.get::<Principal>().cloned().or_else(peer)
     }
 
-    /// Returns the connection's other end, if it is known by its certificate.
+    /// Returns the connection's peer, if its certificate is the proof.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         match self {
             Principal::Certificate(peer) => Some(peer),
@@ -43,12 +43,12 @@ impl Principal {
         }
     }
 
-    /// Returns the SHA-256 of the certificate, if that is the proof.
+    /// Returns the SHA-256 of the certificate, if it is the proof.
     pub fn thumbprint(&self) -> Option<Thumbprint> {
         self.peer().map(|peer| peer.certificate.thumbprint)
     }
 
-    /// Returns the issuer of the provider, if its word is the proof; else nothing.
+    /// Returns the provider's issuer, if the principal signed in there.
     pub fn provider(&self) -> &str {
         match self {
             Principal::Certificate(_) => "",
@@ -56,7 +56,7 @@ impl Principal {
         }
     }
 
-    /// Returns where the request comes from.
+    /// Returns the remote address.
     pub fn address(&self) -> SocketAddr {
         match self {
             Principal::Certificate(peer) => peer.address,
@@ -64,7 +64,7 @@ impl Principal {
         }
     }
 
-    /// Returns the member of staff, as the registry has them now.
+    /// Returns the staff member in the registry's current state.
     ///
     /// # Errors
     /// `CERTIFICATE_REVOKED`, `CERTIFICATE_AMBIGUOUS` or `STAFF_UNKNOWN`.
@@ -84,7 +84,7 @@ impl Principal {
         }
     }
 
-    /// Returns this member of staff as the actor of a change.
+    /// Returns this staff member as the actor of a change.
     pub fn actor(&self, staff: &Staff) -> Actor {
         match self {
             Principal::Certificate(peer) => peer.staff(&staff.id),

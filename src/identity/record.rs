@@ -196,7 +196,7 @@ impl CrlRecord {
         }
         if state.digest.as_deref().is_some_and(is_older) {
             state.unreadable = Some(format!(
-                "is an older one, and the exchange log tells of a newer one, so that {UNKNOWN}: put the newer one back, or compare \
+                "is an older one, and the exchange log names a newer one, so that {UNKNOWN}: put the newer one back, or compare \
                  the lists with what their CAs publish, then remove it"
             ));
             state.digest = None;

@@ -1,5 +1,5 @@
-//! Describes the operations of the contracts as plain JSON by OpenAPI 3.1: `POST /v1/SOURCE/OPERATION`, with what a caller has to send,
-//! the fields of each message with the contracts' own Vietnamese words, every status with its reasons, and examples of the sandbox.
+//! Generates OpenAPI 3.1 from the contracts for plain JSON calls, `POST /v1/SOURCE/OPERATION`: required metadata, the fields of each
+//! message with the contracts' Vietnamese descriptions, every status with its reasons, and examples of the sandbox.
 
 mod responses;
 mod schema;
@@ -18,10 +18,10 @@ pub fn path(operation: &Operation) -> String {
     format!("/v1/{}/{}", operation.source.id, operation.name)
 }
 
-/// Returns the document for operations. Of two with one path, from two contracts of one source, the first is described. `server`: the
-/// gateway's address (`https://…`), as callers reach it.
+/// Returns the document for operations. Of two operations with one path (two contracts of one source) the first is described.
+/// `server`: the gateway's public URL (`https://…`).
 ///
-/// Operations with a stream of messages are not in it: they have no form in plain JSON, and Connect's streams have none in OpenAPI.
+/// Streaming operations are left out: plain JSON has no streams, and OpenAPI cannot describe Connect's.
 pub fn document<'o>(operations: impl IntoIterator<Item = &'o Arc<Operation>>, server: &str) -> Value {
     let (mut schemas, by_status) = (Schemas::default(), responses::by_status());
     let mut by_path: BTreeMap<String, &Arc<Operation>> = BTreeMap::new();
@@ -103,7 +103,7 @@ fn described(operation: &Operation, schemas: &mut Schemas, by_status: &ByStatus)
     })
 }
 
-/// The metadata of a call that a contract may require, as headers.
+/// The call metadata that a contract may require, as headers.
 fn parameters(operation: &Operation, sample: Option<&Sample>) -> Value {
     let header = |name: &str, required: bool, words: &str, example: Option<&String>| {
         json!({
@@ -128,7 +128,7 @@ fn parameters(operation: &Operation, sample: Option<&Sample>) -> Value {
     ])
 }
 
-/// The data class of a field, where it is higher than its operation's.
+/// Returns the field's data class, where it is higher than its operation's.
 fn data_class(class: DataClass) -> Option<&'static str> {
     (class != DataClass::Unspecified).then(|| class.as_str_name())
 }

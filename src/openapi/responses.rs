@@ -1,11 +1,11 @@
-//! How a call ends: its response, or problem details by HTTP status, with the reasons behind each.
+//! The responses of an operation: success, or problem details by HTTP status with the reasons behind each.
 
 use crate::contract::Operation;
 use crate::status::{Reason, plain_http_status};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Reasons that no call of an operation has: those of administration, of tokens' own endpoints, and of connections.
+/// Reasons that no operation's call can have: those of administration, of the token endpoints, and of connections.
 const NOT_OF_CALLS: [Reason; 14] = [
     Reason::TooManyWatches,
     Reason::StaffUnknown,
@@ -26,7 +26,7 @@ const NOT_OF_CALLS: [Reason; 14] = [
 /// The reasons of calls by HTTP status.
 pub(super) type ByStatus = BTreeMap<u16, Vec<Reason>>;
 
-/// Returns the reasons of calls by HTTP status. Two statuses are HTTP's own: another method, another media type.
+/// Returns the reasons of calls by HTTP status. 405 and 415 are HTTP's own: another method, another media type.
 pub(super) fn by_status() -> ByStatus {
     let mut all = ByStatus::new();
     for reason in Reason::ALL.iter().filter(|reason| !NOT_OF_CALLS.contains(reason)) {
@@ -60,7 +60,7 @@ pub(super) fn of(operation: &Operation, body: Value, by_status: &ByStatus) -> Va
     all.into()
 }
 
-/// One response for each status, which all operations share.
+/// Returns one response per status; all operations share them.
 pub(super) fn components(by_status: &ByStatus) -> Map<String, Value> {
     let one = |(status, reasons): (&u16, &Vec<Reason>)| {
         let lines: Vec<String> =
@@ -80,7 +80,7 @@ pub(super) fn components(by_status: &ByStatus) -> Map<String, Value> {
 pub(super) fn headers() -> Value {
     let text = |words: &str| json!({ "description": words, "schema": { "type": "string" } });
     json!({
-        "ndxp-exchange-id": text("The exchange's id: name it to whoever is asked about the call."),
+        "ndxp-exchange-id": text("The exchange's id: quote it when you report a problem with the call."),
         "ndxp-log-index": text("The index of the exchange's entry in the log: a receipt is got by it."),
         "ndxp-request-salt": text("Opens the commitment to the request's bytes in the entry."),
         "ndxp-response-salt": text("Opens the commitment to the response's bytes in the entry."),

@@ -6,26 +6,26 @@ use crate::contract::{comments, formats, patterns};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Which way a message goes: what a request must have is known, a response has what the grant allows and the source sends.
+/// The direction of a message: a request's required fields are known, a response has what the grant allows and the source sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Request,
     Response,
 }
 
-/// The schemas that are referred to, by name.
+/// The referenced schemas, by name.
 #[derive(Debug, Default)]
 pub(super) struct Schemas(BTreeMap<String, Value>);
 
 const PARTIAL_DATE: &str = "ndxp.type.v1.PartialDate";
 
 impl Schemas {
-    /// The components of the document.
+    /// Returns the document's `components`.
     pub fn into_components(self) -> Map<String, Value> {
         self.0.into_iter().collect()
     }
 
-    /// A reference to a message's schema, which is made the first time.
+    /// Returns a reference to a message's schema, and generates the schema at first use.
     pub fn reference(&mut self, plan: &MessagePlan, side: Side) -> Value {
         let name = plan.message.full_name();
         // A message that goes both ways has two schemas: the contract is strict with requests only.
@@ -128,7 +128,7 @@ fn text(field: &FieldPlan, side: Side) -> Value {
     schema
 }
 
-/// Of a group, exactly one field is given.
+/// Exactly one field of a group is present.
 fn exactly_one(plan: &MessagePlan, group: usize) -> Value {
     let members = plan.fields.iter().filter(|field| field.group == Some(group));
     members.map(|field| json!({ "required": [field.field.json_name()] })).collect()

@@ -1,6 +1,6 @@
-//! Attempts to sign in that have gone to the provider and may come back: each belongs to one browser, by a cookie that nobody else has,
-//! ends after ten minutes and is good for once. There are at most so many of one address and in all; where there are too many, the oldest
-//! of whoever has most goes, so that nobody who floods keeps others out.
+//! Pending OpenID sign-ins: each is bound to one browser by a secret cookie, expires after ten minutes and is redeemed at most once.
+//! Their number is bounded per network and in total. At a bound, the network with the most attempts loses its oldest one, so that a
+//! flood evicts its own attempts first.
 
 use crate::identity::connections::PeerNetwork;
 use crate::secret::Secret;
@@ -13,39 +13,39 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long somebody may take at the provider.
+/// Lifetime of an attempt: the time a person has at the provider.
 pub const MAX_AGE: Duration = Duration::from_secs(600);
-/// Most attempts in all, and of one address: about 300 bytes each.
+/// Bounds of attempts, in total and per network: about 300 bytes each.
 pub const MAX_ATTEMPTS: (usize, usize) = (10_000, 100);
 
-/// A random text of 32 bytes, 43 characters; `None` where there are no random numbers.
+/// Returns 32 random bytes as 43 characters of base64url; `None` if the system has no randomness.
 pub fn secret() -> Option<String> {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).ok()?;
     Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// What an attempt has sent, and what must come back.
+/// The parameters of an authorization request that its response must match.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Comes back with the code.
+    /// `state`, returned with the code.
     pub state: String,
-    /// Comes back in the ID token.
+    /// `nonce`, returned in the ID token.
     pub nonce: String,
-    /// What the challenge is the digest of.
+    /// The PKCE verifier (RFC 7636) behind the challenge.
     pub verifier: Secret,
 }
 
 #[derive(Debug)]
 struct Pending {
     attempt: Attempt,
-    /// The session that this browser had, which ends when another begins.
+    /// The browser's earlier session, which ends when the new one begins.
     session: Option<String>,
     of: PeerNetwork,
     began: Instant,
 }
 
-/// The SHA-256 of a cookie, by which its owner's state is kept: nobody who reads this memory can send it.
+/// The SHA-256 of a cookie, the key of its owner's state: a dump of this memory contains no usable cookie.
 pub type CookieDigest = [u8; 32];
 
 /// Returns the digest of a cookie's value.
@@ -55,11 +55,11 @@ pub fn cookie_digest(cookie: &str) -> CookieDigest {
     bytes
 }
 
-/// The attempts, in the order in which they began: of all, and of each address.
+/// The attempts in order of their start: all of them, and by network.
 #[derive(Debug, Default)]
 struct Queue {
     pending: HashMap<CookieDigest, Pending>,
-    /// Those that are over may still be in it.
+    /// May still contain expired attempts.
     order: VecDeque<CookieDigest>,
     by_network: HashMap<PeerNetwork, VecDeque<CookieDigest>>,
 }
@@ -76,7 +76,7 @@ impl Queue {
         Some(removed)
     }
 
-    /// Removes what is over. Each attempt is looked at once or twice.
+    /// Removes expired attempts; each is visited once or twice.
     fn expire(&mut self, now: Instant) {
         while let Some(first) = self.order.front().copied() {
             let is_live = |one: &Pending| now.duration_since(one.began) < MAX_AGE;
@@ -91,8 +91,8 @@ impl Queue {
         }
     }
 
-    /// The one that must go before another of this address comes: its own oldest, or the oldest of the address with most; where each has
-    /// one, the oldest of all.
+    /// Returns the attempt to evict before this network adds another: its own oldest, or the oldest of the network with the most; if each
+    /// has only one, the oldest of all.
     fn surplus(&self, of: PeerNetwork) -> Option<CookieDigest> {
         let own = self.by_network.get(&of).filter(|own| own.len() >= MAX_ATTEMPTS.1);
         if own.is_some() || self.pending.len() < MAX_ATTEMPTS.0 {
@@ -109,7 +109,7 @@ impl Queue {
     }
 }
 
-/// The attempts of a gateway.
+/// The pending sign-ins of a gateway.
 #[derive(Debug)]
 pub struct Attempts {
     queue: Mutex<Queue>,
@@ -117,7 +117,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// None yet. `metrics`: how many there are, and how many had to go for others.
+    /// Returns an empty collection. `metrics` counts the pending and the evicted ones.
     pub fn new(metrics: ShareMetrics) -> Self {
         Attempts { queue: Mutex::default(), metrics }
     }
@@ -126,8 +126,8 @@ impl Attempts {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an attempt, and returns the value of its cookie; the one that the browser had before ends. `None` if there are no random
-    /// numbers.
+    /// Adds an attempt and returns its cookie's value; replaces the browser's earlier attempt. Returns `None` if the system has no
+    /// randomness.
     pub fn add(
         &self,
         attempt: Attempt,
@@ -148,8 +148,8 @@ impl Attempts {
         Some(cookie)
     }
 
-    /// Takes the attempt of this cookie and this state, which is then over, with the session that its browser had. `None`: there is none,
-    /// or it is another one's.
+    /// Removes and returns the attempt with this cookie and this `state`, with the browser's earlier session. Returns `None` if there is
+    /// none, or the `state` is another attempt's.
     pub fn take(&self, cookie: &str, state: &str, now: Instant) -> Option<(Attempt, Option<String>)> {
         let (mut queue, key) = (self.queue(), cookie_digest(cookie));
         let known = &queue.pending.get(&key)?.attempt.state;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_floods_loses_their_own_attempts_and_nobody_else_s() {
+    fn a_flooding_address_loses_only_its_own_attempts() {
         let (attempts, now) = (Attempts::new(ShareMetrics::default()), Instant::now());
         let at = |ms: usize| now + Duration::from_millis(ms as u64);
         let honest = attempts.add(attempt("honest"), network(0), NONE, now).unwrap();

@@ -1,4 +1,4 @@
-//! Requests to the provider: TLS by its CAs, a bound in time and in bytes, and no redirect followed.
+//! HTTPS requests to the provider: verified by the configured CAs, bounded in time and in bytes, without redirects.
 
 use super::SignInError;
 use bytes::Bytes;
@@ -10,18 +10,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 
-/// Longest time of a request, from its connection to the last byte of its answer: somebody waits for it.
+/// Longest time of a request, from the connection to the last byte of its response: a person waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an unused connection is kept.
+/// Idle time after which a pooled connection is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// Largest answer: metadata and key sets are some kilobytes, tokens with groups some more.
+/// Largest response in bytes: metadata and key sets take some kilobytes, tokens with group claims some more.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
 
-/// Reaches the provider.
+/// The HTTPS client for the provider.
 pub(super) struct Fetch(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Fetch {
-    /// Over TLS of these settings, and never without.
+    /// Returns a client with these TLS settings; `http:` URLs are refused.
     pub fn new(tls: rustls::ClientConfig) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -32,7 +32,7 @@ impl Fetch {
         Fetch(builder.build(connector.wrap_connector(tcp)))
     }
 
-    /// The JSON document at an address.
+    /// Fetches a JSON document.
     pub async fn document(&self, address: &str) -> Result<Bytes, SignInError> {
         let request = Request::get(address).header(http::header::ACCEPT, "application/json");
         let request = request.body(Bytes::new()).map_err(|_| SignInError::Metadata)?;
@@ -40,7 +40,7 @@ impl Fetch {
         if response.status() == StatusCode::OK { Ok(response.into_body()) } else { Err(SignInError::Status) }
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its bounded response.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, SignInError> {
         tokio::time::timeout(TIMEOUT, self.answer(request)).await.unwrap_or(Err(SignInError::Timeout))
     }

@@ -1,5 +1,5 @@
-//! An ID token (OpenID Connect Core 1.0, section 3.1.3.7): its signature by the crate `jsonwebtoken`, its claims here, each with a cause
-//! of its own where it is not as it must be.
+//! Validates an ID token (OpenID Connect Core 1.0, section 3.1.3.7): its signature by the crate `jsonwebtoken`, its claims here, each
+//! failure with a cause of its own.
 
 use super::SignInError;
 use crate::secret::Secret;
@@ -10,19 +10,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
 
-/// The algorithms that are taken: signatures by a private key that only the provider has.
+/// The accepted algorithms: signatures by a private key that only the provider has.
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
-/// Longest claim that is taken as a staff id, in bytes: as long as those may be, and some more.
+/// Longest claim accepted as a staff id, in bytes: somewhat above the longest staff id.
 const MAX_CLAIM: usize = 128;
 
-/// How a token is signed, as it says itself.
+/// The header's algorithm and key id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenHeader {
     pub algorithm: Algorithm,
     pub key: Option<String>,
 }
 
-/// What a token must say.
+/// What a token's claims must match.
 pub(super) struct Expected<'e> {
     pub issuer: &'e str,
     pub audience: &'e str,
@@ -32,11 +32,11 @@ pub(super) struct Expected<'e> {
     pub leeway_s: i64,
 }
 
-/// Reads a token's header.
+/// Parses a token's header.
 ///
 /// # Errors
-/// It is none; its algorithm is not taken (`none` and those with a shared secret among others); it has an extension that must be understood
-/// (RFC 7515, section 4.1.11), or is another kind of token.
+/// The token is malformed; its algorithm is not accepted (`none` and HMAC among others); it has a critical extension (RFC 7515,
+/// section 4.1.11), or its `typ` is another kind of token.
 pub(super) fn header(token: &Secret) -> Result<TokenHeader, SignInError> {
     let token = token.reveal();
     let first = token.split('.').next().filter(|_| token.matches('.').count() == 2).ok_or(SignInError::Malformed)?;
@@ -53,10 +53,10 @@ pub(super) fn header(token: &Secret) -> Result<TokenHeader, SignInError> {
     Ok(TokenHeader { algorithm, key: text("kid").map(str::to_owned) })
 }
 
-/// Checks a token and returns the claim that says who its person is.
+/// Validates a token and returns its claim that identifies the person.
 ///
 /// # Errors
-/// What is not as it must be; the first of them.
+/// The first claim that is invalid.
 pub(super) fn verify(
     token: &Secret,
     header: &TokenHeader,
@@ -82,7 +82,7 @@ pub(super) fn verify(
     claim.map(str::to_owned).ok_or(SignInError::Claim)
 }
 
-/// The claims of a token that one of these keys has signed.
+/// Returns the claims of a token that one of these keys has signed.
 fn signed(token: &Secret, header: &TokenHeader, keys: &[DecodingKey]) -> Result<Map<String, Value>, SignInError> {
     let mut validation = Validation::new(header.algorithm);
     // The claims are checked above, each by itself.
@@ -103,7 +103,7 @@ fn signed(token: &Secret, header: &TokenHeader, keys: &[DecodingKey]) -> Result<
     Err(why)
 }
 
-/// The audience is this client; where there are several, or the token says who asked for it, that is this client, too.
+/// Checks that the audience is this client; with several audiences or an `azp`, that `azp` is this client too.
 fn check_audience(claims: &Map<String, Value>, client: &str) -> Result<(), SignInError> {
     let (is_for, several) = match claims.get("aud") {
         Some(Value::String(one)) => (one == client, false),
@@ -117,7 +117,7 @@ fn check_audience(claims: &Map<String, Value>, client: &str) -> Result<(), SignI
     if is_for && authorized { Ok(()) } else { Err(SignInError::Audience) }
 }
 
-/// Longest time between a token's issue and now, beside the skew: it comes in answer to a request of some seconds ago.
+/// Longest age of a token beside the clock skew, in seconds: it is issued in response to a request of seconds ago.
 const MAX_AGE_S: i64 = 600;
 
 fn check_times(claims: &Map<String, Value>, now: i64, leeway: i64) -> Result<(), SignInError> {
@@ -137,7 +137,7 @@ fn check_times(claims: &Map<String, Value>, now: i64, leeway: i64) -> Result<(),
     if old || issued > now + leeway || begins > now + leeway { Err(SignInError::IssuedAt) } else { Ok(()) }
 }
 
-/// The left half of a token's digest by the algorithm's own hash (OpenID Connect Core, section 3.1.3.6): of Ed25519, SHA-512.
+/// Returns the left half of the digest by the algorithm's hash (OpenID Connect Core, section 3.1.3.6); for Ed25519, of SHA-512.
 fn half_hash(algorithm: Algorithm, token: &Secret) -> String {
     let hash = if algorithm == Algorithm::EdDSA { &digest::SHA512 } else { &digest::SHA256 };
     let digest = digest::digest(hash, token.reveal().as_bytes());

@@ -1,5 +1,5 @@
-//! The provider's public keys (RFC 7517), read when they are needed, kept for ten minutes, and read again for a key that is not among
-//! them: at most once in thirty seconds, whatever tokens name.
+//! The provider's public keys (RFC 7517): fetched on demand, cached for ten minutes, and fetched again for an unknown key id at most
+//! once in thirty seconds, whatever key ids tokens have.
 
 use super::id_token::TokenHeader;
 use super::{RETRY, SignInError};
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// How long keys are used before they are read again: a key that is withdrawn at the provider is worth nothing after that.
+/// Cache lifetime: a key that the provider withdraws is unusable after that.
 const AGE: Duration = Duration::from_secs(600);
-/// How often keys are read again at most.
+/// Shortest time between two fetches.
 const REFETCH: Duration = Duration::from_secs(30);
-/// Most keys of a set that are looked at.
+/// Most keys of a set that are examined.
 const MAX_KEYS: usize = 100;
 
-/// A set of keys.
+/// A fetched key set.
 struct KeySet {
     keys: Arc<Vec<Jwk>>,
     read: Instant,
@@ -27,19 +27,19 @@ struct KeySet {
 #[derive(Default)]
 struct Read {
     set: Option<KeySet>,
-    /// Before then, the set is not read again.
+    /// The set is not fetched again before this instant.
     not_before: Option<Instant>,
 }
 
-/// The keys of a provider.
+/// The cached keys of a provider.
 #[derive(Default)]
 pub(super) struct Keys(Mutex<Read>);
 
 impl Keys {
-    /// Returns the keys that may have signed a token with this header. `fetch` reads the set, where it is needed.
+    /// Returns the keys that may have signed a token with this header. `fetch` reads the set on demand.
     ///
     /// # Errors
-    /// The set cannot be read, or has no such key.
+    /// The set cannot be read, or contains no such key.
     pub async fn of(
         &self,
         header: &TokenHeader,
@@ -65,14 +65,14 @@ impl Keys {
     }
 }
 
-/// Reads a set; keys of kinds that nobody here knows are left out (RFC 7517, section 5).
+/// Parses a set; keys of unknown types are ignored (RFC 7517, section 5).
 fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, SignInError> {
     let set: Value = serde_json::from_slice(bytes).map_err(|_| SignInError::Keys)?;
     let keys = set.get("keys").and_then(Value::as_array).ok_or(SignInError::Keys)?;
     Ok(keys.iter().take(MAX_KEYS).filter_map(|key| serde_json::from_value(key.clone()).ok()).collect())
 }
 
-/// Whether a key is one of this algorithm's, and for signatures, as far as it says.
+/// Returns whether a key fits this algorithm and, if it states its use, is for signatures.
 fn is_for(key: &Jwk, algorithm: Algorithm) -> bool {
     let kind = match (&key.algorithm, algorithm) {
         (AlgorithmParameters::RSA(_), Algorithm::RS256 | Algorithm::PS256) => true,
@@ -86,7 +86,7 @@ fn is_for(key: &Jwk, algorithm: Algorithm) -> bool {
     kind && own && signs
 }
 
-/// The keys that may have signed: the one that is named; where none is named, the only one there is (OpenID Connect Core, section 10.1).
+/// Returns the candidate keys: the one with the header's `kid`; without a `kid`, the only key (OpenID Connect Core, section 10.1).
 fn fitting(keys: &[Jwk], header: &TokenHeader) -> Vec<DecodingKey> {
     let fits = |key: &&Jwk| is_for(key, header.algorithm);
     let named = |key: &&Jwk| header.key.is_none() || key.common.key_id == header.key;
@@ -104,7 +104,7 @@ mod tests {
     use serde_json::json;
     use std::cell::Cell;
 
-    /// RFC 7517, appendix A.1; RFC 8037, appendix A.2; and what is no key for signatures.
+    /// RFC 7517, appendix A.1; RFC 8037, appendix A.2; and keys that are not for signatures.
     fn set(kids: [&str; 2]) -> Bytes {
         let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMst\
                  n64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n9\

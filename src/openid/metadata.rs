@@ -1,37 +1,37 @@
-//! What the provider says of itself (OpenID Connect Discovery 1.0, section 4): believed only of the issuer that is configured, and only
-//! with endpoints that are reached by TLS.
+//! The provider's metadata (OpenID Connect Discovery 1.0, section 4): accepted only from the configured issuer, and only with HTTPS
+//! endpoints.
 
 use super::SignInError;
 use serde::Deserialize;
 
-/// Where the document is, after the issuer.
+/// Path of the document, appended to the issuer.
 const PLACE: &str = "/.well-known/openid-configuration";
 
-/// The parts of the document that are used.
+/// The members of the document that the gateway uses.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Metadata {
     issuer: String,
-    /// Where browsers are sent.
+    /// The authorization endpoint, for browsers.
     pub authorization_endpoint: String,
-    /// Where codes are redeemed.
+    /// The token endpoint, which redeems codes.
     pub token_endpoint: String,
-    /// Where its public keys are.
+    /// The URL of the key set.
     pub jwks_uri: String,
     #[serde(default)]
     token_endpoint_auth_methods_supported: Vec<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
-    /// Whether its answers name their issuer (RFC 9207).
+    /// Whether authorization responses have `iss` (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
 }
 
-/// The address of an issuer's document.
+/// Returns the URL of an issuer's document.
 pub(super) fn address(issuer: &str) -> String {
     format!("{}{PLACE}", issuer.trim_end_matches('/'))
 }
 
-/// Whether a text is a URL of `https` with a host, and without what would be lost or sent along.
+/// Returns whether a text is an `https` URL with a host and without user information or a fragment.
 pub(crate) fn is_https(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else { return false };
     let host = uri.authority().is_some_and(|host| !host.host().is_empty() && !host.as_str().contains('@'));
@@ -39,10 +39,10 @@ pub(crate) fn is_https(text: &str) -> bool {
 }
 
 impl Metadata {
-    /// Reads the document of this issuer.
+    /// Parses the document of this issuer.
     ///
     /// # Errors
-    /// It is another's, it names an endpoint without TLS, or it knows no S256.
+    /// The document is another issuer's, has an endpoint without TLS, or does not support PKCE with S256.
     pub fn read(bytes: &[u8], issuer: &str) -> Result<Self, SignInError> {
         let read: Metadata = serde_json::from_slice(bytes).map_err(|_| SignInError::Metadata)?;
         if read.issuer != issuer {
@@ -58,7 +58,8 @@ impl Metadata {
         }
     }
 
-    /// Whether a client's secret goes into the body: only where the header is not taken, which is the default (Discovery, section 3).
+    /// Returns whether the client secret goes into the body: only if the provider does not support HTTP Basic, the default (Discovery,
+    /// section 3).
     pub fn wants_secret_in_body(&self) -> bool {
         let known = &self.token_endpoint_auth_methods_supported;
         let has = |method: &str| known.iter().any(|one| one == method);

@@ -1,12 +1,11 @@
-//! Has people sign in at an OpenID provider: the authorization code flow with PKCE (RFC 6749, RFC 7636, OpenID Connect Core 1.0), and who
-//! the provider then says they are. Whatever the provider sends has a bound in bytes and in time, and nothing of it is believed before it
-//! has been checked; nothing of it is in an error or a log line.
+//! Sign-in at an OpenID provider: the authorization code flow with PKCE (RFC 6749, RFC 7636, OpenID Connect Core 1.0). Each response of
+//! the provider is bounded in bytes and in time and validated before use; its content is in no error and no log line.
 //!
-//! 1. [`Provider::begin`]: where the browser goes, with what only this browser's cookie leads back to ([`attempts`]).
-//! 2. The provider sends the browser back with a code.
-//! 3. [`Provider::finish`]: the code and the verifier against an ID token ([`token`]), whose signature and claims are checked ([`id_token`])
-//!    by the provider's public keys ([`keys`]). What the provider says of itself ([`metadata`]) is read when it is needed: the gateway
-//!    starts without it.
+//! The provider's metadata ([`metadata`]) is fetched on demand, so that the gateway starts without the provider.
+//! 1. [`Provider::begin`]: the authorization URL, and the parameters that are kept under this browser's cookie ([`attempts`]).
+//! 2. The provider redirects the browser back with a code.
+//! 3. [`Provider::finish`]: exchanges code and verifier for an ID token ([`token`]), whose signature and claims are validated
+//!    ([`id_token`]) with the provider's public keys ([`keys`]).
 
 pub mod attempts;
 mod fetch;
@@ -27,93 +26,93 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// How long what the provider says of itself is used before it is read again.
+/// Cache lifetime of the metadata.
 const METADATA_AGE: Duration = Duration::from_secs(600);
-/// How long after a failure the provider is not asked again.
+/// Time after a failed fetch without another attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What a gateway knows of its provider.
+/// The settings of a provider.
 #[derive(Clone)]
 pub struct OpenIdSettings {
-    /// Its issuer identifier: an `https` URL, as each of its ID tokens has it.
+    /// The issuer identifier: an `https` URL, the `iss` of each of its ID tokens.
     pub issuer: Arc<str>,
-    /// What the button calls it.
+    /// The provider's name on the button.
     pub name: String,
-    /// The gateway's own id at the provider.
+    /// The client id.
     pub client_id: String,
-    /// The gateway's secret there; `None` for a public client.
+    /// The client secret; `None` for a public client.
     pub client_secret: Option<Secret>,
-    /// Where the provider sends browsers back to.
+    /// The redirect URI.
     pub redirect_uri: String,
     /// The claim of the ID token that is a staff id.
     pub claim: String,
-    /// What is asked for beside `openid`.
+    /// The scopes requested beside `openid`.
     pub scopes: Vec<String>,
     /// Tolerated clock skew, in seconds.
     pub leeway_s: u32,
-    /// How the provider is reached: the CAs that its certificate must be of.
+    /// TLS towards the provider: the CAs that may have issued its certificate.
     pub tls: rustls::ClientConfig,
 }
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident, $text:literal;)*) => {
-        /// Why nobody has signed in: each with a constant text for entries and metrics, and nothing that anybody has sent.
+        /// Why a sign-in failed: each cause has a constant text for entries and metrics; none has anything that was received.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum SignInError { $($(#[$doc])* $name,)* }
 
         impl SignInError {
-            /// Its constant text.
+            /// The constant text.
             pub fn as_str(self) -> &'static str { match self { $(SignInError::$name => $text,)* } }
         }
     };
 }
 
 causes! {
-    /// There is no random number to be had.
+    /// The system has no randomness.
     Random, "no_random_numbers";
-    /// The provider cannot be reached, or its certificate is of no CA that is believed.
+    /// The provider is unreachable, or no configured CA has issued its certificate.
     Unreachable, "provider_unreachable";
-    /// The provider did not answer in time.
+    /// The provider timed out.
     Timeout, "provider_timeout";
-    /// The provider's answer is larger than any honest one.
+    /// The response exceeds the size bound.
     TooLarge, "response_too_large";
-    /// The provider answered another HTTP status than 200, a redirect included.
+    /// The HTTP status is not 200; redirects are not followed.
     Status, "http_status";
-    /// What the provider says of itself cannot be used.
+    /// The metadata is unusable.
     Metadata, "provider_metadata";
-    /// What the provider says of itself is another issuer's.
+    /// The metadata is another issuer's.
     MetadataIssuer, "metadata_issuer";
-    /// The provider's keys cannot be read.
+    /// The key set is unreadable.
     Keys, "provider_keys";
-    /// The answer came by way of another issuer (RFC 9207).
+    /// The response's `iss` is another issuer (RFC 9207, mix-up attack).
     ResponseIssuer, "response_issuer";
-    /// The provider, or the person there, has refused.
+    /// The provider, or the person there, refused.
     Refused, "provider_refused";
-    /// The provider does not take the code.
+    /// The provider rejected the code.
     Code, "code_refused";
-    /// The answer to the code is not what the protocol says.
+    /// The token response is malformed.
     TokenResponse, "token_response";
-    /// There is no ID token, or what is there is none.
+    /// The ID token is missing or malformed.
     Malformed, "id_token_malformed";
-    /// Its algorithm is not one of those that are taken, or not its key's.
+    /// The algorithm is not accepted, or not that of the key.
     Algorithm, "algorithm";
-    /// No key of the provider's is the one that it names.
+    /// The key set does not contain the token's key.
     KeyUnknown, "key_unknown";
-    /// The signature is wrong.
+    /// The signature is invalid.
     Signature, "signature";
-    /// It is another issuer's.
+    /// `iss` is another issuer.
     Issuer, "issuer";
-    /// It is for somebody else.
+    /// `aud` or `azp` is another client.
     Audience, "audience";
-    /// It has ended.
+    /// `exp` has passed.
     Expired, "expired";
-    /// It is of the future, or says nothing of its time.
+    /// `iat` is missing, in the future or too old, or `nbf` is in the future.
     IssuedAt, "issued_at";
-    /// It is not the answer to this attempt.
+    /// `nonce` is another attempt's.
     Nonce, "nonce";
-    /// It belongs to another access token.
+    /// `at_hash` is of another access token.
     AccessTokenHash, "access_token_hash";
-    /// It has no such claim, or that is no text.
+    /// The staff claim is missing or not a text.
     Claim, "claim_missing";
 }
 
@@ -125,33 +124,33 @@ impl std::fmt::Display for SignInError {
 
 impl std::error::Error for SignInError {}
 
-/// Where a browser goes to sign in.
+/// An authorization request.
 pub struct AuthorizationRequest {
-    /// The address at the provider.
+    /// The URL for the browser.
     pub address: String,
-    /// What must come back with it, and what has been sent in secret.
+    /// The parameters that the response must match, and the secrets.
     pub attempt: Attempt,
 }
 
-/// What the browser brings back (RFC 6749, section 4.1.2; RFC 9207).
+/// The authorization response (RFC 6749, section 4.1.2; RFC 9207).
 #[derive(Debug, Default)]
 pub struct Callback<'c> {
     /// The code.
     pub code: &'c str,
-    /// The issuer, where the provider names it.
+    /// The issuer, if the provider names it.
     pub issuer: Option<&'c str>,
-    /// Whether the provider has refused.
+    /// Whether it is an error response.
     pub is_error: bool,
 }
 
-/// The provider's own words about itself, and when they were read or could not be.
+/// The cached metadata, and when it was fetched or failed.
 #[derive(Default)]
 struct Known {
     metadata: Option<(Arc<Metadata>, Instant)>,
     failed: Option<(SignInError, Instant)>,
 }
 
-/// A provider.
+/// A client of an OpenID provider.
 pub struct Provider {
     settings: OpenIdSettings,
     fetch: Fetch,
@@ -160,21 +159,21 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// One of these settings. Nothing is sent yet.
+    /// Returns a client with these settings. Nothing is fetched yet.
     pub fn new(settings: OpenIdSettings) -> Self {
         let fetch = Fetch::new(settings.tls.clone());
         Provider { fetch, known: Mutex::default(), keys: Keys::default(), settings }
     }
 
-    /// What is known of it without asking.
+    /// Returns the settings.
     pub fn settings(&self) -> &OpenIdSettings {
         &self.settings
     }
 
-    /// Makes an attempt to sign in, with the address that its browser goes to. `language`: that of the pages, for the provider's own.
+    /// Creates an authorization request. `language`: the language of the pages, sent as `ui_locales`.
     ///
     /// # Errors
-    /// The provider cannot be asked, or what it says cannot be used.
+    /// The provider is unreachable, or its metadata is unusable.
     pub async fn begin(&self, language: &str) -> Result<AuthorizationRequest, SignInError> {
         let metadata = self.metadata().await?;
         let (state, nonce) = (secret().ok_or(SignInError::Random)?, secret().ok_or(SignInError::Random)?);
@@ -195,10 +194,10 @@ impl Provider {
         })
     }
 
-    /// Returns who the provider says the person is: the claim of an ID token that answers this very attempt.
+    /// Redeems a code and returns the person: the staff claim of an ID token for this very attempt.
     ///
     /// # Errors
-    /// The provider has refused, cannot be asked, or says something that is not to be believed.
+    /// The provider refused, is unreachable, or sent something invalid.
     pub async fn finish(&self, attempt: &Attempt, callback: &Callback<'_>) -> Result<String, SignInError> {
         let metadata = self.metadata().await?;
         match callback.issuer {
@@ -223,8 +222,8 @@ impl Provider {
         id_token::verify(&tokens.id_token, &header, &keys, &expected, crate::registry::now())
     }
 
-    /// What the provider says of itself, read at most once in ten minutes; after a failure not for five seconds. Who comes meanwhile
-    /// waits for the one request.
+    /// Returns the metadata, fetched at most once in ten minutes; after a failure not for five seconds. Concurrent callers share one
+    /// fetch.
     async fn metadata(&self) -> Result<Arc<Metadata>, SignInError> {
         let mut known = self.known.lock().await;
         if let Some((metadata, _)) = known.metadata.as_ref().filter(|(_, read)| read.elapsed() < METADATA_AGE) {

@@ -1,4 +1,4 @@
-//! The request with the code (RFC 6749, section 4.1.3), by the crate `oauth2`.
+//! The token request (RFC 6749, section 4.1.3), by the crate `oauth2`.
 
 use super::fetch::Fetch;
 use super::metadata::Metadata;
@@ -16,7 +16,7 @@ use oauth2::{
 use serde::{Deserialize, Serialize};
 use std::pin::Pin;
 
-/// What OpenID Connect adds to an answer.
+/// The members that OpenID Connect adds to a token response.
 #[derive(Clone, Deserialize, Serialize)]
 pub(super) struct IdTokenField {
     id_token: String,
@@ -30,7 +30,7 @@ impl std::fmt::Debug for IdTokenField {
 
 impl ExtraTokenFields for IdTokenField {}
 
-/// The gateway as a client of the provider's.
+/// The `oauth2` client with OpenID Connect's response.
 pub(super) type OpenIdClient = Client<
     BasicErrorResponse,
     StandardTokenResponse<IdTokenField, BasicTokenType>,
@@ -44,16 +44,16 @@ pub(super) type OpenIdClient = Client<
     EndpointSet,
 >;
 
-/// What a code is worth.
+/// The tokens of a redeemed code.
 pub(super) struct Tokens {
     pub id_token: Secret,
     pub access_token: Secret,
 }
 
-/// The gateway as a client, as the provider says it may be one.
+/// Returns the client, with the authentication method of the provider's metadata.
 ///
 /// # Errors
-/// An endpoint or the redirect URI is no URL.
+/// An endpoint or the redirect URI is not a URL.
 pub(super) fn client(settings: &OpenIdSettings, metadata: &Metadata) -> Result<OpenIdClient, SignInError> {
     let wrong = |_| SignInError::Metadata;
     let client = Client::new(ClientId::new(settings.client_id.clone()))
@@ -83,7 +83,7 @@ impl<'f> AsyncHttpClient<'f> for Fetch {
 /// Redeems a code.
 ///
 /// # Errors
-/// The provider refuses it, cannot be asked, or answers something else.
+/// The provider rejects the code, is unreachable, or its response is malformed.
 pub(super) async fn redeem(
     settings: &OpenIdSettings,
     metadata: &Metadata,

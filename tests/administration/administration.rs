@@ -115,9 +115,9 @@ async fn a_stream_does_not_outlive_its_token() {
         crate::support::edit(&folder.gateway_config(), |text| text.replace("audience = ", "leeway_s = 0\naudience = "));
     });
     let actor = stage.system("clerk");
-    let token = stage.token("clerk", Duration::from_secs(2), Duration::ZERO);
+    let token = stage.token("clerk", Duration::from_secs(5), Duration::ZERO);
     let mut stream = watching(&stage, &Actor { token, ..actor }, 0).await;
-    let ended = tokio::time::timeout(Duration::from_secs(4), async { while let Ok(Some(_)) = stream.next().await {} });
+    let ended = tokio::time::timeout(Duration::from_secs(9), async { while let Ok(Some(_)) = stream.next().await {} });
     ended.await.unwrap();
     use tonic_types::StatusExt;
     assert_eq!(stream.end().1.get_details_error_info().unwrap().reason, "TOKEN_EXPIRED");

@@ -68,7 +68,7 @@ fn sign_ins(stage: &Stage) -> Vec<Entry> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_the_provider_vouches_for_acts_in_their_own_name_whatever_signs() {
+async fn a_person_of_the_provider_acts_in_their_own_name_with_each_signature_algorithm() {
     let (stage, provider) = stage().await;
     for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA] {
         provider.lie(Lie { signed: Signed::By(algorithm), ..Lie::default() });
@@ -121,7 +121,7 @@ async fn whoever_the_provider_vouches_for_acts_in_their_own_name_whatever_signs(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_person_is_one_by_certificate_and_by_the_provider() {
     let (stage, provider) = stage().await;
-    // An administrator asks by certificate; the same person may not approve by the provider's word, whoever else may.
+    // An administrator asks by certificate; the same person may not approve when signed in by OpenID; others may.
     let approver = |id: &str| {
         let mut staff = stage.store.staff().unwrap().into_iter().find(|one| one.id == id).unwrap();
         staff.roles = vec![ndxp_gateway::registry::Role::Administrator, ndxp_gateway::registry::Role::Approver];
@@ -377,7 +377,7 @@ async fn ten_thousand_attempts_of_one_address_keep_nobody_else_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_removed_from_the_staff_has_no_session_any_more() {
+async fn removed_staff_have_no_session_any_more() {
     let (stage, provider) = stage().await;
     crate::browser::auditor(&stage);
     let mut kiem = signed_in(&stage, &provider, "kiem").await;

@@ -178,7 +178,7 @@ async fn t4_after_random_changes_the_registry_matches_the_log_also_after_pruning
     assert!(retention::restate(&data, &plan, &stage.store).unwrap() > 0);
     until("the log has it", Duration::from_secs(30), || retention::is_restated(&data, &plan).unwrap());
     plan.objects().for_each(|object| stage.store.note(PRUNE_EVENT, object).unwrap());
-    until("the log tells of it", Duration::from_secs(30), || retention::is_logged(&data, &plan).unwrap());
+    until("the log states it", Duration::from_secs(30), || retention::is_logged(&data, &plan).unwrap());
     retention::prune(&data, &plan, &Default::default()).unwrap();
     assert_eq!(differences(&data), [], "seed {seed}");
     for _ in 0..50 {

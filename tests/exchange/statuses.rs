@@ -57,9 +57,10 @@ async fn tokens() {
     refused(&stage, &with(&forged).call(ENTERPRISE, code(&stage)).await, Reason::TokenInvalid);
     let early = stage.token("one-stop-shop", Duration::from_secs(60), Duration::from_secs(600));
     refused(&stage, &with(&early).call(ENTERPRISE, code(&stage)).await, Reason::TokenNotYetValid);
-    let short = stage.token("one-stop-shop", Duration::from_secs(1), Duration::ZERO);
+    let lifetime = Duration::from_secs(6);
+    let short = stage.token("one-stop-shop", lifetime, Duration::ZERO);
     with(&short).call(ENTERPRISE, code(&stage)).await.ok();
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(lifetime + Duration::from_millis(1_100)).await;
     refused(&stage, &with(&short).call(ENTERPRISE, code(&stage)).await, Reason::TokenExpired);
     let revoked = stage.token("one-stop-shop", Duration::from_secs(60), Duration::ZERO);
     let newest = stage.store.tokens(Some("one-stop-shop"), Page::ALL).unwrap();
@@ -181,9 +182,9 @@ async fn sources_that_fail() {
     }
     faults.set("business", FaultKind::Hang);
     let message = actor.encode(ENTERPRISE, &code(&stage));
-    let slow = actor.raw(ENTERPRISE, &[("grpc-timeout", "300m")], vec![message]);
+    let slow = actor.raw(ENTERPRISE, &[("grpc-timeout", "3000m")], vec![message]);
     let (slow, crowded) = tokio::join!(slow, async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
         actor.call(ENTERPRISE, code(&stage)).await
     });
     refused(&stage, &slow.unwrap(), Reason::CallerDeadline);

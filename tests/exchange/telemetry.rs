@@ -1,4 +1,4 @@
-//! What the gateway tells of itself: metrics (those of alerts and dashboard are there, none by what callers send), stages, access
+//! What the gateway exports: metrics (those of alerts and dashboard are there, none by what callers send), stages, access
 //! lines; and that no person is in any of it.
 
 use super::privacy::{found, seeded};

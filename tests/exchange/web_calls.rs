@@ -205,7 +205,7 @@ async fn a_stream_comes_in_envelopes_and_its_end_says_how_it_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_leaves_a_stream_ends_it_and_its_entry_says_so() {
+async fn a_stream_ends_when_its_caller_disconnects_and_its_entry_says_so() {
     let stage = Stage::start();
     let actor = stage.system("one-stop-shop");
     let system = system(&stage, &actor);

@@ -469,7 +469,7 @@ fn strays(finished: &Finished) {
     assert_eq!(folder.verified(), None);
 }
 
-/// Files that tell of each other, gone together.
+/// Files that name each other, gone together.
 fn several_at_once(finished: &Finished) {
     let copy = tempfile::tempdir().unwrap();
     let folder = Folder::copied_to(finished, copy.path());
@@ -519,7 +519,7 @@ fn the_command_says_so(finished: &Finished) {
         assert!(!content && told.contains(named), "{path}: {told}");
         let (shown, told, why) = support::audit_cli(&finished.stage, &["show", &finished.exchange]);
         assert!(!shown || told.contains(&finished.exchange), "{path}: {told}");
-        // Whoever reads it is told which file is wrong, not to look elsewhere.
+        // The message names the wrong file, not to look elsewhere.
         assert!(shown || why.contains("not what was written: "), "{path}: {why}");
         restore(&data, &as_before, Path::new(path));
     }

@@ -178,7 +178,7 @@ impl Finished {
         (300..560).for_each(|number: u32| stage.store.note("test.act", format!("number:{number}")).unwrap());
         sealed(560);
         let archive = stage.folder.path.join("archive");
-        // Where the log does not tell of it in time, it is to be tried again.
+        // Where the log does not state it in time, it is to be tried again.
         until("it is pruned", Duration::from_secs(60), || {
             audit_cli(&stage, &["prune", "--keep", "0s", "--archive", archive.to_str().unwrap()]).0
         });

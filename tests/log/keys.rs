@@ -127,7 +127,7 @@ fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
         (content, told)
     };
     exchange(&stage);
-    until("the log tells of the mark", Duration::from_secs(20), || is_stated(&stage));
+    until("the log states the mark", Duration::from_secs(20), || is_stated(&stage));
     stage.gateway.take().unwrap().stop();
     assert!(verify(&stage).0, "{:?}", verify(&stage));
     let own = (of(&key), of(&mark));
@@ -156,7 +156,7 @@ fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
     assert!(!content && told.contains("keys/pseudonyms"), "{told}");
     stage.gateway = Some(start());
     exchange(&stage);
-    until("the log tells of the new mark", Duration::from_secs(20), || is_stated(&stage));
+    until("the log states the new mark", Duration::from_secs(20), || is_stated(&stage));
     stage.gateway.take().unwrap().stop();
     let (content, told) = verify(&stage);
     assert!(content && told.contains("was made anew") && told.contains("WARNING"), "{told}");

@@ -46,7 +46,7 @@ fn quoted(text: &str) -> Vec<(usize, &str)> {
 fn path(quote: &str) -> Option<&str> {
     let known = [".rs", ".md", ".sh", ".proto", ".toml", ".py", ".txt", ".service", ".socket", "/"];
     let plain = quote.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-    // What begins with these is on the machine of whoever runs the gateway, or in the data folder; `../` is beside the tree.
+    // What begins with these is on the operator's machine, or in the data folder; `../` is beside the tree.
     let elsewhere = [
         "/",
         "../",

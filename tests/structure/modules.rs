@@ -127,7 +127,7 @@ fn a_facade_its_children_and_tests_are_not_a_cycle() {
     let tests = ("b.rs", "pub struct B; #[cfg(test)] mod tests { use crate::a::X; }");
     let tree = crate_of(&[LIB, folder, child, tests]);
     assert!(in_cycles(&tree).is_empty(), "{:?}", tree.arrows());
-    // What is re-exported belongs to the child that defines it, for whoever is outside as well.
+    // What is re-exported belongs to the child that defines it, for modules outside as well.
     let tree = crate_of(&[
         LIB,
         ("a.rs", "use crate::b::C; struct A(C);"),

@@ -533,7 +533,7 @@ async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetecte
     for _ in 0..2 {
         // However often it starts, nothing is overwritten, and it reports it.
         stage.gateway = Some(starts(&stage.folder).unwrap());
-        unready(&stage, "is an older one, and the exchange log tells of a newer one");
+        unready(&stage, "is an older one, and the exchange log names a newer one");
         stage.gateway.take().unwrap().stop();
         assert_eq!(std::fs::read(&record).unwrap(), older);
         assert!(!verified(&stage).0);

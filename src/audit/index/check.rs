@@ -1,4 +1,4 @@
-//! `audit verify --index`: recomputes the complete index from the log and compares it, whoever had the index's key.
+//! `audit verify --index`: recomputes the complete index from the log and compares it; no trust in the index's key is needed.
 
 use super::part::{HOURS, IndexPart, positions_of, postings};
 use super::{AuditError, CellFault, IndexKey, SearchIndex, derive, index_path};

@@ -1,5 +1,5 @@
-//! The key that authenticates the content of the index. Whoever edits the index's file with an SQLite tool, or replaces
-//! it, does not have the key, and every page of a search detects it. Whoever can also read `keys/index.key` can make
+//! The key that authenticates the content of the index. An attacker who edits the index's file with an SQLite tool, or replaces
+//! it, does not have the key, and every page of a search detects it. An attacker who can also read `keys/index.key` can make
 //! any index; `audit verify --index` finds that, since it recomputes everything from the log.
 //!
 //! The key is derived data like the index: if it is missing, both are rebuilt.

@@ -332,7 +332,7 @@ fn l7_an_index_made_with_its_key_is_found_by_the_comparison() {
     assert!(checked.found > 0 && checked.differences.iter().all(of_bundle), "{checked:?}");
 }
 
-/// Printed counts are those of the entries, whoever had the index's key.
+/// Printed counts are those of the entries, even if an attacker had the index's key.
 #[test]
 fn l7_a_report_counts_entries_and_believes_no_index() {
     use crate::audit::statistics::{from_log, statistics};

@@ -107,7 +107,7 @@ impl Profiles {
         };
         let document = Document::open(file).map_err(|fault| vec![fault])?;
         let mut read = document.read(|table| {
-            // Whoever can change it decides which CA commands trust, and as whom they act.
+            // Its owner decides which CA commands trust, and as whom they act.
             if metadata.mode() & 0o022 != 0 {
                 table.fault("profiles", format!("others may change this file: chmod 600 {}", file.display()));
             }

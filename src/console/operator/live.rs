@@ -110,7 +110,7 @@ pub fn name(locale: Locale, source: &SourceOverview) -> String {
     if name.is_empty() { source.id.clone() } else { name.clone() }
 }
 
-/// Returns the name of whoever has the fault of an error.
+/// Returns the localized name of the party at fault.
 pub fn fault(locale: Locale, owner: &str) -> String {
     match owner {
         "caller" => locale.text("fault-caller"),

@@ -95,7 +95,7 @@ pub(super) fn adopt(connection: &Connection) -> Result<(), RegistryError> {
         for (id, names) in holders {
             let names = hold(connection, kind, &id, &names).map_err(|error| match error {
                 RegistryError::NameTaken { name, owner } => RegistryError::Store(format!(
-                    "the certificate name {name} belongs to {owner} and to {}:{id}: whoever holds such a certificate \
+                    "the certificate name {name} belongs to {owner} and to {}:{id}: the holder of such a certificate \
                      would be both; take it from one of them with the version that made this file",
                     kind.as_str()
                 )),

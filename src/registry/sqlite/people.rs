@@ -82,7 +82,7 @@ pub(super) fn change(store: &SqliteStore, staff: &Staff) -> Result<ChangeOutcome
 pub(super) fn remove(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
     store.change("staff.remove", format!("staff:{id}"), |changing| {
         let before = person(changing, id)?;
-        // The names stay reserved: whoever still has the certificate is nobody else.
+        // The names stay reserved: the old certificate never becomes another person's.
         changing.execute("DELETE FROM staff WHERE id = ?1", [id])?;
         must_be_kept(changing, &before)?;
         changing.touch(TouchedObjects::Staff);

@@ -67,7 +67,7 @@ async fn keep(
     let began = Instant::now();
     while restated > 0 && !is_restated(data, &plan)? {
         if began.elapsed() > RESTATED_WITHIN {
-            tracing::error!("what is to be pruned tells of records that are not in the registry: nothing is pruned");
+            tracing::error!("the pruning plan names records that are not in the registry: nothing is pruned");
             return Ok(0);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
