@@ -162,6 +162,15 @@ def test_every_reason_and_metric_is_documented(role, locale):
     assert not [quote for quote in quotes if quote.startswith("ndxp_") and f"`{quote}`" not in operation]
 
 
+@pytest.mark.parametrize("role,locale", EACH)
+def test_every_sentence_of_the_program_is_in_its_source(role, locale):
+    source = "".join(file.read_text() for file in (ROOT / "src").rglob("*.rs"))
+    quotes = [re.sub(r"\s+", " ", quote) for quote in re.findall(r"`([^`]+)`", prose(guide(role, locale)))]
+    sentences = [quote for quote in quotes if re.fullmatch(r"[a-z]+:?( [a-z';…]+)+", quote)]
+    sentences = [one for one in sentences if one.split()[0] not in {*top_level(), "openssl", "sudo"}]
+    assert not [one for one in sentences if one.removesuffix(" …") not in source]
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_both_languages_have_the_same(role):
     english, vietnamese = (guide(role, locale) for locale in LOCALES)
