@@ -262,6 +262,21 @@ pub struct Refusal {
     pub source_status: Option<Box<SourceStatus>>,
     /// Of a write with an unknown outcome: the reason that it is unknown.
     pub cause: Option<Reason>,
+    /// The maintenance of the source that goes on.
+    pub maintenance: Option<Box<Maintenance>>,
+}
+
+/// A source's maintenance, as callers read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    /// From when to when, as RFC 3339 times.
+    pub interval: String,
+    /// Time until its end.
+    pub left: Duration,
+    /// What an administrator wrote about it, in Vietnamese: at most 300 bytes.
+    pub vietnamese: String,
+    /// The same in English; may be empty.
+    pub english: String,
 }
 
 /// The status of a gRPC source, beside its code. Its message is free text that may contain personal data: it is neither
@@ -293,6 +308,7 @@ impl From<Reason> for Refusal {
             source_status: None,
             rule: None,
             cause: None,
+            maintenance: None,
         }
     }
 }
@@ -320,6 +336,22 @@ impl Refusal {
         Refusal { reason, cause, retry_after: None, violations: Vec::new(), ..self }
     }
 
+    /// The same of a source under maintenance, if it failed or could not be reached; with a time to try again, in five minutes or at
+    /// the end: it may be back early. A write with an unknown outcome gets none.
+    pub fn under_maintenance(self, maintenance: Maintenance) -> Self {
+        let is_elsewhere = matches!(self.fault, FaultOwner::Source | FaultOwner::Hub);
+        let responded = !matches!(
+            self.reason.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown | Code::DataLoss
+        );
+        if !(is_elsewhere || self.cause.is_some()) || responded {
+            return self;
+        }
+        let again = self.retry_after.unwrap_or_default().max(maintenance.left.min(MAINTENANCE_RETRY));
+        let retry_after = self.cause.is_none().then_some(again);
+        Refusal { retry_after, maintenance: Some(Box::new(maintenance)), ..self }
+    }
+
     /// As a gRPC status with `google.rpc` details.
     pub fn to_status(&self, exchange_id: &str) -> tonic::Status {
         let reason = self.reason;
@@ -338,8 +370,17 @@ impl Refusal {
             metadata.insert("outcome".into(), "unknown".into());
             metadata.insert("cause".into(), cause.as_str().into());
         }
+        let mut localized = match self.violations.as_slice() {
+            // A person filled in the field: they read what it must be.
+            [one] if !one.vietnamese.is_empty() => cut(&one.vietnamese, MAX_TEXT),
+            _ => reason.vietnamese().to_owned(),
+        };
+        if let Some(maintenance) = &self.maintenance {
+            metadata.insert("maintenance".into(), maintenance.interval.clone());
+            localized = format!("{localized} Nguồn đang bảo trì: {}", cut(&maintenance.vietnamese, MAX_TEXT));
+        }
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", reason.vietnamese());
+        details.set_error_info(reason.as_str(), DOMAIN, metadata).set_localized_message("vi", localized);
         let mut left = MAX_VIOLATIONS;
         for (at, violation) in self.violations.iter().enumerate() {
             let (field, description) = (cut(&violation.field, MAX_TEXT), cut(&violation.description, MAX_TEXT));
@@ -368,10 +409,19 @@ impl Refusal {
             }
             (detail, _) => format!("{} ({detail})", reason.english().trim_end_matches('.')),
         };
+        let message = match &self.maintenance {
+            Some(maintenance) if maintenance.english.is_empty() => {
+                format!("{message} The source is under maintenance.")
+            }
+            Some(maintenance) => format!("{message} The source is under maintenance: {}", maintenance.english),
+            None => message,
+        };
         tonic::Status::with_error_details(reason.code(), cut(&message, MAX_TEXT), details)
     }
 }
 
+/// Longest delay before a call is tried again at a source under maintenance.
+const MAINTENANCE_RETRY: Duration = Duration::from_secs(300);
 /// Longest text in a status, in bytes: three times as long where it is not ASCII and goes percent-encoded.
 const MAX_TEXT: usize = 400;
 /// Most bytes of violations, and what one has beside its texts. With all else that a status may hold they make 6 kB on the
@@ -402,13 +452,19 @@ mod tests {
 
     #[test]
     fn d4_a_status_has_6_kb_at_most_and_tells_how_much_was_cut() {
-        let violation = |text: &str| Violation { field: text.into(), description: text.into() };
+        let violation = |text: &str| Violation::new(text, text).in_vietnamese(text);
         for text in ["citizens[3].name", &"á".repeat(2_000), &"x".repeat(300), &"ệ".repeat(133)] {
             for reason in Reason::ALL {
                 let refusal = Refusal {
                     violations: (0..500).map(|_| violation(text)).collect(),
                     retry_after: Some(Duration::from_secs(86_400)),
                     source_code: Some(text.repeat(20)),
+                    maintenance: Some(Box::new(Maintenance {
+                        interval: "2026-11-27T22:00:00+07:00/2026-11-28T02:00:00+07:00".into(),
+                        left: Duration::from_secs(60),
+                        vietnamese: "ệ".repeat(100),
+                        english: "x".repeat(300),
+                    })),
                     ..Refusal::with(*reason, text.repeat(20))
                 };
                 assert!(on_the_wire(&refusal) <= 6 << 10, "{reason:?}: {}", on_the_wire(&refusal));

@@ -45,10 +45,7 @@ impl CallMetadata {
             match value.to_str().ok().filter(|text| fits(text) && values.next().is_none()) {
                 Some(text) => Some(text.to_owned()),
                 None => {
-                    violations.push(Violation {
-                        field: format!("metadata {name}"),
-                        description: format!("must be {expected}"),
-                    });
+                    violations.push(Violation::new(format!("metadata {name}"), format!("must be {expected}")));
                     None
                 }
             }

@@ -72,8 +72,9 @@ fn metadata(message: &api::CanIRequest) -> Result<HeaderMap, Status> {
     let mut headers = HeaderMap::new();
     for (name, value) in [("ndxp-purpose", &message.purpose), ("ndxp-official", &message.official)] {
         if !value.is_empty() {
-            let value =
-                HeaderValue::from_str(value).map_err(|_| invalid(name, "has characters that metadata cannot have"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                invalid(name, "has characters that metadata cannot have", "có ký tự không gửi được trong metadata")
+            })?;
             headers.insert(name, value);
         }
     }
@@ -84,7 +85,8 @@ fn address(text: &str) -> Result<Option<IpAddr>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address: IpAddr = text.parse().map_err(|_| invalid("address", "must be an IP address"))?;
+    let wrong = |_| invalid("address", "must be an IP address", "phải là địa chỉ IP");
+    let address: IpAddr = text.parse().map_err(wrong)?;
     Ok(Some(address.to_canonical()))
 }
 

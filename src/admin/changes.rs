@@ -3,7 +3,7 @@
 
 use super::api;
 use super::draft::{GrantDraft, StaffDraft};
-use super::messages::{client_message, failed, grant_message, invalid, refused, role, staff_message, violated};
+use super::messages::{client_message, failed, grant_message, refused, role, staff_message, violated};
 use super::size;
 use crate::contract::ContractSet;
 use crate::contract::validate::Violation;
@@ -179,7 +179,7 @@ pub(super) fn changed(
         legal_basis: message.legal_basis.unwrap_or_else(|| before.legal_basis.clone()),
         networks: if message.any_network { message.networks } else { or(message.networks, &networks) },
     };
-    let grant = draft.check(contracts).map_err(|wrong| invalid("grant", wrong))?;
+    let grant = draft.check(contracts).map_err(violated)?;
     Ok((before, Grant { id: message.id, ..grant }))
 }
 

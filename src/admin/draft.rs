@@ -15,23 +15,28 @@ const DEFAULT_VALID_S: i64 = 365 * 86_400;
 /// Default calls a second.
 const DEFAULT_RATE: u32 = 50;
 
-fn wrong(field: &str, description: impl Into<String>) -> Violation {
-    Violation { field: field.into(), description: description.into() }
+fn wrong(field: &str, description: impl Into<String>, vietnamese: impl Into<String>) -> Violation {
+    Violation::new(field, description).in_vietnamese(vietnamese)
 }
 
 fn check_id(id: &str) -> Result<(), Violation> {
     let expected = "must be 1 to 64 lower-case letters, digits, hyphens or dots";
-    if is_id(id) { Ok(()) } else { Err(wrong("id", expected)) }
+    let vietnamese = "phải gồm 1 đến 64 chữ thường không dấu, chữ số, dấu gạch nối hoặc dấu chấm";
+    if is_id(id) { Ok(()) } else { Err(wrong("id", expected, vietnamese)) }
 }
 
 /// Checks certificate names; an empty list means the usual one.
 fn check_names(names: Vec<String>, usual: String) -> Result<Vec<String>, Violation> {
     let names = if names.is_empty() { vec![usual] } else { names };
     if names.len() > MAX_NAMES {
-        return Err(wrong("names", format!("must be {MAX_NAMES} at most")));
+        return Err(wrong("names", format!("must be {MAX_NAMES} at most"), format!("tối đa {MAX_NAMES} tên")));
     }
     match names.iter().find(|name| !is_name(name)) {
-        Some(_) => Err(wrong("names", "must be DNS names or URIs of at most 512 bytes, as in the certificate's SAN")),
+        Some(_) => {
+            let vietnamese = "phải là tên DNS hoặc URI trong SAN của chứng thư số, tối đa 512 byte";
+            let expected = "must be DNS names or URIs of at most 512 bytes, as in the certificate's SAN";
+            Err(wrong("names", expected, vietnamese))
+        }
         None => Ok(names.iter().map(|name| canonical_name(name)).collect()),
     }
 }
@@ -88,7 +93,8 @@ impl ClientDraft {
 }
 
 fn check_agency(agency: &str) -> Result<(), Violation> {
-    let fault = || wrong("agency", format!("must be {}", expectation(Format::AgencyCode)));
+    let vietnamese = "phải là mã định danh cơ quan, ví dụ H49, H49.12 hoặc 000.00.12.H49";
+    let fault = || wrong("agency", format!("must be {}", expectation(Format::AgencyCode)), vietnamese);
     check(Format::AgencyCode, agency).map_err(|_| fault())
 }
 
@@ -111,7 +117,7 @@ impl StaffDraft {
     pub fn check(self) -> Result<Staff, Violation> {
         check_id(&self.id)?;
         if self.roles.is_empty() {
-            return Err(wrong("roles", "at least one is needed"));
+            return Err(wrong("roles", "at least one is needed", "cần ít nhất một vai trò"));
         }
         let names = check_names(self.names, staff_uri(&self.id))?;
         Ok(Staff { id: self.id, roles: self.roles, names })
@@ -149,8 +155,8 @@ impl GrantDraft {
     /// Checks scopes, purposes, fields and networks.
     ///
     /// # Errors
-    /// The fault, and the known values.
-    pub fn check(self, contracts: &ContractSet) -> Result<Grant, String> {
+    /// The first violation.
+    pub fn check(self, contracts: &ContractSet) -> Result<Grant, Violation> {
         let operations = contracts.operations();
         let mut known: Vec<String> = operations.iter().map(|operation| operation.scope.clone()).collect();
         known.sort();
@@ -161,25 +167,38 @@ impl GrantDraft {
         let once = self.scopes.iter().filter(|scope| named.insert(*scope)).cloned().collect();
         let scopes = if self.scopes.iter().any(|scope| scope == "*") { every } else { once };
         if scopes.is_empty() {
-            return Err("a grant needs a scope".into());
+            return Err(wrong("scopes", "a grant needs a scope", "cần ít nhất một phạm vi"));
         }
-        if let Some(wrong) = scopes.iter().find(|scope| !known.contains(scope)) {
-            return Err(format!("no contract has the scope {wrong:?}; known: {}", known.join(", ")));
+        if let Some(unknown) = scopes.iter().find(|scope| !known.contains(scope)) {
+            let expected = format!("no contract has the scope {unknown:?}; known: {}", known.join(", "));
+            let vietnamese = format!("không hợp đồng nào có phạm vi {unknown:?}; các phạm vi có: {}", known.join(", "));
+            return Err(wrong("scopes", expected, vietnamese));
         }
-        self.purposes.iter().try_for_each(|rule| check_purpose_rule(rule))?;
+        self.purposes.iter().try_for_each(|rule| {
+            let vietnamese = format!("{rule:?} phải là *, procedure:MÃ_THỦ_TỤC hoặc dossier:MÃ_CƠ_QUAN");
+            check_purpose_rule(rule).map_err(|expected| wrong("purposes", expected, vietnamese))
+        })?;
         let in_scope: Vec<_> = operations.iter().filter(|operation| scopes.contains(&operation.scope)).collect();
         let has = |path: &String| path == "*" || in_scope.iter().any(|operation| operation.response_fields.has(path));
-        if let Some(wrong) = self.fields.iter().find(|path| !has(path)) {
-            return Err(format!("no response within these scopes has the field {wrong:?}: `contract show` lists them"));
+        if let Some(unknown) = self.fields.iter().find(|path| !has(path)) {
+            let expected =
+                format!("no response within these scopes has the field {unknown:?}: `contract show` lists them");
+            let vietnamese = format!("không dịch vụ nào trong các phạm vi này trả về trường {unknown:?}");
+            return Err(wrong("fields", expected, vietnamese));
         }
         if self.legal_basis.trim().is_empty() {
-            return Err("a grant needs its legal basis".into());
+            return Err(wrong("legal_basis", "a grant needs its legal basis", "cần nêu căn cứ pháp lý"));
         }
-        let networks: Result<Vec<Network>, String> = self.networks.iter().map(|text| Network::parse(text)).collect();
+        let network = |text: &String| {
+            let vietnamese = format!("{text:?} không phải là mạng: viết như 10.20.0.0/16");
+            Network::parse(text).map_err(|expected| wrong("networks", expected, vietnamese))
+        };
+        let networks = self.networks.iter().map(network).collect::<Result<Vec<_>, _>>();
         let not_before = if self.not_before == 0 { now() } else { self.not_before };
         let not_after = if self.not_after == 0 { not_before.saturating_add(DEFAULT_VALID_S) } else { self.not_after };
         if not_after <= not_before {
-            return Err("a grant must end after its beginning".into());
+            let vietnamese = "quyền phải kết thúc sau khi bắt đầu";
+            return Err(wrong("not_after", "a grant must end after its beginning", vietnamese));
         }
         Ok(Grant {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),

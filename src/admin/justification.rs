@@ -17,7 +17,8 @@ pub(super) fn justification(metadata: &MetadataMap) -> Result<String, Status> {
     let wrong = || {
         let expected =
             format!("must be said once, in at most {MAX_JUSTIFICATION} characters of UTF-8 without controls");
-        invalid("metadata ndxp-justification", expected)
+        let vietnamese = format!("lý do tối đa {MAX_JUSTIFICATION} ký tự UTF-8, không có ký tự điều khiển");
+        invalid("metadata ndxp-justification", expected, vietnamese)
     };
     let mut said = Vec::new();
     for value in metadata.get_all_bin(JUSTIFICATION) {

@@ -34,7 +34,7 @@ pub(super) fn list(
     api::ListLastUseRequest { objects }: api::ListLastUseRequest,
 ) -> Result<api::ListLastUseResponse, Status> {
     if objects.len() > MAX_OBJECTS {
-        return Err(invalid("objects", "must be at most 1,000"));
+        return Err(invalid("objects", "must be at most 1,000", "tối đa 1.000 đối tượng"));
     }
     let from_us = clock::now_us() - i64::from(PERIOD_DAYS) * DAY_S * 1_000_000;
     let found = || {

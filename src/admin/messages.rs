@@ -12,8 +12,9 @@ pub(super) fn refused(refusal: Refusal) -> Status {
     refusal.to_status("")
 }
 
-pub(super) fn invalid(field: &str, description: impl Into<String>) -> Status {
-    violated(Violation { field: field.into(), description: description.into() })
+/// A fault of a field, in English and Vietnamese.
+pub(super) fn invalid(field: &str, description: impl Into<String>, vietnamese: impl Into<String>) -> Status {
+    violated(Violation::new(field, description).in_vietnamese(vietnamese))
 }
 
 pub(super) fn violated(violation: Violation) -> Status {
@@ -27,7 +28,7 @@ pub(super) fn failed(error: RegistryError) -> Status {
             Refusal::with(Reason::ObjectExists, error.to_string())
         }
         RegistryError::Forbidden(rule) => Refusal::with(Reason::RoleMissing, rule),
-        RegistryError::Invalid(rule) => return invalid("record", rule),
+        RegistryError::Invalid(rule) => return violated(Violation::new("record", rule)),
         RegistryError::Outdated => Reason::ChangeOutdated.into(),
         RegistryError::Full(what) => Refusal::with(Reason::ChangesFull, what),
         RegistryError::Store(_) => {
@@ -115,7 +116,9 @@ pub(super) fn role(number: i32) -> Result<Role, Status> {
         Ok(api::Role::Approver) => Ok(Role::Approver),
         Ok(api::Role::Auditor) => Ok(Role::Auditor),
         Ok(api::Role::Operator) => Ok(Role::Operator),
-        Ok(api::Role::Unspecified) | Err(_) => Err(invalid("roles", "must be roles of the contract")),
+        Ok(api::Role::Unspecified) | Err(_) => {
+            Err(invalid("roles", "must be roles of the contract", "phải là vai trò có trong hợp đồng"))
+        }
     }
 }
 
@@ -123,10 +126,17 @@ pub(super) fn issue_failed(error: IssueError) -> Status {
     match error {
         IssueError::Registry(error) => failed(error),
         IssueError::NotGranted { .. } | IssueError::NoScopeInForce { .. } | IssueError::TooLarge { .. } => {
-            invalid("scopes", error.to_string())
+            let vietnamese = "hệ thống không có quyền còn hiệu lực cho các phạm vi này, hoặc mã sẽ quá lớn";
+            invalid("scopes", error.to_string(), vietnamese)
         }
-        IssueError::TooLong(_) => invalid("lifetime_s", error.to_string()),
-        IssueError::Certificate(_) => invalid("certificate", error.to_string()),
+        IssueError::TooLong(_) => {
+            invalid("lifetime_s", error.to_string(), "thời hạn dài hơn mức tối đa trong cấu hình của cổng")
+        }
+        IssueError::Certificate(_) => invalid(
+            "certificate",
+            error.to_string(),
+            "chứng thư số không phải của hệ thống này hoặc không còn hiệu lực",
+        ),
         IssueError::Suspended(_) => refused(Reason::ClientSuspended.into()),
         IssueError::Retired(_) => refused(Refusal::with(Reason::ObjectUnknown, error.to_string())),
         IssueError::NoKey | IssueError::Key { .. } => {
@@ -143,6 +153,6 @@ pub(super) fn client_state(number: i32) -> Result<Option<ClientState>, Status> {
         Ok(api::ClientState::Active) => Ok(Some(ClientState::Active)),
         Ok(api::ClientState::Suspended) => Ok(Some(ClientState::Suspended)),
         Ok(api::ClientState::Retired) => Ok(Some(ClientState::Retired)),
-        Err(_) => Err(invalid("state", "must be a state of the contract")),
+        Err(_) => Err(invalid("state", "must be a state of the contract", "phải là trạng thái có trong hợp đồng")),
     }
 }

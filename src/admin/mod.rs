@@ -10,6 +10,7 @@ mod drift;
 mod justification;
 mod last_use;
 mod messages;
+mod notices;
 mod preview;
 mod rules;
 mod work;
@@ -271,7 +272,7 @@ impl AdminService for Admin {
                 legal_basis: message.legal_basis,
                 networks: message.networks,
             };
-            let grant = draft.check(&admin.contracts.load()).map_err(|wrong| invalid("grant", wrong))?;
+            let grant = draft.check(&admin.contracts.load()).map_err(violated)?;
             store.add_grant(&grant).map_err(failed)?;
             Ok(grant_message(store.grant(&grant.id).map_err(failed)?))
         })
@@ -324,7 +325,8 @@ impl AdminService for Admin {
             let api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s } = message;
             let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = read.ok().filter(|chain| !chain.is_empty());
-            let chain = chain.ok_or_else(|| invalid("certificate", "must be a certificate (PEM)"))?;
+            let vietnamese = "phải là chứng thư số ở định dạng PEM";
+            let chain = chain.ok_or_else(|| invalid("certificate", "must be a certificate (PEM)", vietnamese))?;
             changes::must_be_anothers(store.actor(), &chain)?;
             let usual = admin.config.tokens.lifetime;
             let lifetime = if lifetime_s == 0 { usual } else { Duration::from_secs(lifetime_s.into()) };
@@ -383,7 +385,7 @@ impl AdminService for Admin {
             let algorithm = match message.algorithm.as_str() {
                 "" | "ES256" => KeyAlgorithm::Es256,
                 "EdDSA" => KeyAlgorithm::Eddsa,
-                _ => return Err(invalid("algorithm", "must be ES256 or EdDSA")),
+                _ => return Err(invalid("algorithm", "must be ES256 or EdDSA", "phải là ES256 hoặc EdDSA")),
             };
             let key = Issuer::new(store, admin.config.issuer_settings())
                 .rotate_key(algorithm, message.now)
@@ -466,6 +468,21 @@ impl AdminService for Admin {
         let source = request.into_inner().id;
         let checked = check::check((checker, &self.checks), (door, &caller, &actor), (rule.event, source));
         checked.await.map(Response::new)
+    }
+
+    async fn set_notice(&self, request: Request<api::SetNoticeRequest>) -> AdminResult<api::Notice> {
+        self.write(request, &rules::SET_NOTICE, |admin, store, message| {
+            notices::set(store, &admin.contracts.load(), message)
+        })
+        .await
+    }
+
+    async fn clear_notice(&self, request: Request<api::SourceId>) -> AdminResult<api::Notice> {
+        self.write(request, &rules::CLEAR_NOTICE, |_, store, message| notices::clear(store, message.id)).await
+    }
+
+    async fn list_notices(&self, request: Request<api::ListNoticesRequest>) -> AdminResult<api::ListNoticesResponse> {
+        self.read(request, &rules::LIST_NOTICES, |_, store, _| notices::list(store)).await
     }
 
     async fn list_last_use(&self, request: Request<api::ListLastUseRequest>) -> AdminResult<api::ListLastUseResponse> {

@@ -44,6 +44,9 @@ rules! {
     LIST_STAFF: "ListStaff", "staff.list", ANY;
     GET_OVERVIEW: "GetOverview", "gateway.show", ANY;
     CHECK_SOURCE: "CheckSource", "source.check", EMERGENCY;
+    SET_NOTICE: "SetNotice", "notice.set", EMERGENCY;
+    CLEAR_NOTICE: "ClearNotice", "notice.clear", EMERGENCY;
+    LIST_NOTICES: "ListNotices", "notice.list", ANY;
     LIST_LAST_USE: "ListLastUse", "use.list", ANY;
     PREVIEW_GRANT_CHANGE: "PreviewGrantChange", "grant.preview", ADMINISTRATOR;
     LIST_DRIFT: "ListDrift", "drift.list", ANY;

@@ -2,6 +2,7 @@
 //! plain Vietnamese. The page and the PDF show the same sheet.
 
 use super::query::outcome;
+use crate::config::OfficialNames;
 use crate::contract::ContractSet;
 use crate::contract::labels::vietnamese;
 use crate::exchange_log::Entry;
@@ -120,9 +121,11 @@ pub fn kinds(contracts: &ContractSet, operation: &str, fields: &[String]) -> Vec
     named.chain(others).collect()
 }
 
-fn purpose(text: &str) -> String {
+fn purpose(names: &OfficialNames, text: &str) -> String {
     if text.is_empty() {
         "không nêu".to_owned()
+    } else if let Some(name) = names.procedure(text) {
+        format!("thủ tục {name} (mã {text})")
     } else if text.starts_with(|c: char| c.is_ascii_digit()) {
         format!("thủ tục {text}")
     } else {
@@ -130,14 +133,22 @@ fn purpose(text: &str) -> String {
     }
 }
 
-fn row(contracts: &ContractSet, entry: &Entry) -> SheetRow {
+/// The agency by its name, where it has one, with the system that called.
+fn agency(names: &OfficialNames, entry: &Entry) -> String {
+    match names.agency(&entry.agency) {
+        Some(name) => format!("{name} (mã {}, hệ thống {})", entry.agency, entry.client),
+        None => format!("{} (hệ thống {})", entry.agency, entry.client),
+    }
+}
+
+fn row(contracts: &ContractSet, names: &OfficialNames, entry: &Entry) -> SheetRow {
     let source = contracts.sources().into_iter().find(|source| source.id == entry.source);
     let given = outcome(entry) == "OK";
     SheetRow {
         day: date(entry.time_us),
-        agency: format!("{} (hệ thống {})", entry.agency, entry.client),
+        agency: agency(names, entry),
         source: source.map_or_else(|| entry.source.clone(), |source| source.name_vi.clone()),
-        purpose: purpose(&entry.purpose),
+        purpose: purpose(names, &entry.purpose),
         kinds: if given { kinds(contracts, &entry.operation, &entry.fields) } else { Vec::new() },
         given,
         count: 1,
@@ -146,10 +157,10 @@ fn row(contracts: &ContractSet, entry: &Entry) -> SheetRow {
 
 impl Sheet {
     /// Requests as rows: those of one day, agency, purpose and kinds are one. `found` is oldest first.
-    pub fn rows_of(contracts: &ContractSet, found: &[Found]) -> Vec<SheetRow> {
+    pub fn rows_of(contracts: &ContractSet, names: &OfficialNames, found: &[Found]) -> Vec<SheetRow> {
         let mut rows: Vec<SheetRow> = Vec::new();
         for one in found {
-            let new = row(contracts, &one.entry);
+            let new = row(contracts, names, &one.entry);
             let same = |known: &&mut SheetRow| SheetRow { count: 1, ..(**known).clone() } == new;
             let day = rows.iter().rposition(|known| known.day != new.day).map_or(0, |at| at + 1);
             match rows.iter_mut().skip(day).find(same) {
@@ -251,7 +262,7 @@ mod tests {
         let contracts = ContractSet::embedded().unwrap();
         let basic = &["name.family", "name.given", "birth_date", "permanent_address.detail", "religion_code"][..];
         let all = [found(basic, "1.004222", ""), found(basic, "1.004222", ""), found(&[], "", "SCOPE_NOT_GRANTED")];
-        let rows = Sheet::rows_of(&contracts, &all);
+        let rows = Sheet::rows_of(&contracts, &OfficialNames::default(), &all);
         assert_eq!(rows.len(), 2, "{rows:?}");
         assert_eq!(
             (rows[0].day.as_str(), rows[0].count, rows[0].purpose.as_str()),

@@ -17,6 +17,7 @@ mod profile;
 mod sandbox;
 mod serve;
 mod session;
+mod sources;
 mod staff;
 mod tokens;
 mod witness;
@@ -71,6 +72,8 @@ enum Command {
     Grant(grants::GrantArgs),
     /// Manage staff.
     Staff(staff::StaffArgs),
+    /// Check a source, or tell its callers of its maintenance.
+    Source(sources::SourceArgs),
     /// Manage changes that wait for a second person.
     Change(changes::ChangeArgs),
     /// Manage access tokens.
@@ -212,6 +215,7 @@ pub fn run() -> ExitCode {
         Command::Client(args) => clients::run(args, cli.output),
         Command::Grant(args) => grants::run(args, cli.output),
         Command::Staff(args) => staff::run(args, cli.output),
+        Command::Source(args) => sources::run(args, cli.output),
         Command::Change(args) => changes::run(args, cli.output),
         Command::Token(args) => tokens::run_token(args, cli.output),
         Command::Keys(args) => tokens::run_keys(args, cli.output),

@@ -4,6 +4,7 @@
 
 pub mod drift;
 pub mod entries;
+pub mod names;
 pub mod reader;
 pub mod telemetry;
 pub mod web;
@@ -16,6 +17,7 @@ use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 use crate::registry::Network;
 pub use entries::{SecondMode, SourceEntry, Sources};
+pub use names::OfficialNames;
 pub use reader::{ConfigFault, Document, Table};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -171,7 +173,9 @@ pub struct Catalogue {
     pub contracts: ContractSet,
     /// The sources that have a connection entry.
     pub sources: Sources,
-    /// Files that the entries name: secrets, certificates, keys.
+    /// Official names of agencies and procedures.
+    pub names: Arc<OfficialNames>,
+    /// Files that the entries name: secrets, certificates, keys; and that of the names.
     pub files: Vec<PathBuf>,
 }
 
@@ -221,8 +225,10 @@ impl Config {
     /// All faults together, with file, line and reason.
     pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
         let contracts = self.contracts()?;
-        let (sources, files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
-        Ok(Catalogue { contracts, sources, files })
+        let (sources, mut files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
+        files.extend(self.web.names.clone());
+        let names = self.web.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
+        Ok(Catalogue { contracts, sources, names: Arc::new(names), files })
     }
 }
 

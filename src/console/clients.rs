@@ -7,7 +7,7 @@ use super::layout::{client_link, justification};
 use super::session::SignedIn;
 use super::table::{lines, next, properties, table};
 use super::text::Locale;
-use super::{Console, change, grants, layout, request, tokens};
+use super::{Console, change, entry, grants, layout, request, tokens};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{
     AddClientRequest, Client, ClientId, ClientState, ListClientsRequest, ListGrantsRequest, ListTokensRequest,
@@ -107,7 +107,7 @@ pub async fn one(
     let body = html! {
         (properties(locale, &[
             ("column-state", state(locale, &client)),
-            ("column-agency", html! { (client.agency) }),
+            ("column-agency", entry::named(&client.agency, console.names.load().agency(&client.agency)).unwrap_or_default()),
             ("column-contact", html! { (client.contact) }),
             ("column-names", lines(&client.names)),
             ("column-registered", html! { (locale.timestamp(client.created)) }),

@@ -7,6 +7,7 @@ use super::text::Locale;
 use super::{Console, request};
 use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{GrantId, TokenId};
+use crate::config::OfficialNames;
 use crate::exchange_log::Entry;
 use crate::exchange_log::entry::Kind;
 use crate::hex::hex;
@@ -42,12 +43,17 @@ fn code(text: &str) -> Option<Markup> {
     (!text.is_empty()).then(|| html! { code { (text) } })
 }
 
+/// A code with its official name, where it has one.
+pub fn named(code: &str, name: Option<&str>) -> Option<Markup> {
+    (!code.is_empty()).then(|| html! { (code) @if let Some(name) = name { " – " span lang="vi" { (name) } } })
+}
+
 fn there(all: Vec<(&'static str, Option<Markup>)>) -> Facts {
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 /// What an entry says, without what it says nothing of, and without what [`decision`] and [`stages`] show.
-pub fn facts(locale: Locale, index: u64, entry: &Entry) -> Facts {
+pub fn facts(locale: Locale, names: &OfficialNames, index: u64, entry: &Entry) -> Facts {
     let bytes = |bytes: &[u8]| (!bytes.is_empty()).then(|| html! { code { (hex(bytes)) } });
     let number = |number: u64| (number > 0).then(|| html! { (locale.number(number)) });
     let list = |all: &[String]| (!all.is_empty()).then(|| lines(all));
@@ -57,7 +63,7 @@ pub fn facts(locale: Locale, index: u64, entry: &Entry) -> Facts {
         ("entry-index", Some(html! { (locale.number(index)) })),
         ("entry-node", text(&entry.node)),
         ("column-client", text(&entry.client)),
-        ("column-agency", text(&entry.agency)),
+        ("column-agency", named(&entry.agency, names.agency(&entry.agency))),
         ("entry-actor", text(&entry.actor)),
         ("column-action", code(&entry.event)),
         ("entry-object", text(&entry.object)),
@@ -102,7 +108,7 @@ pub async fn decision(console: &Console, session: &SignedIn, entry: &Entry) -> M
     let facts = there(vec![
         ("entry-rule", (!entry.rule.is_empty()).then(|| rule(&entry.rule))),
         ("column-scope", code(&entry.scope)),
-        ("column-purpose", text(&entry.purpose)),
+        ("column-purpose", named(&entry.purpose, console.names.load().procedure(&entry.purpose))),
         ("entry-grant", grant(console, session, &entry.grant).await),
         ("entry-grant-call", (entry.grant_call > 0).then(|| html! { (locale.number(entry.grant_call)) })),
         ("token", token(console, session, &entry.token).await),
@@ -156,24 +162,34 @@ async fn token(console: &Console, session: &SignedIn, id: &str) -> Option<Markup
     })
 }
 
-/// Where an exchange's time went, as far as the entry has it: when it arrived, how long its source and the gateway took, when it ended.
+/// Where an exchange's time went: when it arrived, how long each stage took, when it ended. Entries of earlier versions have the source's
+/// time and the gateway's as a whole.
 pub fn stages(locale: Locale, entry: &Entry) -> Markup {
     if entry.total_us == 0 {
         return html! {};
     }
     let total = i64::try_from(entry.total_us).unwrap_or(i64::MAX);
-    let own = entry.total_us.saturating_sub(entry.source_us);
     let at = |time_us: i64| html! { (locale.precise(time_us)) };
     let duration = |us: u64| html! { (locale.milliseconds(us)) };
-    let mut rows = vec![
-        vec![html! { (locale.text("stage-arrived")) }, at(entry.time_us.saturating_sub(total)), html! { "–" }],
-        vec![html! { (locale.text("stage-gateway")) }, html! { "–" }, duration(own)],
-    ];
-    if entry.source_us > 0 {
+    let took = |key: &str, us: u64| (us > 0).then(|| vec![html! { (locale.text(key)) }, html! { "–" }, duration(us)]);
+    let source = (entry.source_us > 0).then(|| {
         let attempts = locale.number(entry.attempts.max(1).into());
         let source =
             html! { (locale.text("stage-source")) " (" (locale.with("stage-attempts", "count", attempts)) ")" };
-        rows.push(vec![source, html! { "–" }, duration(entry.source_us)]);
+        vec![source, html! { "–" }, duration(entry.source_us)]
+    });
+    let mut rows =
+        vec![vec![html! { (locale.text("stage-arrived")) }, at(entry.time_us.saturating_sub(total)), html! { "–" }]];
+    if entry.access_us > 0 {
+        rows.extend(took("stage-access", entry.access_us));
+        rows.extend(took("stage-request", entry.request_us));
+        rows.extend(took("stage-guard", entry.guard_us));
+        rows.extend(source);
+        rows.extend(took("stage-response", entry.response_us));
+        rows.extend(took("stage-log", entry.log_us));
+    } else {
+        rows.extend(took("stage-gateway", entry.total_us.saturating_sub(entry.source_us)));
+        rows.extend(source);
     }
     let ended = if entry.kind() == Kind::Intent { "stage-sent" } else { "stage-ended" };
     rows.push(vec![html! { (locale.text(ended)) }, at(entry.time_us), duration(entry.total_us)]);

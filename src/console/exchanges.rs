@@ -42,7 +42,7 @@ pub(super) const FIELDS: [(&str, &str); 12] = [
 ];
 
 /// An instant as `datetime-local` writes it, in Vietnam time (UTC+7), as Unix time in microseconds; 0 for an empty field.
-fn instant(text: &str) -> Option<i64> {
+pub(super) fn instant(text: &str) -> Option<i64> {
     if text.is_empty() {
         return Some(0);
     }
@@ -197,7 +197,7 @@ pub async fn one(
                     (entry::decision(&console, &session, entry).await)
                     (entry::stages(locale, entry))
                     h3 { (locale.text("entry-facts")) }
-                    (properties(locale, &entry::facts(locale, one.index, entry)))
+                    (properties(locale, &entry::facts(locale, &console.names.load(), one.index, entry)))
                     (proof(&console, &session, &verifier, one.index).await)
                 }
             }

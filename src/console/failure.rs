@@ -69,7 +69,14 @@ impl FieldFaults {
         let details = status.get_error_details();
         match details.bad_request().filter(|wrong| !wrong.field_violations.is_empty()) {
             Some(wrong) => {
-                let pair = |one: &tonic_types::FieldViolation| (one.field.clone(), one.description.clone());
+                // With one field, the status's own words in Vietnamese are about it.
+                let own = details
+                    .localized_message()
+                    .filter(|_| session.locale == Locale::Vietnamese && wrong.field_violations.len() == 1);
+                let description = |one: &tonic_types::FieldViolation| {
+                    own.map_or_else(|| one.description.clone(), |own| own.message.clone())
+                };
+                let pair = |one: &tonic_types::FieldViolation| (one.field.clone(), description(one));
                 let words = session.locale.text("field-fault");
                 Ok(FieldFaults(wrong.field_violations.iter().map(pair).collect(), words))
             }

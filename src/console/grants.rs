@@ -178,18 +178,24 @@ fn fill(console: &Console, session: &SignedIn, form: &Form, faults: &FieldFaults
             fieldset {
                 legend { (locale.text("column-scopes")) }
                 (scopes(locale, &console.contracts.load(), &form.list("scope")))
+                (faults.of_field("scopes"))
             }
             (area("purpose", "column-purposes", "", true))
             p.hint { (locale.text("grant-purposes-hint")) }
+            (faults.of_field("purposes"))
             (area("field", "column-fields", "*", true))
             p.hint { (locale.text("grant-fields-hint")) }
+            (faults.of_field("fields"))
             label { (locale.text("column-legal-basis")) input name="legal_basis" required value=(form.text("legal_basis")); }
+            (faults.of_field("legal_basis"))
             (number("days", "grant-days", "365"))
+            (faults.of_field("not_after"))
             (number("rate", "grant-rate", ""))
             (number("burst", "grant-burst", "50"))
             (number("daily_quota", "column-quota", ""))
             (area("network", "column-networks", "", false))
             p.hint { (locale.text("grant-networks-hint")) }
+            (faults.of_field("networks"))
             (justification(locale))
             button type="submit" { (locale.text("grant-add")) }
         }

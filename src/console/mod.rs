@@ -27,7 +27,7 @@ mod tokens;
 use crate::access::staff::StaffAuthorizer;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
-use crate::config::Config;
+use crate::config::{Config, OfficialNames};
 use crate::contract::ContractSet;
 use crate::identity::Thumbprint;
 use crate::registry::Snapshot;
@@ -52,6 +52,7 @@ pub struct Console {
     staff: StaffAuthorizer,
     registry: Arc<ArcSwap<Snapshot>>,
     contracts: Arc<ArcSwap<ContractSet>>,
+    names: Arc<ArcSwap<OfficialNames>>,
     node: Arc<str>,
     sessions: Sessions,
     attempts: Arc<Shares<Thumbprint>>,
@@ -74,7 +75,14 @@ impl Console {
         let counted = || (metrics.work("console_openid"), metrics.work("console_openid_attempts"));
         let openid = config.web.openid.as_ref().map(|settings| OpenId::new(settings.clone(), counted()));
         let (node, sessions, sign_in) = (config.node.as_str().into(), Sessions::default(), metrics.sign_in.clone());
-        Console { admin, audit, staff, registry, contracts, node, sessions, attempts, openid, sign_in }
+        let names = Arc::default();
+        Console { admin, audit, staff, registry, contracts, names, node, sessions, attempts, openid, sign_in }
+    }
+
+    /// The same, with the official names of agencies and procedures, which a reload replaces.
+    #[must_use]
+    pub fn with_names(self, names: Arc<ArcSwap<OfficialNames>>) -> Self {
+        Console { names, ..self }
     }
 
     /// Returns the routes of all pages, with the headers that every page has.
@@ -93,6 +101,8 @@ impl Console {
             .route("/console/sources", get(operator::sources::list))
             .route("/console/sources/{id}", get(operator::sources::one))
             .route("/console/sources/{id}/check", post(operator::sources::check))
+            .route("/console/sources/{id}/notice", post(operator::notices::set))
+            .route("/console/sources/{id}/notice/clear", post(operator::notices::clear))
             .route("/console/sources/{id}/live", get(operator::sources::fragment))
             .route("/console/contracts", get(operator::contracts::page))
             .route("/console/staff", get(operator::staff::list).post(operator::staff::add))

@@ -17,6 +17,21 @@ pub struct Violation {
     pub field: String,
     /// The expected form.
     pub description: String,
+    /// The same in Vietnamese, where a person fills in the field; else empty.
+    pub vietnamese: String,
+}
+
+impl Violation {
+    /// Makes a violation with a description in English.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Violation { field: field.into(), description: description.into(), vietnamese: String::new() }
+    }
+
+    /// The same with a description in Vietnamese.
+    #[must_use]
+    pub fn in_vietnamese(self, text: impl Into<String>) -> Self {
+        Violation { vietnamese: text.into(), ..self }
+    }
 }
 
 /// Checks a complete message.
@@ -31,7 +46,7 @@ type Path<'a> = &'a dyn Fn() -> String;
 
 fn report(found: &mut Vec<Violation>, field: Path<'_>, description: impl Into<String>) {
     if found.len() < MAX_VIOLATIONS {
-        found.push(Violation { field: field(), description: description.into() });
+        found.push(Violation::new(field(), description));
     }
 }
 

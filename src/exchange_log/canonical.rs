@@ -27,7 +27,7 @@ const fn form(field: u64) -> Option<Form> {
         1 | 20 | 36 => Form::Uint(32),
         2 => Form::Enum,
         4 => Form::Int64,
-        23..=28 | 33 | 35 | 41 | 59 => Form::Uint(64),
+        23..=28 | 33 | 35 | 41 | 59 | 67..=71 => Form::Uint(64),
         3 | 8 | 18 | 19 => Form::Bytes,
         5..=7 | 9..=14 | 21 | 22 | 29..=32 | 34 | 37..=39 | 44..=49 | 55 | 56 | 62..=66 => Form::Text,
         15 | 58 => Form::Pseudonyms,
@@ -167,6 +167,11 @@ mod tests {
             xroad_request_hash: text(1),
             protocol: text(1),
             identity_provider: text(2),
+            access_us: numbers[5],
+            request_us: numbers[6],
+            guard_us: numbers[7],
+            response_us: numbers[0],
+            log_us: numbers[1],
             changes: texts
                 .iter()
                 .skip(2)

@@ -1,6 +1,8 @@
 //! The registry as calls see it: plain maps, swapped as a whole.
 
-use super::{Client, ClientView, GrantView, Item, RegistryError, SigningKey, Staff, Store, now, signing_key};
+use super::{
+    Client, ClientView, GrantView, Item, MaintenanceNotice, RegistryError, SigningKey, Staff, Store, now, signing_key,
+};
 // Seeded at random like std's, and several times faster on the short texts that every call looks up.
 use foldhash::HashMap;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -104,6 +106,7 @@ pub struct Snapshot {
     revoked: HashMap<String, i64>,
     keys: Arc<Keys>,
     staff: Vec<Arc<Staff>>,
+    notices: Arc<HashMap<String, Arc<MaintenanceNotice>>>,
 }
 
 /// The records read so far.
@@ -113,6 +116,7 @@ struct SnapshotBuilder {
     revoked: Vec<(String, i64)>,
     keys: Option<Vec<SigningKey>>,
     staff: Option<Vec<Staff>>,
+    notices: Option<Vec<MaintenanceNotice>>,
 }
 
 impl SnapshotBuilder {
@@ -127,6 +131,7 @@ impl SnapshotBuilder {
             Item::Revoked(token, expires) => self.revoked.push((token, expires)),
             Item::Keys(keys) => self.keys = Some(keys),
             Item::Staff(staff) => self.staff = Some(staff),
+            Item::Notices(notices) => self.notices = Some(notices),
         }
     }
 }
@@ -192,6 +197,10 @@ impl Snapshot {
         self.revoked.extend(read.revoked);
         if let Some(keys) = read.keys {
             self.keys = Arc::new(Keys::new(keys));
+        }
+        if let Some(notices) = read.notices {
+            let notices = notices.into_iter().map(|notice| (notice.source.clone(), Arc::new(notice)));
+            self.notices = Arc::new(notices.collect());
         }
         if let Some(staff) = read.staff {
             self.staff = staff.into_iter().map(Arc::new).collect();
@@ -267,6 +276,11 @@ impl Snapshot {
             NameOwner::Staff(person) => Some(person),
             _ => None,
         }
+    }
+
+    /// Returns the maintenance notice of which a source's callers are told now.
+    pub fn notice(&self, source: &str, now: i64) -> Option<&Arc<MaintenanceNotice>> {
+        self.notices.get(source).filter(|notice| notice.is_announced(now))
     }
 
     /// Returns whether a token was revoked by itself.

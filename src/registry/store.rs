@@ -2,8 +2,8 @@
 
 use super::view::{ClientView, GrantView};
 use super::{
-    Actor, AdminEvent, ChangeOutcome, Client, ClientFilter, Grant, GrantFilter, ListPage, LoggedEvent, Page,
-    PendingChange, RegistryError, SigningKey, Staff, TokenFilter, TokenRecord,
+    Actor, AdminEvent, ChangeOutcome, Client, ClientFilter, Grant, GrantFilter, ListPage, LoggedEvent,
+    MaintenanceNotice, Page, PendingChange, RegistryError, SigningKey, Staff, TokenFilter, TokenRecord,
 };
 #[cfg(doc)]
 use super::{admin_event, pending};
@@ -20,6 +20,8 @@ pub enum Item<'r> {
     Keys(Vec<SigningKey>),
     /// All members of staff.
     Staff(Vec<Staff>),
+    /// All maintenance notices.
+    Notices(Vec<MaintenanceNotice>),
 }
 
 /// The registry's storage. Every change is durable when its call returns, is seen by every read that begins later, in any process, and
@@ -195,6 +197,22 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`RegistryError::Unknown`] if there is no such key; [`RegistryError::Store`] if the storage fails.
     fn retire_key(&self, kid: &str) -> Result<(), RegistryError>;
+
+    /// Returns the maintenance notices, by source, those that are over included.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`] if the storage fails.
+    fn notices(&self) -> Result<Vec<MaintenanceNotice>, RegistryError>;
+    /// Sets a source's checked maintenance notice in place of its present one, and removes all that are over.
+    ///
+    /// # Errors
+    /// [`RegistryError::Invalid`] if there are too many; [`RegistryError::Store`] if the storage fails.
+    fn set_notice(&self, notice: &MaintenanceNotice) -> Result<(), RegistryError>;
+    /// Removes a source's maintenance notice.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`] if the source has none; [`RegistryError::Store`] if the storage fails.
+    fn clear_notice(&self, source: &str) -> Result<(), RegistryError>;
 
     /// Returns all members of staff.
     ///

@@ -9,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use std::path::{Path, PathBuf};
 
 /// Every file of `seeds/` from which a folder is created.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     ("gateway.toml", include_str!("../../seeds/gateway.toml")),
+    ("names.toml", include_str!("../../seeds/names.toml")),
     ("sandbox.toml", include_str!("../../seeds/sandbox.toml")),
     ("hubs/ndxp.toml", include_str!("../../seeds/hubs/ndxp.toml")),
     ("hubs/lgsp.toml", include_str!("../../seeds/hubs/lgsp.toml")),

@@ -92,6 +92,7 @@ impl Exchange {
             Ok((index, message, salts)) => {
                 let mut head = response::head(&id);
                 response::put_entry(head.headers_mut(), index, &salts, record.context.remaining());
+                record.context.put_maintenance(head.headers_mut());
                 head.headers_mut().extend(std::mem::take(&mut record.context.response_metadata));
                 response::unary(head, &message)
             }
@@ -127,6 +128,7 @@ impl Exchange {
         exchange.metadata(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
         exchange.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
+        exchange.maintenance(registry.notice(&route.operation.source.id, now));
         let mask = routes.masks.of(&grant, &route.operation);
         let (operation, purpose) = (route.operation.clone(), said.purpose.clone());
         let admitted = AdmittedBy { peer: peer.clone(), token, grant, operation, purpose };

@@ -168,6 +168,7 @@ impl Gateway {
         shared.serve(served.clone());
         let (health, _) = tonic_health::server::health_reporter();
         let contracts = Arc::new(ArcSwap::from_pointee(served.catalogue.contracts.clone()));
+        let names = Arc::new(ArcSwap::new(served.catalogue.names.clone()));
         let door =
             StaffAuthorizer::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
         let following = config.log.index.then(|| IndexThread::start(&config.data, &config.vault)).transpose();
@@ -218,6 +219,7 @@ impl Gateway {
             let (registry, contracts) = (shared.registry.clone(), contracts.clone());
             let (admin, audit) = (admin.clone(), audit.clone());
             let console = Console::new(admin, audit, door, registry, contracts, &config, &shared.metrics);
+            let console = console.with_names(names.clone());
             let pages = if config.web.console { console.router() } else { axum::Router::new() };
             let calls = WebCalls {
                 workers: web_workers,
@@ -245,6 +247,7 @@ impl Gateway {
             admin,
             audit,
             contracts,
+            names,
         });
         workers.push(compare::spawn(&reloader.config.data, registry.key(), &reloader.shared, stop.clone())?);
         workers.extend(background::spawn(&reloader, registry.key(), &stop)?);

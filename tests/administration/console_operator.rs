@@ -33,7 +33,7 @@ fn filled(route: &str) -> String {
 }
 
 /// Who may send which form: everybody else is refused by the service. What is not in it is tried all the same, without this.
-const FORMS: [(&str, &[&str]); 14] = [
+const FORMS: [(&str, &[&str]); 16] = [
     ("/console/clients", &["lan"]),
     ("/console/clients/{id}/{action}", &["lan", "van"]),
     ("/console/grants", &["lan"]),
@@ -47,6 +47,8 @@ const FORMS: [(&str, &[&str]); 14] = [
     ("/console/keys/rotate", &["lan"]),
     ("/console/keys/{id}/retire", &["lan"]),
     ("/console/sources/{id}/check", &["lan", "van"]),
+    ("/console/sources/{id}/notice", &["lan", "van"]),
+    ("/console/sources/{id}/notice/clear", &["lan", "van"]),
     ("/console/sign-out", &["lan", "minh", "kiem", "van"]),
 ];
 /// Routes that are the same for everybody.

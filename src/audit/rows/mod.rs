@@ -243,6 +243,14 @@ pub fn to_json(found: &Found) -> Value {
         ("identity_provider", &entry.identity_provider),
     ];
     object.extend(xroad.map(|(name, text)| (name.to_owned(), Value::from(text.as_str()))));
+    let stages = [
+        ("access_us", entry.access_us),
+        ("request_us", entry.request_us),
+        ("guard_us", entry.guard_us),
+        ("response_us", entry.response_us),
+        ("log_us", entry.log_us),
+    ];
+    object.extend(stages.map(|(name, us)| (name.to_owned(), Value::from(us))));
     object.insert("fault".to_owned(), json!(entry.fault));
     object.insert("source_reason".to_owned(), json!(entry.source_reason));
     object.insert("source_dropped".to_owned(), json!(entry.source_dropped));

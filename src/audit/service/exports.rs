@@ -207,7 +207,8 @@ impl Audit {
         let rule = &rules::START_EXPORT;
         let api::StartExportRequest { query, reason, format } = request.get_ref().clone();
         let reader = self.host.admit(request, rule).await?;
-        let form = ExportFormat::of(&format).ok_or_else(|| invalid("format", "must be csv, jsonl or parquet"))?;
+        let form = ExportFormat::of(&format)
+            .ok_or_else(|| invalid("format", "must be csv, jsonl or parquet", "phải là csv, jsonl hoặc parquet"))?;
         let (query, permit) = self.asked(request, rule, (query, true), &reason, &self.streams).await?;
         let by = self.host.name(&reader);
         let export = self.exports.begin(&by, form)?;

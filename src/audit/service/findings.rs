@@ -27,7 +27,11 @@ const COUNT_SHARE: u32 = 20;
 /// Checks a period.
 fn check(from_us: i64, to_us: i64) -> Result<(), Status> {
     if from_us >= to_us || to_us.saturating_sub(from_us) > anomalies::LONGEST_US {
-        return Err(invalid("to_us", "must be after from_us, by at most 31 days"));
+        return Err(invalid(
+            "to_us",
+            "must be after from_us, by at most 31 days",
+            "phải sau thời điểm đầu, không quá 31 ngày",
+        ));
     }
     Ok(())
 }

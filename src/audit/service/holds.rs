@@ -104,11 +104,15 @@ impl Audit {
         let permit = self.host.begin(&reader, &self.reads)?;
         let api::PlaceHoldRequest { query, case_number } = request.get_ref().clone();
         if case_number.len() > 64 || formats::check(Format::Code, &case_number).is_err() {
-            return Err(invalid("case_number", "must be a document or case number of letters, digits and . - _ /"));
+            let expected = "must be a document or case number of letters, digits and . - _ /";
+            let vietnamese = "phải là số văn bản hoặc vụ việc gồm chữ, số và . - _ /";
+            return Err(invalid("case_number", expected, vietnamese));
         }
         let requested = query.unwrap_or_default();
         if requested == api::Query::default() {
-            return Err(invalid("query", "must have a condition: a hold on every entry would end all pruning"));
+            let expected = "must have a condition: a hold on every entry would end all pruning";
+            let vietnamese = "cần ít nhất một điều kiện: giữ mọi bản ghi thì không xóa được bản ghi nào nữa";
+            return Err(invalid("query", expected, vietnamese));
         }
         let query = self.query(requested.clone())?;
         if query.has_subject_filter() {

@@ -26,7 +26,8 @@ pub(super) fn count_message(one: Hour) -> api::Count {
 }
 
 pub(super) fn too_many_counts() -> Status {
-    invalid("query", "has too many counts: ask for less time, or for one client, source or operation")
+    let vietnamese = "có quá nhiều số liệu: chọn khoảng thời gian ngắn hơn, hoặc một hệ thống, nguồn hay dịch vụ";
+    invalid("query", "has too many counts: ask for less time, or for one client, source or operation", vietnamese)
 }
 
 /// Returns the checkpoint up to which a result is complete.

@@ -91,8 +91,9 @@ fn refused(refusal: Refusal) -> Status {
     refusal.to_status("")
 }
 
-fn invalid(field: &str, description: &str) -> Status {
-    refused(Refusal::fields(vec![Violation { field: field.into(), description: description.into() }]))
+/// A fault of a field, in English and Vietnamese.
+fn invalid(field: &str, description: &str, vietnamese: &str) -> Status {
+    refused(Refusal::fields(vec![Violation::new(field, description).in_vietnamese(vietnamese)]))
 }
 
 /// An auditor gets the file and the position of an error: no error of the log contains an entry's content.
@@ -127,7 +128,9 @@ fn entry_at(reader: &LogReader, index: u64) -> Result<Vec<Found>, AuditError> {
 }
 
 fn exchange_id(text: &str) -> Result<[u8; 16], Status> {
-    uuid::Uuid::parse_str(text).map(uuid::Uuid::into_bytes).map_err(|_| invalid("exchange_id", "must be a UUID"))
+    uuid::Uuid::parse_str(text)
+        .map(uuid::Uuid::into_bytes)
+        .map_err(|_| invalid("exchange_id", "must be a UUID", "phải là UUID"))
 }
 
 impl Audit {
@@ -216,7 +219,8 @@ impl Audit {
             if reason.len() > 64 || formats::check(Format::Code, reason).is_err() {
                 let expected =
                     "must say why a person is searched for: a document or case number of letters, digits and . - _ /";
-                return Err(invalid("reason", expected));
+                let vietnamese = "cần nêu lý do tra cứu một người: số văn bản hoặc vụ việc gồm chữ, số và . - _ /";
+                return Err(invalid("reason", expected, vietnamese));
             }
             // Before a key may be made: a missing one must not be replaced unnoticed. The pages after the first rely on
             // the first one's check.
@@ -245,7 +249,11 @@ impl Audit {
         let text = |text: String| (!text.is_empty()).then_some(text);
         let time = |time: i64| (time != 0).then_some(time);
         if query.other_subjects.len() > MAX_OTHER_IDS || query.other_subjects.iter().any(String::is_empty) {
-            return Err(invalid("other_subjects", "must be at most 15 ids, none empty"));
+            return Err(invalid(
+                "other_subjects",
+                "must be at most 15 ids, none empty",
+                "tối đa 15 số, không để trống",
+            ));
         }
         let people = |kind, ids: Vec<String>| {
             let mut known = Vec::new();
@@ -283,7 +291,9 @@ impl AuditService for Audit {
         let (query, permit) = self.asked(&request, &rules::SEARCH, (query, first), &reason, &self.reads).await?;
         let before = match page_token.as_str() {
             "" => None,
-            token => Some(token.parse().map_err(|_| invalid("page_token", "must be one that this service gave"))?),
+            token => Some(token.parse().map_err(|_| {
+                invalid("page_token", "must be one that this service gave", "phải là mã trang do cổng trả về")
+            })?),
         };
         let limit = if page_size == 0 { PAGE.0 } else { page_size.min(PAGE.1) } as usize;
         let page = self.with_log(&permit, move |reader, index| {
@@ -337,6 +347,7 @@ impl AuditService for Audit {
             return Err(invalid(
                 "query",
                 "client, agency, source, operation, outcome and time in whole hours are counted",
+                "chỉ đếm theo hệ thống, cơ quan, nguồn, dịch vụ, kết quả và thời gian theo giờ tròn",
             ));
         }
         let days = bucket == api::Bucket::Day as i32;
@@ -401,7 +412,13 @@ impl AuditService for Audit {
         let of = match request.into_inner().of {
             Some(api::get_receipt_request::Of::ExchangeId(id)) => ReceiptTarget::Exchange(exchange_id(&id)?),
             Some(api::get_receipt_request::Of::Index(index)) => ReceiptTarget::Index(index),
-            None => return Err(invalid("of", "must name an exchange or an index")),
+            None => {
+                return Err(invalid(
+                    "of",
+                    "must name an exchange or an index",
+                    "cần nêu một lượt trao đổi hoặc số thứ tự bản ghi",
+                ));
+            }
         };
         let client = client.as_ref().map(|client| client.client.id.as_str());
         let receipt = self.receipt(of, client, &permit).await?;
@@ -418,7 +435,9 @@ impl AuditService for Audit {
         let reader = reading(&permit, move || Ok(LogReader::sealed_only(&data)?)).await?;
         let new_size = if new_size == 0 { reader.sealed() } else { new_size };
         if old_size == 0 || old_size > new_size || new_size > reader.sealed() {
-            return Err(invalid("old_size", "must be at least 1, at most new_size, and that at most the checkpoint's"));
+            let expected = "must be at least 1, at most new_size, and that at most the checkpoint's";
+            let vietnamese = "phải từ 1 đến new_size, và new_size không lớn hơn điểm kiểm";
+            return Err(invalid("old_size", expected, vietnamese));
         }
         let proof = reading(&permit, move || {
             let nodes = |level: u32, at: u64| reader.node(level, at);

@@ -60,7 +60,8 @@ pub(super) fn reason(text: &str) -> Result<&str, Status> {
     let reason = text.trim();
     if reason.is_empty() || reason.chars().count() > MAX_JUSTIFICATION || reason.chars().any(char::is_control) {
         let expected = format!("must say what was found out: 1 to {MAX_JUSTIFICATION} characters, no controls");
-        return Err(invalid("reason", &expected));
+        let vietnamese = format!("cần nêu kết quả xem xét: 1 đến {MAX_JUSTIFICATION} ký tự, không có ký tự điều khiển");
+        return Err(invalid("reason", &expected, &vietnamese));
     }
     Ok(reason)
 }

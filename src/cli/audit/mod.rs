@@ -24,6 +24,7 @@ use crate::registry::sqlite::SqliteStore;
 use crate::server::registry_path;
 use clap::{Args, Subcommand};
 use filter::Filter;
+pub(in crate::cli) use filter::local_time;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 
 mod participants;
 mod refusals;
+mod week;
 
 use super::call::{decode, encode, explain};
 use super::output::{Output, print_json, table};
@@ -15,15 +16,16 @@ use crate::sandbox::samples::{Sample, holds, samples};
 use crate::sandbox::{Sandbox, SandboxConfig};
 use crate::server::Gateway;
 use clap::Args;
-use participants::{DemoClient, Participants};
+use participants::{DemoClient, PEOPLE, Participants};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Stay up after the tour, until Ctrl-C, and print how to call.
+    /// Stay up after the tour, until Ctrl-C, as a lived-in province: a made-up week is in the log. Prints how to call, and how to sign
+    /// in at the console.
     #[arg(long = "stay")]
     keep_running: bool,
     /// Use and keep this folder instead of a temporary one.
@@ -64,12 +66,12 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
         }
     };
     let began = Instant::now();
-    let stage = set_up(args)?;
+    let stage = set_up(args, &say)?;
     say(&format!("sandbox: {}", sandbox::describe(&stage.sandbox.province)));
     say(&format!("gateway: https://{}, folder {}", stage.gateway.address, stage.folder.path.display()));
     let config = Config::load(&stage.folder.gateway_config())?;
     let base = format!("https://{}", stage.gateway.address);
-    let participants = Participants::enter(&config, &stage.folder, &base)?;
+    let participants = Participants::enter(&config, &stage.folder, &base, args.keep_running)?;
     let contracts = config.catalogue()?.contracts;
     // The gateway applies changes of the registry within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
@@ -124,7 +126,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     if misses == 0 { Ok(()) } else { Err(CliError::Failed(format!("{misses} of the demo's calls went otherwise"))) }
 }
 
-fn set_up(args: &DemoArgs) -> Result<Stage, CliError> {
+fn set_up(args: &DemoArgs, say: &impl Fn(&str)) -> Result<Stage, CliError> {
     let (folder, throw_away) = match &args.folder {
         Some(path) => (DevFolder::create(path)?, None),
         None => {
@@ -136,6 +138,13 @@ fn set_up(args: &DemoArgs) -> Result<Stage, CliError> {
     let mut config = Config::load(&folder.gateway_config())?;
     // No skew is tolerated here, so that an expired token can be shown without waiting for half a minute.
     config.tokens.leeway_s = 0;
+    if args.keep_running {
+        let entries = week::write(&config, &config.catalogue()?.contracts, &sandbox.province)?;
+        say(&format!(
+            "the log begins with a made-up week of {entries} exchanges (node {:?}), two anomalies among them",
+            week::NODE
+        ));
+    }
     Ok(Stage { folder, sandbox, gateway: Gateway::start(config)?, _throw_away: throw_away })
 }
 
@@ -223,8 +232,31 @@ fn keep_running(stage: &Stage, participants: &Participants<'_>, say: impl Fn(&st
         pki.join("one-stop-shop.pem").display(),
         participants.token_file("one-stop-shop").display(),
     ));
+    if let Some(address) = stage.gateway.https {
+        say(&format!("\nthe console: https://{address}/console/ (its CA: {})", pki.join("ca.pem").display()));
+        say("import the certificate of one of these people into a browser to sign in:");
+        for (id, role) in PEOPLE {
+            say(&format!("  {id:5} {role:14} {}", importable(&pki, id)));
+        }
+    }
     if let Some(address) = stage.gateway.operator_http {
         say(&format!("health and metrics: http://{address}/readyz http://{address}/metrics"));
     }
     serve::wait_for_end()
+}
+
+/// Returns a person's certificate as browsers import it: a PKCS #12 file, if `openssl` is there to make it; otherwise the command for it.
+fn importable(pki: &Path, id: &str) -> String {
+    let (pem, key, p12) = (pki.join(format!("{id}.pem")), pki.join(format!("{id}.key")), pki.join(format!("{id}.p12")));
+    let made = std::process::Command::new("openssl")
+        .args(["pkcs12", "-export", "-passout", "pass:demo", "-in"])
+        .args([&pem, &PathBuf::from("-inkey"), &key, &PathBuf::from("-out"), &p12])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    if made.is_ok_and(|status| status.success()) {
+        return format!("{} (password: demo)", p12.display());
+    }
+    let (pem, key) = (pem.display(), key.display());
+    format!("openssl pkcs12 -export -passout pass:demo -in {pem} -inkey {key} -out {}", p12.display())
 }

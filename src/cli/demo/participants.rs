@@ -1,5 +1,6 @@
 //! The demo's provincial systems: their certificates, grants and tokens.
 
+use super::week;
 use crate::admin::{self, StaffDraft, api};
 use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
 use crate::cli::CliError;
@@ -32,6 +33,7 @@ pub struct DemoClient {
 
 struct DemoRole {
     id: &'static str,
+    agency: &'static str,
     scopes: &'static [&'static str],
     purposes: &'static [&'static str],
     rate: u32,
@@ -39,22 +41,57 @@ struct DemoRole {
     daily_quota: u64,
 }
 
+/// The agency of the tour's systems.
+const AGENCY: &str = "H49.12";
 const LEGAL_BASIS: &str = "Nghị định 278/2025/NĐ-CP";
 
 /// The roles: one system with all rights, and some that lack something.
 const PARTS: [DemoRole; 5] = [
-    DemoRole { id: "one-stop-shop", scopes: &["*"], purposes: &["*"], rate: 1_000, burst: 1_000, daily_quota: 0 },
+    DemoRole {
+        id: "one-stop-shop",
+        agency: AGENCY,
+        scopes: &["*"],
+        purposes: &["*"],
+        rate: 1_000,
+        burst: 1_000,
+        daily_quota: 0,
+    },
     DemoRole {
         id: "registry-office",
+        agency: AGENCY,
         scopes: &["population:verify"],
         purposes: &["procedure:1.001193"],
         rate: 100,
         burst: 100,
         daily_quota: 0,
     },
-    DemoRole { id: "slow-lane", scopes: &["catalogue:read"], purposes: &[], rate: 1, burst: 0, daily_quota: 0 },
-    DemoRole { id: "small-quota", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 1 },
-    DemoRole { id: "left-alone", scopes: &["catalogue:read"], purposes: &[], rate: 100, burst: 100, daily_quota: 0 },
+    DemoRole {
+        id: "slow-lane",
+        agency: AGENCY,
+        scopes: &["catalogue:read"],
+        purposes: &[],
+        rate: 1,
+        burst: 0,
+        daily_quota: 0,
+    },
+    DemoRole {
+        id: "small-quota",
+        agency: AGENCY,
+        scopes: &["catalogue:read"],
+        purposes: &[],
+        rate: 100,
+        burst: 100,
+        daily_quota: 1,
+    },
+    DemoRole {
+        id: "left-alone",
+        agency: AGENCY,
+        scopes: &["catalogue:read"],
+        purposes: &[],
+        rate: 100,
+        burst: 100,
+        daily_quota: 0,
+    },
 ];
 
 /// The two people who grant rights: one requests, the other approves, each with a separate certificate.
@@ -88,6 +125,15 @@ impl DemoStaff {
         Ok(people)
     }
 
+    /// Registers a person with a role and issues their certificate.
+    fn employ(&self, folder: &DevFolder, id: &str, role: api::Role) -> Result<(), CliError> {
+        folder.pki().issue(id, &CertificateRole::Staff(id.into()), DEFAULT_DAYS)?;
+        let request = api::AddStaffRequest { id: id.into(), roles: vec![role.into()], names: vec![] };
+        let waits = self.administrator.change(self.administrator.admin().add_staff(request))?;
+        let approved = api::ApproveChangeRequest { id: waits.pending_change };
+        self.approver.change(self.approver.admin().approve_change(approved)).map(|_| ())
+    }
+
     fn grant(&self, request: api::AddGrantRequest) -> Result<(), CliError> {
         let grant = self.administrator.change(self.administrator.admin().add_grant(request))?;
         if grant.needs_approval {
@@ -99,8 +145,9 @@ impl DemoStaff {
 }
 
 impl<'c> Participants<'c> {
-    /// Registers the two people and everybody else, makes grants, and issues a token each.
-    pub fn enter(config: &'c Config, folder: &DevFolder, base: &str) -> Result<Self, CliError> {
+    /// Registers the two people and everybody else, makes grants, and issues a token each; where the demo stays, also an auditor, an
+    /// operator and the systems of the week.
+    pub fn enter(config: &'c Config, folder: &DevFolder, base: &str, stays: bool) -> Result<Self, CliError> {
         let store = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
         let people = DemoStaff::appoint(folder, &store, base)?;
         let participants = Participants { folder: folder.clone(), config, store };
@@ -109,6 +156,15 @@ impl<'c> Participants<'c> {
             participants.register(part, &people)?;
             let token = participants.token(part.id, Duration::from_secs(3_600), Duration::ZERO)?;
             write_private(&participants.token_file(part.id), token.as_bytes())?;
+        }
+        if stays {
+            people.employ(folder, "kiem", api::Role::Auditor)?;
+            people.employ(folder, "van", api::Role::Operator)?;
+            for client in &week::CLIENTS {
+                let week::WeekClient { id, agency, scopes, .. } = *client;
+                let part = DemoRole { id, agency, scopes, purposes: &["*"], rate: 50, burst: 50, daily_quota: 0 };
+                participants.register(&part, &people)?;
+            }
         }
         participants.folder.pki().issue("stranger", &CertificateRole::Client("stranger".into()), DEFAULT_DAYS)?;
         Ok(participants)
@@ -121,7 +177,7 @@ impl<'c> Participants<'c> {
     fn register(&self, part: &DemoRole, people: &DemoStaff) -> Result<(), CliError> {
         self.folder.pki().issue(part.id, &CertificateRole::Client(part.id.into()), DEFAULT_DAYS)?;
         let contact = "hotro@quangninh.gov.vn".to_owned();
-        let client = api::AddClientRequest { id: part.id.into(), agency: "H49.12".into(), contact, names: vec![] };
+        let client = api::AddClientRequest { id: part.id.into(), agency: part.agency.into(), contact, names: vec![] };
         people.administrator.change(people.administrator.admin().add_client(client))?;
         let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         people.grant(api::AddGrantRequest {
@@ -181,6 +237,10 @@ impl<'c> Participants<'c> {
         Ok(DemoClient { caller: GatewayClient::new(base, &files)?, token: token.to_owned() })
     }
 }
+
+/// The people of a demo that stays: their ids, as they sign in at the console, and their roles.
+pub const PEOPLE: [(&str, &str); 4] =
+    [("lan", "administrator"), ("minh", "approver"), ("kiem", "auditor"), ("van", "operator")];
 
 impl DemoClient {
     /// Makes one call; an empty token, purpose or official is not sent.

@@ -222,7 +222,7 @@ fn sheet(
         case: parameters.case,
         period: head.period,
         made: crate::registry::now(),
-        rows: Sheet::rows_of(&console.contracts.load(), found),
+        rows: Sheet::rows_of(&console.contracts.load(), &console.names.load(), found),
         log: head.log,
         complete: head.complete,
         checkpoint: own_signature(note),

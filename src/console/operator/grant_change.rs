@@ -52,8 +52,10 @@ fn page(session: &SignedIn, grant: &Grant, written: Option<&Form>, preview: &Mar
             p.hint { (locale.text("grant-fields-hint")) }
             (faults.of_field("fields"))
             label { (locale.text("column-legal-basis")) input name="legal_basis" required value=(text("legal_basis", grant.legal_basis.clone())); }
+            (faults.of_field("legal_basis"))
             (number(locale, "days", "grant-more-days", &text("days", String::new())))
             p.hint { (locale.with("grant-ends-hint", "end", locale.timestamp(grant.not_after))) }
+            (faults.of_field("not_after"))
             (number(locale, "rate", "grant-rate", &text("rate", grant.rate.to_string())))
             (number(locale, "burst", "grant-burst", &text("burst", grant.burst.to_string())))
             (number(locale, "daily_quota", "column-quota", &text("daily_quota", grant.daily_quota.to_string())))

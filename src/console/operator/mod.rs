@@ -4,5 +4,6 @@ pub mod contracts;
 pub mod grant_change;
 pub mod keys;
 pub mod live;
+pub mod notices;
 pub mod sources;
 pub mod staff;

@@ -1,10 +1,10 @@
 //! Sources: their figures, their limits and breakers, and the errors of their exchanges.
 
-use super::live;
+use super::{live, notices};
 use crate::admin::api::admin_service_server::AdminService;
-use crate::admin::api::{AddressCheck, EndpointOverview, GuardOverview, RecentError, SourceId, SourceOverview};
-use crate::console::failure::{Failure, message_of};
-use crate::console::form::Sent;
+use crate::admin::api::{AddressCheck, EndpointOverview, GuardOverview, Notice, RecentError, SourceId, SourceOverview};
+use crate::console::failure::{Failure, FieldFaults, message_of};
+use crate::console::form::{Form, Sent};
 use crate::console::session::{SignedIn, Watching};
 use crate::console::table::{properties, table};
 use crate::console::text::Locale;
@@ -38,13 +38,35 @@ pub async fn one(
     session: SignedIn,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    let locale = session.locale;
-    let source = found(&console, &session, &id).await?;
-    Ok(layout::live_page(&session, HERE, &live::name(locale, &source), &shown(&session, &source, None)))
+    page(&console, &session, &id, Shown::default()).await
 }
 
-/// A source's page; with what a check has found.
-fn shown(session: &SignedIn, source: &SourceOverview, checked: Option<&[AddressCheck]>) -> Markup {
+/// What a source's page shows beside the source: the result of a check, and the notice's form with its faults.
+#[derive(Default)]
+struct Shown {
+    checked: Option<Vec<AddressCheck>>,
+    form: Form,
+    faults: FieldFaults,
+}
+
+async fn page(console: &Console, session: &SignedIn, id: &str, shown: Shown) -> Result<Response, Failure> {
+    let source = found(console, session, id).await?;
+    let notice = notices::of(console, session, id).await?;
+    let body = body(session, &source, notice.as_ref(), &shown);
+    Ok(layout::live_page(session, HERE, &live::name(session.locale, &source), &body))
+}
+
+/// A source's page with the form of its notice, as it was sent, and its faults.
+pub async fn with_notice_form(
+    console: &Console,
+    session: &SignedIn,
+    id: &str,
+    (form, faults): (Form, FieldFaults),
+) -> Result<Response, Failure> {
+    page(console, session, id, Shown { form, faults, checked: None }).await
+}
+
+fn body(session: &SignedIn, source: &SourceOverview, notice: Option<&Notice>, shown: &Shown) -> Markup {
     let locale = session.locale;
     html! {
         p.actions {
@@ -58,8 +80,9 @@ fn shown(session: &SignedIn, source: &SourceOverview, checked: Option<&[AddressC
                 p.hint { (locale.text("source-check-hint")) }
             }
         }
-        @if let Some(all) = checked { div role="status" { h2 { (locale.text("source-checked")) } (checks(locale, all)) } }
+        @if let Some(all) = &shown.checked { div role="status" { h2 { (locale.text("source-checked")) } (checks(locale, all)) } }
         div #live hx-get={ (HERE) "/" (source.id) "/live" } hx-trigger="every 5s" { (part(locale, source)) }
+        (notices::section(session, &source.id, notice, (&shown.form, &shown.faults)))
     }
 }
 
@@ -70,10 +93,8 @@ pub async fn check(
     Sent { session, .. }: Sent,
 ) -> Result<Response, Failure> {
     let checked = console.admin.check_source(request(&session, SourceId { id: id.clone() })).await;
-    let checked = message_of(&session, checked)?.checks;
-    let source = found(&console, &session, &id).await?;
-    let body = shown(&session, &source, Some(&checked));
-    Ok(layout::live_page(&session, HERE, &live::name(session.locale, &source), &body))
+    let checked = Some(message_of(&session, checked)?.checks);
+    page(&console, &session, &id, Shown { checked, ..Shown::default() }).await
 }
 
 fn checks(locale: Locale, all: &[AddressCheck]) -> Markup {

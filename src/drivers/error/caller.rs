@@ -63,9 +63,7 @@ impl CallerFault {
         let (reason, _) = self.verdict();
         match self {
             CallerFault::Deadline => reason.into(),
-            CallerFault::InvalidValue { path, reason } => {
-                Refusal::fields(vec![Violation { field: path, description: reason.to_owned() }])
-            }
+            CallerFault::InvalidValue { path, reason } => Refusal::fields(vec![Violation::new(path, reason)]),
             CallerFault::Stream(error) => error.into(),
             CallerFault::Message(violations) => Refusal::fields(violations),
             CallerFault::NotFound(code) | CallerFault::Rejected(code) | CallerFault::Exists(code) => {

@@ -21,6 +21,8 @@ pub(super) enum TouchedObjects {
     Keys,
     /// Staff.
     Staff,
+    /// Maintenance notices.
+    Notices,
 }
 
 /// Number of changes that are remembered: a gateway that is further behind reads everything.
@@ -96,6 +98,7 @@ impl SqliteStore {
                 TouchedObjects::Token(id) => ("token", id.as_str()),
                 TouchedObjects::Keys => ("keys", ""),
                 TouchedObjects::Staff => ("staff", ""),
+                TouchedObjects::Notices => ("notices", ""),
             };
             whole.execute("INSERT INTO changes (kind, id) VALUES (?1, ?2)", params![kind, id])?;
         }

@@ -9,6 +9,7 @@ mod grants;
 mod identities;
 mod keys;
 mod list;
+mod notices;
 mod pending;
 mod people;
 mod read;
@@ -21,7 +22,8 @@ mod tokens;
 use super::lists::Lists;
 use super::{
     Actor, AdminEventKey, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage,
-    LoggedEvent, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter, TokenRecord, now,
+    LoggedEvent, MaintenanceNotice, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter,
+    TokenRecord, now,
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_EVENT;
@@ -350,6 +352,18 @@ impl Store for SqliteStore {
 
     fn retire_key(&self, kid: &str) -> Result<(), RegistryError> {
         keys::retire(self, kid)
+    }
+
+    fn notices(&self) -> Result<Vec<MaintenanceNotice>, RegistryError> {
+        self.readers.read(notices::list)
+    }
+
+    fn set_notice(&self, notice: &MaintenanceNotice) -> Result<(), RegistryError> {
+        notices::set(self, notice)
+    }
+
+    fn clear_notice(&self, source: &str) -> Result<(), RegistryError> {
+        notices::clear(self, source)
     }
 
     fn staff(&self) -> Result<Vec<Staff>, RegistryError> {

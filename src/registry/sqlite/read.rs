@@ -3,7 +3,7 @@
 use super::super::lists::Lists;
 use super::super::{Item, MAX_SKEW_S, RegistryError, SigningKey, Staff, now};
 use super::rows::{VIEW, read_client, read_key, read_staff, read_view};
-use super::{CLIENT, all, one};
+use super::{CLIENT, all, notices, one};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Condition of grants that calls may depend on, now or later.
@@ -28,6 +28,7 @@ pub(super) fn everything(
     })?;
     take(Item::Keys(keys(moment)?));
     take(Item::Staff(staff(moment)?));
+    take(Item::Notices(notices::list(moment)?));
     Ok(())
 }
 
@@ -81,6 +82,7 @@ pub(super) fn changes(
             }
             "keys" => take(Item::Keys(keys(moment)?)),
             "staff" => take(Item::Staff(staff(moment)?)),
+            "notices" => take(Item::Notices(notices::list(moment)?)),
             other => return Err(RegistryError::Store(format!("a change of an unknown kind {other:?}"))),
         }
     }

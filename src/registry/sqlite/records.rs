@@ -4,7 +4,7 @@ use super::super::admin_event::{ObjectChange, canonical_json};
 use super::super::{Actor, AdminEventKey, LoggedEvent, RegistryError};
 use super::admin_events::{self, EventNote};
 use super::pending::read_pending;
-use super::rows::{read_client, read_grant, read_key, read_staff, read_token};
+use super::rows::{read_client, read_grant, read_key, read_notice, read_staff, read_token};
 use super::{SqliteStore, all, schema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
@@ -92,12 +92,13 @@ fn as_written(row: &Row<'_>, record: &mut serde_json::Value) -> Result<(), Regis
 }
 
 /// Tables with records: kind, statement.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 6] = [
     ("client", "SELECT * FROM clients"),
     ("grant", "SELECT * FROM grants"),
     ("staff", "SELECT * FROM staff"),
     ("key", "SELECT * FROM keys"),
     ("change", "SELECT * FROM pending"),
+    ("notice", "SELECT * FROM notices"),
 ];
 
 fn json<T: Serialize>(record: &T) -> Result<serde_json::Value, RegistryError> {
@@ -106,12 +107,17 @@ fn json<T: Serialize>(record: &T) -> Result<serde_json::Value, RegistryError> {
 
 /// Returns the id and the record of a row.
 fn whole(kind: &str, row: &Row<'_>) -> Result<(String, String), RegistryError> {
-    let id = row.get(if kind == "key" { "kid" } else { "id" })?;
+    let id = row.get(match kind {
+        "key" => "kid",
+        "notice" => "source",
+        _ => "id",
+    })?;
     let mut record = match kind {
         "client" => json(&read_client(row)?),
         "grant" => json(&read_grant(row)?),
         "staff" => json(&read_staff(row)?),
         "change" => json(&read_pending(row)?),
+        "notice" => json(&read_notice(row)?),
         _ => json(&read_key(row)?),
     }?;
     as_written(row, &mut record)?;

@@ -1,7 +1,7 @@
 //! Conversions of rows to their records.
 
 use super::super::lists::Lists;
-use super::super::{Client, Grant, GrantView, Network, SigningKey, Staff, TokenRecord};
+use super::super::{Client, Grant, GrantView, MaintenanceNotice, Network, SigningKey, Staff, TokenRecord};
 use rusqlite::Row;
 
 pub(super) fn list(texts: &[String]) -> String {
@@ -107,6 +107,16 @@ pub(super) fn read_token(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         starts: row.get("starts")?,
         expires: row.get("expires")?,
         revoked: row.get("revoked")?,
+    })
+}
+
+pub(super) fn read_notice(row: &Row<'_>) -> rusqlite::Result<MaintenanceNotice> {
+    Ok(MaintenanceNotice {
+        source: row.get("source")?,
+        starts: row.get("starts")?,
+        ends: row.get("ends")?,
+        text_vi: row.get("text_vi")?,
+        text_en: row.get("text_en")?,
     })
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables below: a file of a later one is refused rather than misread.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 /// From this version on, events hold all their changes: older files are restated completely.
 const COMPLETE_EVENTS: i64 = 4;
 /// From this version on, events have a code.
@@ -35,6 +35,9 @@ const REGISTRY: &str = "
     CREATE TABLE IF NOT EXISTS keys (
         kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, public_pem TEXT NOT NULL, created INTEGER NOT NULL,
         believed_until INTEGER NOT NULL, signs_from INTEGER NOT NULL DEFAULT 0) STRICT;
+    CREATE TABLE IF NOT EXISTS notices (
+        source TEXT PRIMARY KEY, starts INTEGER NOT NULL, ends INTEGER NOT NULL, text_vi TEXT NOT NULL,
+        text_en TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS acts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, time_us INTEGER NOT NULL, actor TEXT NOT NULL,
         act TEXT NOT NULL, object TEXT NOT NULL, certificate BLOB NOT NULL DEFAULT x'',

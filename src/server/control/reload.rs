@@ -7,7 +7,7 @@ use super::own_services::OwnServices;
 use super::state_files;
 use crate::admin::Admin;
 use crate::audit::service::Audit;
-use crate::config::Config;
+use crate::config::{Config, OfficialNames};
 use crate::contract::ContractSet;
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::TlsAcceptors;
@@ -49,6 +49,7 @@ pub(in crate::server) struct Reloader {
     pub admin: Admin,
     pub audit: Audit,
     pub contracts: Arc<ArcSwap<ContractSet>>,
+    pub names: Arc<ArcSwap<OfficialNames>>,
     /// State of the files when they were last loaded.
     pub files: Mutex<Stamp>,
     /// Held while anything is reloaded: one load at a time.
@@ -103,6 +104,7 @@ impl Reloader {
             .ok_or(StartError::Reflection)?;
         let served = Served::following(&self.served.borrow(), catalogue);
         self.contracts.store(Arc::new(served.catalogue.contracts.clone()));
+        self.names.store(served.catalogue.names.clone());
         self.infra.send_replace(Arc::new(infra));
         let served = Arc::new(served);
         self.shared.serve(served.clone());

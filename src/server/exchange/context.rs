@@ -2,6 +2,7 @@
 //! `record.rs` alone builds the log's entries from it.
 
 use super::form::CallForm;
+use super::response::{MAINTENANCE, put};
 use crate::access::CallMetadata;
 use crate::access::limits::Remaining;
 use crate::access::refusals::Identity;
@@ -16,9 +17,9 @@ use crate::exchange_log::clock::now_us;
 use crate::exchange_log::entry::Pseudonym;
 use crate::exchange_log::pseudonym::{Commitment, Direction, PeriodKeys, PersonKind, Salt, commit};
 use crate::identity::Peer;
-use crate::registry::{ClientView, Granted};
+use crate::registry::{self, ClientView, Granted, MaintenanceNotice};
 use crate::server::shared::{Route, Shared, Upstream};
-use crate::status::{Reason, Refusal};
+use crate::status::{Maintenance, Reason, Refusal};
 use crate::telemetry::{CallerTrace, ExchangeTrace, OperationMetrics, Stage, StageTimes};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -91,6 +92,8 @@ pub struct ExchangeContext {
     pub(super) notes: Notes,
     /// Of a write: whether its request has been sent, until it is known that it was not processed.
     write: Option<SentFlag>,
+    /// The maintenance of its source that the caller is told of.
+    notice: Option<Arc<MaintenanceNotice>>,
     /// Notes of reading the response, for the caller.
     pub(super) response_metadata: HeaderMap,
 }
@@ -126,6 +129,7 @@ impl ExchangeContext {
             attempts: 0,
             notes: Notes::default(),
             write: None,
+            notice: None,
             response_metadata: HeaderMap::new(),
         }
     }
@@ -281,6 +285,18 @@ impl ExchangeContext {
         self.granted.as_ref().map(|(_, left)| *left)
     }
 
+    /// Records the maintenance of its source that the caller is told of.
+    pub fn maintenance(&mut self, notice: Option<&Arc<MaintenanceNotice>>) {
+        self.notice = notice.cloned();
+    }
+
+    /// Inserts the announced maintenance of the source, as metadata.
+    pub fn put_maintenance(&self, headers: &mut HeaderMap) {
+        if let Some(notice) = &self.notice {
+            put(headers, MAINTENANCE, &notice.interval());
+        }
+    }
+
     /// Records that this call is about to send a write. From then on only the source's response shows its outcome.
     pub fn writes(&mut self, sent: &SentFlag) {
         self.write = Some(sent.clone());
@@ -292,10 +308,20 @@ impl ExchangeContext {
     }
 
     /// Returns a refusal for its caller and the log: of a write that may have been processed, that its outcome is not
-    /// known.
+    /// known; of a source under maintenance, until when.
     pub fn refusal(&self, refusal: Refusal) -> Refusal {
-        match &self.write {
+        let refusal = match &self.write {
             Some(sent) if sent.is_marked() && refusal.cause.is_none() => refusal.of_an_open_write(),
+            _ => refusal,
+        };
+        let now = registry::now();
+        match &self.notice {
+            Some(notice) if notice.is_under_way(now) => refusal.under_maintenance(Maintenance {
+                interval: notice.interval(),
+                left: Duration::from_secs(notice.ends.abs_diff(now)),
+                vietnamese: notice.text_vi.clone(),
+                english: notice.text_en.clone(),
+            }),
             _ => refusal,
         }
     }

@@ -143,6 +143,7 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
     let hub = |upstream: &Option<Arc<Upstream>>| upstream.as_ref().and_then(|upstream| upstream.hub.clone());
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     let notes = &context.notes;
+    let stage = |stage| micros(context.stages.of(stage));
     let mut unknown_codes: Vec<String> = notes.unknown_codes.iter().map(|(path, _)| path.clone()).collect();
     unknown_codes.dedup();
     Entry {
@@ -185,6 +186,11 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
         xroad_request_id: notes.xroad.request_id.clone(),
         xroad_request_hash: notes.xroad.request_hash.clone(),
         protocol: context.form.protocol.as_str().into(),
+        access_us: stage(Stage::Access),
+        request_us: stage(Stage::Request),
+        guard_us: stage(Stage::Guard),
+        response_us: stage(Stage::Response),
+        log_us: stage(Stage::Log),
         ..Entry::default()
     }
 }

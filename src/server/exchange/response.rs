@@ -35,6 +35,10 @@ pub const DROPPED_FIELDS: &str = "ndxp-dropped-fields";
 /// Metadata with the codes that the contract does not know, as `path=code`, separated by commas; a code is percent-encoded.
 pub const UNKNOWN_CODES: &str = "ndxp-unknown-codes";
 
+/// Metadata with the announced or present maintenance of the source, as an interval of RFC 3339 times
+/// (`2026-11-27T22:00:00+07:00/2026-11-28T02:00:00+07:00`).
+pub const MAINTENANCE: &str = "ndxp-maintenance";
+
 /// Metadata with the calls that may be made at once now.
 pub const RATE_REMAINING: &str = "ndxp-rate-left";
 /// Metadata with the calls that remain today, if the grant has a quota.
