@@ -179,9 +179,14 @@ impl GatewayClient {
             let name: HeaderName = name.parse().map_err(|_| unfit("metadata name", name))?;
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
         }
-        let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
         let framed: Vec<Bytes> = messages.iter().map(|message| frame(message)).collect();
-        let (head, body) = self.respond(&path, &headers, &framed).await.map_err(unreachable)?.into_parts();
+        let (head, body) = match self.respond(&path, &headers, &framed).await {
+            Ok(response) => response.into_parts(),
+            Err(error @ (Http2Error::NoConnection(_) | Http2Error::Broken(_))) => {
+                return Err(self.no_connection(&error).await);
+            }
+            Err(error) => return Err(CallerError::Unreachable(self.base.clone(), error.to_string())),
+        };
         Ok(StreamingResponse { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 

@@ -152,7 +152,7 @@ reasons! {
     /// It is there already.
     ObjectExists, "OBJECT_EXISTS", AlreadyExists, Caller, "It is there already.", "Đối tượng đã tồn tại.";
     /// A search for a person covers a period with a missing key.
-    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, Caller, "The pseudonym key of a period is missing, so requests about a person in that period cannot be found: restore the key, or search outside that period.", "Khóa bút danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
+    PseudonymKeyMissing, "PSEUDONYM_KEY_MISSING", FailedPrecondition, Caller, "The pseudonym key of a period is missing, so requests about a person in that period cannot be found: restore the key, or search outside that period.", "Khóa bí danh của một kỳ không còn nên không thể cho biết trong kỳ đó đã tra cứu gì về một người: khôi phục khóa, hoặc tìm ngoài kỳ đó.";
     /// The object of an approval has changed since the request.
     ChangeOutdated, "CHANGE_OUTDATED", FailedPrecondition, Caller, "The object has changed since the change was requested: request it again.", "Đối tượng đã thay đổi kể từ khi đề nghị: hãy đề nghị lại.";
     /// Too many changes wait for approval.
@@ -272,7 +272,7 @@ pub struct Maintenance {
     /// From when to when, as RFC 3339 times.
     pub interval: String,
     /// Time until its end.
-    pub left: Duration,
+    pub remaining: Duration,
     /// What an administrator wrote about it, in Vietnamese: at most 300 bytes.
     pub vietnamese: String,
     /// The same in English; may be empty.
@@ -347,7 +347,7 @@ impl Refusal {
         if !(is_elsewhere || self.cause.is_some()) || responded {
             return self;
         }
-        let again = self.retry_after.unwrap_or_default().max(maintenance.left.min(MAINTENANCE_RETRY));
+        let again = self.retry_after.unwrap_or_default().max(maintenance.remaining.min(MAINTENANCE_RETRY));
         let retry_after = self.cause.is_none().then_some(again);
         Refusal { retry_after, maintenance: Some(Box::new(maintenance)), ..self }
     }
@@ -461,7 +461,7 @@ mod tests {
                     source_code: Some(text.repeat(20)),
                     maintenance: Some(Box::new(Maintenance {
                         interval: "2026-11-27T22:00:00+07:00/2026-11-28T02:00:00+07:00".into(),
-                        left: Duration::from_secs(60),
+                        remaining: Duration::from_secs(60),
                         vietnamese: "ệ".repeat(100),
                         english: "x".repeat(300),
                     })),

@@ -4,7 +4,7 @@
 use super::refusals::{Identity, RefusalKind, RefusalLog};
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
 use crate::identity::principal::Principal;
-use crate::registry::{Actor, Role, Snapshot};
+use crate::registry::{Actor, ClientView, Role, Snapshot, now};
 use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -52,6 +52,16 @@ impl StaffAuthorizer {
         };
         let entry = Entry { actor, ..self.event(principal, event) };
         self.refuse(principal.into(), entry, refusal).await
+    }
+
+    /// Returns the client of a certificate, which may ask about itself.
+    ///
+    /// # Errors
+    /// `CERTIFICATE_REVOKED`, `CERTIFICATE_AMBIGUOUS`, `CLIENT_UNKNOWN` or `CLIENT_SUSPENDED`; without an entry.
+    pub fn client(&self, principal: &Principal) -> Result<Arc<ClientView>, Refusal> {
+        let peer = principal.peer().ok_or(Reason::ClientUnknown)?;
+        peer.check_time(now())?;
+        peer.identify(&self.registry.load())
     }
 
     /// Refuses somebody, with an entry within the limits of refusals.

@@ -139,7 +139,11 @@ pub(super) fn issue_failed(error: IssueError) -> Status {
         ),
         IssueError::Suspended(_) => refused(Reason::ClientSuspended.into()),
         IssueError::Retired(_) => refused(Refusal::with(Reason::ObjectUnknown, error.to_string())),
-        IssueError::NoKey | IssueError::Key { .. } => {
+        IssueError::NoKey => {
+            let remedy = "there is no signing key yet: an administrator makes one with `keys rotate`";
+            refused(Refusal::with(Reason::RegistryUnavailable, remedy))
+        }
+        IssueError::Key { .. } => {
             tracing::error!(%error, "no token could be issued");
             refused(Refusal::with(Reason::RegistryUnavailable, "no signing key can be used"))
         }

@@ -40,6 +40,7 @@ use messages::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -164,9 +165,17 @@ impl Admin {
     pub async fn may_call(&self, caller: &Principal, method: &str) -> Result<(), Refusal> {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
         match &self.door {
+            // A client may ask about itself.
+            Some(door) if method == rules::CAN_I.method && door.client(caller).is_ok() => Ok(()),
             Some(door) => door.admit(caller, rule).await.map(|_| ()),
             None => Err(Reason::StaffUnknown.into()),
         }
+    }
+
+    /// Returns the id of the client whose certificate the caller has, if it is one's, and the caller's address.
+    fn client<T>(&self, request: &Request<T>) -> Option<(String, IpAddr)> {
+        let caller = Principal::of(request.extensions())?;
+        Some((self.door.as_ref()?.client(&caller).ok()?.client.id.clone(), caller.address().ip()))
     }
 
     /// Returns the caller, if one of the rule's roles is theirs.
@@ -453,7 +462,18 @@ impl AdminService for Admin {
         .await
     }
 
-    async fn can_i(&self, request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
+    async fn can_i(&self, mut request: Request<api::CanIRequest>) -> AdminResult<api::CanIResponse> {
+        if let Some((client, address)) = self.client(&request) {
+            let message = request.get_mut();
+            if !message.client.is_empty() && message.client != client {
+                return Err(failed(RegistryError::Unknown("client", std::mem::take(&mut message.client))));
+            }
+            // From where it asks: a thief of its key learns nothing about the networks of its grants.
+            (message.client, message.address) = (client.clone(), address.to_string());
+            let (admin, message) = (self.clone(), request.into_inner());
+            let run = move || can::can_i(&admin.contracts.load(), admin.store.as_ref(), message);
+            return self.work.clients.run(&client, run).await.map_err(refused)?.map(Response::new);
+        }
         self.read(request, &rules::CAN_I, |admin, store, message| can::can_i(&admin.contracts.load(), store, message))
             .await
     }

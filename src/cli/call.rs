@@ -175,7 +175,7 @@ pub(super) fn explain(status: &tonic::Status) -> String {
         text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
     }
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
-        text.push_str(&format!("\n  try again in {delay:?}"));
+        text.push_str(&format!("\n  try again in {:.1} s", delay.as_secs_f64()));
     }
     text
 }
@@ -208,7 +208,10 @@ impl Batch {
         if output == Output::Human {
             anstream::eprintln!("exchange {} (entry {} of the log)", text(EXCHANGE_ID), text(LOG_INDEX));
         }
-        if status.code() == Code::Ok { Ok(()) } else { Err(CliError::Failed(explain(&status))) }
+        if status.code() == Code::Ok {
+            return Ok(());
+        }
+        Err(CliError::Refused { text: explain(&status), exit_code: 1, status: Box::new(status) })
     }
 
     /// One call for each row of a CSV file; results are JSON lines on standard output, in the order of the rows.
@@ -253,11 +256,11 @@ impl Batch {
             line.insert("reason".into(), Value::from(answered.reason()));
             line.insert("message".into(), Value::from(answered.status.message()));
         }
-        line.insert("answers".into(), Value::from(self.answers(&answered)?));
+        line.insert("responses".into(), Value::from(self.responses(&answered)?));
         Ok((ok, line))
     }
 
-    fn answers(&self, answered: &CompleteResponse) -> Result<Vec<Value>, CliError> {
+    fn responses(&self, answered: &CompleteResponse) -> Result<Vec<Value>, CliError> {
         answered.messages.iter().map(|message| decode(&self.operation.response.message, message)).collect()
     }
 }

@@ -152,6 +152,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             })),
         },
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
+        "names": config.names,
         "sources": sources,
     })
 }
@@ -261,7 +262,7 @@ fn summary(operation: &Operation) -> Value {
 fn details(operation: &Operation) -> Value {
     let mut value = summary(operation);
     value["request"] = Value::from(lines(&operation.request));
-    value["answer"] = Value::from(lines(&operation.response));
+    value["response"] = Value::from(lines(&operation.response));
     value
 }
 
@@ -275,7 +276,12 @@ fn print_operation(operation: &Operation) {
         if operation.writes { "writes" } else { "reads" },
         operation.timeout.as_millis()
     );
-    for (what, plan) in [("request", &operation.request), ("answer", &operation.response)] {
+    let needed = [(operation.purpose_required, "ndxp-purpose"), (operation.official_required, "ndxp-official")];
+    let needed: Vec<&str> = needed.iter().filter(|(needed, _)| *needed).map(|(_, name)| *name).collect();
+    if !needed.is_empty() {
+        anstream::println!("  metadata required: {}", needed.join(", "));
+    }
+    for (what, plan) in [("request", &operation.request), ("response", &operation.response)] {
         anstream::println!("  {what} {}", plan.message.name());
         lines(plan).iter().for_each(|line| anstream::println!("    {line}"));
     }

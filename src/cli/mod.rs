@@ -36,6 +36,7 @@ use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tonic_types::StatusExt;
 
 /// Gateway between a province's systems and the national databases: typed gRPC in, each source's own protocol out,
 /// every exchange in a tamper-evident log before its response leaves.
@@ -127,6 +128,16 @@ enum CliError {
     /// The gateway cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// The gateway refused a call: what to tell a person, and the status for scripts.
+    #[error("{text}")]
+    Refused {
+        /// The status in words, with what to do.
+        text: String,
+        /// The exit code.
+        exit_code: u8,
+        /// The status as it came.
+        status: Box<tonic::Status>,
+    },
 }
 
 impl From<crate::audit::AuditError> for CliError {
@@ -141,7 +152,32 @@ impl CliError {
             CliError::Failed(_) => 1,
             CliError::Usage(_) => 2,
             CliError::Unreachable(_) => 3,
+            CliError::Refused { exit_code, .. } => *exit_code,
         }
+    }
+
+    /// The error as JSON; of a refusal, with status, reason, exchange and violations as fields.
+    fn json(&self) -> serde_json::Value {
+        let mut error = serde_json::json!({ "error": self.to_string(), "exit_code": self.code() });
+        if let (CliError::Refused { status, .. }, Some(fields)) = (self, error.as_object_mut()) {
+            let details = status.get_error_details();
+            let violation = |one: &tonic_types::FieldViolation| serde_json::json!({ "field": one.field, "description": one.description });
+            fields.insert("status".into(), format!("{:?}", status.code()).into());
+            fields.insert("message".into(), status.message().into());
+            if let Some(info) = details.error_info() {
+                fields.insert("reason".into(), info.reason.as_str().into());
+                for (name, value) in &info.metadata {
+                    fields.insert(name.clone(), value.as_str().into());
+                }
+            }
+            if let Some(bad) = details.bad_request() {
+                fields.insert("violations".into(), bad.field_violations.iter().map(violation).collect());
+            }
+            if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
+                fields.insert("retry_after_s".into(), delay.as_secs_f64().into());
+            }
+        }
+        error
     }
 }
 
@@ -235,7 +271,7 @@ pub fn run() -> ExitCode {
             let text = error.to_string();
             match cli.output {
                 _ if text.is_empty() => {}
-                Output::Json => eprintln!("{}", serde_json::json!({ "error": text, "exit_code": error.code() })),
+                Output::Json => eprintln!("{}", error.json()),
                 Output::Human => anstream::eprintln!("error: {text}"),
             }
             ExitCode::from(error.code())

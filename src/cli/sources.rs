@@ -33,7 +33,7 @@ enum NoticeCommand {
     Set {
         /// The source's id.
         id: String,
-        /// When the maintenance starts, in Vietnam time, or RFC 3339; now by default.
+        /// When the maintenance starts, in Vietnam time (2026-11-28T22:00); now by default.
         #[arg(long, value_parser = local_time)]
         from: Option<i64>,
         /// When it ends.

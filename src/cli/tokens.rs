@@ -173,7 +173,11 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
 fn begin(file: &Path, force: bool) -> Result<NewFile, CliError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let begun = std::fs::create_dir_all(folder).and_then(|()| NewFile::create(file, force));
-    begun.map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
+    begun.map_err(|error| match error.kind() {
+        // This one names the file.
+        std::io::ErrorKind::AlreadyExists => CliError::Usage(error.to_string()),
+        _ => CliError::Usage(format!("{}: {error}", file.display())),
+    })
 }
 
 #[derive(Args)]

@@ -57,6 +57,8 @@ pub struct Config {
     pub hubs_dir: PathBuf,
     /// Folder of source entries.
     pub sources_dir: PathBuf,
+    /// File of official names of agencies and procedures.
+    pub names: Option<PathBuf>,
 }
 
 /// Addresses and bounds of the listeners.
@@ -226,8 +228,8 @@ impl Config {
     pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
         let contracts = self.contracts()?;
         let (sources, mut files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
-        files.extend(self.web.names.clone());
-        let names = self.web.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
+        files.extend(self.names.clone());
+        let names = self.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
         Ok(Catalogue { contracts, sources, names: Arc::new(names), files })
     }
 }
@@ -273,6 +275,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
     let sources_dir = table.needed_path("sources_dir", "sources");
+    let names = table.path("names");
     Some(Config {
         file: file.to_owned(),
         node: node?,
@@ -288,6 +291,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,
+        names,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The official names of agencies and procedures, which no contract has: `[web] names` is a file of codes and names, for the console and
+//! The official names of agencies and procedures, which no contract has: `names` in the configuration is a file of codes and names, for the console and
 //! the citizen's sheet.
 
 use super::reader::{ConfigFault, Document, Table};

@@ -15,7 +15,7 @@ const RENAMED: [(&str, &str); 3] =
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {reason}")]
+#[error("{file}{}: {reason}", if *line > 0 { format!(":{line}") } else { String::new() })]
 pub struct ConfigFault {
     /// Which file.
     pub file: String,
@@ -42,7 +42,7 @@ impl Document {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigFault {
             file: file.display().to_string(),
             line: 0,
-            reason: format!("cannot be read: {error}"),
+            reason: format!("cannot be read: {error}: name another file, or run in its folder"),
         })?;
         Ok(Document { file: file.to_owned(), text, faults: RefCell::default(), named: RefCell::default() })
     }

@@ -3,7 +3,7 @@
 use super::Table;
 use crate::identity::tls;
 use crate::openid::{OpenIdSettings, is_https};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Path of the redirect URI.
 pub const CALLBACK: &str = "/console/openid/callback";
@@ -15,8 +15,6 @@ const MAX_NAME: usize = 60;
 pub struct WebSettings {
     /// Whether the console is served.
     pub console: bool,
-    /// The file of official names of agencies and procedures.
-    pub names: Option<PathBuf>,
     /// The OpenID provider for sign-in at the console, beside certificates.
     pub openid: Option<OpenIdSettings>,
 }
@@ -24,9 +22,8 @@ pub struct WebSettings {
 /// `client_ca`: the default CA of the provider's certificate; `has_port`: whether there is an HTTPS port.
 pub(super) fn read(table: &Table<'_>, client_ca: Option<&Path>, has_port: bool) -> Option<WebSettings> {
     let console = table.flag("console", true);
-    let names = table.path("names");
     if !table.has("openid") {
-        return Some(WebSettings { console, names, openid: None });
+        return Some(WebSettings { console, openid: None });
     }
     if !console {
         table.fault("openid", "is for signing in at the console: take console = false away, or this table");
@@ -35,7 +32,7 @@ pub(super) fn read(table: &Table<'_>, client_ca: Option<&Path>, has_port: bool) 
         table.fault("openid", "is for signing in at the console, which needs the HTTPS port: add listen.https");
     }
     let openid = table.section("openid", |openid| read_openid(openid, client_ca));
-    Some(WebSettings { console, names, openid: Some(openid?) })
+    Some(WebSettings { console, openid: Some(openid?) })
 }
 
 fn read_openid(table: &Table<'_>, client_ca: Option<&Path>) -> Option<OpenIdSettings> {

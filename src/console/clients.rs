@@ -113,6 +113,9 @@ pub async fn one(
             ("column-registered", html! { (locale.timestamp(client.created)) }),
         ]))
         p.actions {
+            @if session.has(ADMINISTRATOR) && !client.retired {
+                a.button href={ (HERE) "/" (client.id) "/change" } { (locale.text("client-change")) }
+            }
             @for action in &offered {
                 a.button href={ (HERE) "/" (client.id) "/" (action) } { (locale.text(&format!("action-{action}"))) }
             }

@@ -99,7 +99,7 @@ impl FromRequest<Arc<Console>> for Sent {
 
     /// Checks the session first: without one, the body is not read.
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
-        let session = SignedIn::of(request.headers(), request.extensions(), console);
+        let session = SignedIn::of((request.uri().path(), request.headers()), request.extensions(), console);
         let session = session.map_err(IntoResponse::into_response)?;
         Self::checked(session, request).await.map_err(IntoResponse::into_response)
     }

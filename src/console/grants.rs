@@ -243,7 +243,8 @@ pub fn class_of(locale: Locale, class: DataClass) -> Markup {
     let (key, kind) = match class {
         DataClass::Sensitive => ("class-sensitive", "wrong"),
         DataClass::Personal => ("class-personal", "later"),
-        _ => ("class-open", "good"),
+        DataClass::Shared => ("class-shared", "good"),
+        DataClass::Open | DataClass::Unspecified => ("class-open", "good"),
     };
     html! { span.state.(kind) { (locale.text(key)) } }
 }

@@ -47,14 +47,25 @@ const MENU: [(&str, &[MenuEntry]); 3] = [
     ),
 ];
 
+/// The menu of a client's developers.
+const DEVELOPERS: [(&str, &[MenuEntry]); 1] = [(
+    "menu-group-own",
+    &[
+        ("/console/own", "menu-own", &[]),
+        ("/console/catalogue", "menu-catalogue", &[]),
+        ("/console/may-i", "may-i", &[]),
+    ],
+)];
+
 /// The menu of somebody's roles. A narrow screen shows it folded, under the name of the page.
 fn menu(session: &SignedIn, here: &str) -> Markup {
     let locale = session.locale;
     let offered = |entries: &'static [MenuEntry]| {
         entries.iter().filter(|(_, _, roles)| roles.is_empty() || session.has(roles)).collect::<Vec<_>>()
     };
+    let menu: &[(&str, &[MenuEntry])] = if session.is_client { &DEVELOPERS } else { &MENU };
     let groups =
-        MENU.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());
+        menu.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());
     html! {
         nav aria-label=(locale.text("menu")) {
             details.menu {
@@ -96,7 +107,10 @@ pub fn live_page(session: &SignedIn, here: &str, title: &str, body: &Markup) -> 
 
 fn signed_in(session: &SignedIn, here: &str, title: &str, body: &Markup, live: bool) -> Markup {
     let locale = session.locale;
-    let roles: Vec<String> = session.roles.iter().map(|one| role(locale, *one)).collect();
+    let roles: Vec<String> = match session.is_client {
+        true => vec![locale.text("role-client")],
+        false => session.roles.iter().map(|one| role(locale, *one)).collect(),
+    };
     let nav = menu(session, here);
     let who = html! {
         div.who {

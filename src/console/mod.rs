@@ -5,6 +5,7 @@
 mod approvals;
 pub(crate) mod auditor;
 pub(crate) mod chart;
+mod client_change;
 mod clients;
 mod developer;
 mod entry;
@@ -101,8 +102,8 @@ impl Console {
             .route("/console/sources", get(operator::sources::list))
             .route("/console/sources/{id}", get(operator::sources::one))
             .route("/console/sources/{id}/check", post(operator::sources::check))
-            .route("/console/sources/{id}/notice", post(operator::notices::set))
-            .route("/console/sources/{id}/notice/clear", post(operator::notices::clear))
+            .route("/console/sources/{id}/notice", post(operator::notice_change::set))
+            .route("/console/sources/{id}/notice/clear", post(operator::notice_change::clear))
             .route("/console/sources/{id}/live", get(operator::sources::fragment))
             .route("/console/contracts", get(operator::contracts::page))
             .route("/console/staff", get(operator::staff::list).post(operator::staff::add))
@@ -113,10 +114,12 @@ impl Console {
             .route("/console/keys/{id}/retire", post(operator::keys::retire))
             .route("/console/catalogue", get(developer::catalogue::list))
             .route("/console/catalogue/{service}/{method}", get(developer::catalogue::one))
+            .route("/console/own", get(developer::own::page))
             .route("/console/may-i", get(developer::may_i::page))
             .route("/console/clients", get(clients::list).post(clients::register))
             .route("/console/clients/register", get(clients::registration))
             .route("/console/clients/{id}", get(clients::one))
+            .route("/console/clients/{id}/change", get(client_change::form).post(client_change::apply))
             .route("/console/clients/{id}/{action}", get(clients::confirmation).post(clients::apply))
             .route("/console/grants", get(grants::list).post(grants::add))
             .route("/console/grants/add", get(grants::form))

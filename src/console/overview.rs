@@ -161,7 +161,7 @@ fn log(locale: Locale, status: &GetStatusResponse) -> Markup {
         rows.push(("log-indexed", number(status.indexed)));
     }
     html! {
-        h2 { (locale.text("overview-log")) }
+        h2 { (locale.text("overview-log-contents")) }
         @for alarm in &status.alarms {
             div.notice.wrong role="alert" {
                 p { (alarm.text) }

@@ -1,9 +1,9 @@
 //! Server-side sessions. Each is bound to one cookie, and to the certificate that it was begun with, if it was. It ends after 15 minutes
 //! without a request, after 8 hours in any case, and at once if the registry no longer knows the person.
 
+use super::Console;
 use super::headers::cookie;
 use super::text::Locale;
-use super::{Console, ROOT};
 use crate::identity::principal::{FederatedIdentity, Principal};
 use crate::identity::{Peer, Thumbprint};
 use crate::openid::attempts::{CookieDigest, cookie_digest, secret};
@@ -18,14 +18,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The page of those without a session.
+const SIGN_IN: &str = "/console/sign-in";
 /// The cookie's name. `__Host-` binds it to this host, to HTTPS and to `/` (RFC 6265bis, section 4.1.3.2).
 const COOKIE: &str = "__Host-ndxp-console";
 /// Maximum time without a request.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// Maximum duration of a session.
 const LONGEST: Duration = Duration::from_secs(8 * 3_600);
-/// Maximum number of sessions, in all and per person. Only staff have one.
+/// Maximum number of sessions of staff, in all and per person.
 const MAX_SESSIONS: (usize, usize) = (1_000, 8);
+/// The same of clients' developers: counted apart, so that no client keeps staff out.
+const MAX_CLIENT_SESSIONS: (usize, usize) = (500, 2);
 
 /// What somebody has signed in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,10 +78,12 @@ impl Sessions {
         all.retain(|_, record| !record.is_over(now));
         let own = all.iter().filter(|(_, record)| record.staff == staff);
         let (count, oldest) = (own.clone().count(), own.min_by_key(|(_, record)| record.last));
-        if let Some(oldest) = oldest.filter(|_| count >= MAX_SESSIONS.1).map(|(key, _)| *key) {
+        let is_client = |owner: &str| owner.starts_with(CLIENT);
+        let (most, most_of_one) = if is_client(staff) { MAX_CLIENT_SESSIONS } else { MAX_SESSIONS };
+        if let Some(oldest) = oldest.filter(|_| count >= most_of_one).map(|(key, _)| *key) {
             all.remove(&oldest);
         }
-        if all.len() >= MAX_SESSIONS.0 {
+        if all.values().filter(|record| is_client(&record.staff) == is_client(staff)).count() >= most {
             return None;
         }
         all.insert(cookie_digest(&cookie), Record { staff: staff.to_owned(), proof, token, began: now, last: now });
@@ -121,21 +127,44 @@ impl Sessions {
     }
 }
 
-/// There is no session: the browser is redirected to the sign-in page.
+/// Why a request has no session for its page.
 #[derive(Debug)]
-pub struct NotSignedIn;
+pub enum NoSession {
+    /// There is none.
+    NotSignedIn,
+    /// It is a client's, and the page is not for clients.
+    ClientsOwn,
+}
 
-impl IntoResponse for NotSignedIn {
+impl IntoResponse for NoSession {
     fn into_response(self) -> Response {
-        Redirect::to(&format!("{ROOT}/sign-in")).into_response()
+        Redirect::to(match self {
+            NoSession::NotSignedIn => SIGN_IN,
+            NoSession::ClientsOwn => OWN,
+        })
+        .into_response()
     }
 }
 
-/// A signed-in person.
+/// The page of a client's developers.
+pub const OWN: &str = "/console/own";
+/// In front of a client's id, among the owners of sessions: no id of a person has a colon.
+const CLIENT: &str = "client:";
+/// The pages that a client's session has, each with all below it.
+const CLIENT_PAGES: [&str; 4] = [OWN, "/console/catalogue", "/console/may-i", "/console/sign-out"];
+
+/// Returns the owner of a client's session.
+pub fn client_owner(id: &str) -> String {
+    format!("{CLIENT}{id}")
+}
+
+/// A signed-in person, or the developers of a client, by its certificate.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
-    /// Their id in the registry.
+    /// Their id in the registry; of developers, the client's.
     pub staff: String,
+    /// Whether it is a client's.
+    pub is_client: bool,
     /// Their roles in the registry now.
     pub roles: Vec<Role>,
     /// What they have proved who they are by, and where this request comes from.
@@ -153,16 +182,20 @@ impl SignedIn {
     ///
     /// # Errors
     /// There is no session, or it has ended.
-    pub fn of(headers: &HeaderMap, extensions: &Extensions, console: &Console) -> Result<Self, NotSignedIn> {
-        Self::found(headers, extensions, console, true)
+    pub fn of(
+        (path, headers): (&str, &HeaderMap),
+        extensions: &Extensions,
+        console: &Console,
+    ) -> Result<Self, NoSession> {
+        Self::found((path, headers), extensions, console, true)
     }
 
     fn found(
-        headers: &HeaderMap,
+        (path, headers): (&str, &HeaderMap),
         extensions: &Extensions,
         console: &Console,
         in_use: bool,
-    ) -> Result<Self, NotSignedIn> {
+    ) -> Result<Self, NoSession> {
         let locale = Locale::of(headers);
         let signed = || {
             let peer = extensions.get::<Arc<Peer>>();
@@ -175,12 +208,28 @@ impl SignedIn {
                     Principal::Federated(Arc::new(FederatedIdentity { staff: id.clone(), provider, address }))
                 }
             };
+            let node = console.node.clone();
+            if let Some(id) = id.strip_prefix(CLIENT) {
+                let client = console.staff.client(&principal).ok().filter(|view| view.client.id == id)?;
+                let (staff, roles) = (client.client.id.clone(), Vec::new());
+                return Some(SignedIn { staff, is_client: true, roles, principal, locale, node, token });
+            }
             let registry = console.registry.load();
             let staff = principal.staff(&registry).ok().filter(|staff| staff.id == id)?;
             let (staff, roles) = (staff.id.clone(), staff.roles.clone());
-            Some(SignedIn { staff, roles, principal, locale, node: console.node.clone(), token })
+            Some(SignedIn { staff, is_client: false, roles, principal, locale, node, token })
         };
-        signed().ok_or(NotSignedIn)
+        let signed = signed().ok_or(NoSession::NotSignedIn)?;
+        let below = |page: &str| path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match signed.is_client && !CLIENT_PAGES.into_iter().any(below) {
+            true => Err(NoSession::ClientsOwn),
+            false => Ok(signed),
+        }
+    }
+
+    /// Returns the owner of the session, as [`Sessions`] keeps it.
+    pub fn owner(&self) -> String {
+        if self.is_client { client_owner(&self.staff) } else { self.staff.clone() }
     }
 
     /// Whether they have one of the roles. It decides what a page offers; whether an action is allowed, the called service decides.
@@ -195,10 +244,10 @@ impl SignedIn {
 }
 
 impl FromRequestParts<Arc<Console>> for SignedIn {
-    type Rejection = NotSignedIn;
+    type Rejection = NoSession;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, NotSignedIn> {
-        SignedIn::of(&parts.headers, &parts.extensions, console)
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, NoSession> {
+        SignedIn::of((parts.uri.path(), &parts.headers), &parts.extensions, console)
     }
 }
 
@@ -210,11 +259,10 @@ impl FromRequestParts<Arc<Console>> for Watching {
 
     /// If the session has ended, htmx goes to the sign-in page.
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
-        let found = SignedIn::found(&parts.headers, &parts.extensions, console, false);
-        let to = [("hx-redirect", format!("{ROOT}/sign-in"))];
-        found.map(Watching).map_err(|_| match parts.headers.contains_key("hx-request") {
-            true => (StatusCode::UNAUTHORIZED, to).into_response(),
-            false => NotSignedIn.into_response(),
+        let found = SignedIn::found((parts.uri.path(), &parts.headers), &parts.extensions, console, false);
+        found.map(Watching).map_err(|why| match parts.headers.contains_key("hx-request") {
+            true => (StatusCode::UNAUTHORIZED, [("hx-redirect", SIGN_IN)]).into_response(),
+            false => why.into_response(),
         })
     }
 }
@@ -286,6 +334,22 @@ mod tests {
         assert_eq!(begin("one-more", 20), None);
         let later = began + IDLE + Duration::from_secs(1);
         assert!(sessions.begin("one-more", of(b"own"), later).is_some(), "those that are over make room");
+    }
+
+    #[test]
+    fn clients_keep_no_staff_out() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let begin = |owner: &str| sessions.begin(owner, of(b"own"), now).is_some();
+        for number in 0..MAX_CLIENT_SESSIONS.0 {
+            assert!(begin(&client_owner(&number.to_string())), "{number}");
+        }
+        assert!(!begin(&client_owner("one-more")) && begin("lan"));
+        // The third of one client ends its first.
+        let (sessions, own) = (Sessions::default(), Some(Thumbprint::of(b"own")));
+        let mine = || value(&sessions.begin(&client_owner("kho"), of(b"own"), now).unwrap());
+        let (first, _, third) = (mine(), mine(), mine());
+        assert_eq!(sessions.continued(&first, own, now, true), None);
+        assert!(sessions.continued(&third, own, now, true).is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::form::{Sent, is_same_origin};
 use super::headers::back;
-use super::session::Proof;
+use super::session::{OWN, Proof, client_owner};
 use super::text::{LANGUAGE_COOKIE, Locale};
 use super::{Console, layout};
 use crate::access::staff::RoleRule;
@@ -38,6 +38,7 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
     let registry = console.registry.load();
     let shown = peer.as_ref().map(|peer| Principal::Certificate(peer.0.clone()));
     let known = shown.as_ref().and_then(|shown| shown.staff(&registry).ok());
+    let client = shown.as_ref().and_then(|shown| console.staff.client(shown).ok());
     let body = html! {
         @if let Some(openid) = &console.openid {
             // A link: where a form leads is bound by this page's own policy, and a provider may lead on to yet another host.
@@ -47,6 +48,10 @@ pub async fn page(State(console): State<Arc<Console>>, peer: Shown, headers: Hea
             (_, Some(staff)) => {
                 p { (locale.with("sign-in-as", "staff", staff.id.as_str())) }
                 p { @for (at, one) in staff.roles.iter().enumerate() { @if at > 0 { ", " } (layout::role(locale, *one)) } }
+                form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
+            }
+            (Some(_), None) if client.is_some() => {
+                p { (locale.with("sign-in-as-client", "client", client.as_ref().map_or("", |view| view.client.id.as_str()))) }
                 form method="post" action="/console/sign-in" { button type="submit" { (locale.text("sign-in")) } }
             }
             (Some(peer), None) => {
@@ -87,24 +92,31 @@ pub async fn begin(
     };
     let thumbprint = peer.certificate.thumbprint;
     let principal = Principal::Certificate(peer);
-    let actor = console.staff.admit(&principal, &SIGN_IN).await.map_err(refused)?;
+    // A client's certificate lets its developers in, to pages of their own.
+    let (owner, onward) = match console.staff.client(&principal) {
+        Ok(client) => (client_owner(&client.client.id), OWN),
+        Err(_) => {
+            let actor = console.staff.admit(&principal, &SIGN_IN).await.map_err(refused)?;
+            (actor.id().to_owned(), "/console/")
+        }
+    };
     let unavailable = || {
         counted("unavailable");
         Failure::plain(locale, StatusCode::SERVICE_UNAVAILABLE, "sign-in-unavailable")
     };
-    note(&console, &principal, actor.id(), SIGN_IN.event).await.ok_or_else(unavailable)?;
+    note(&console, &principal, &owner, SIGN_IN.event).await.ok_or_else(unavailable)?;
     // An earlier session of this browser ends.
     console.sessions.end(&headers);
-    let begun = console.sessions.begin(actor.id(), Proof::Certificate(thumbprint), Instant::now());
+    let begun = console.sessions.begin(&owner, Proof::Certificate(thumbprint), Instant::now());
     let begun = begun.ok_or_else(unavailable)?;
     counted("signed_in");
-    Ok(to("/console/", &begun))
+    Ok(to(onward, &begun))
 }
 
 /// Ends the session (sign-out).
 pub async fn end(State(console): State<Arc<Console>>, headers: HeaderMap, sent: Sent) -> Response {
     let cookie = console.sessions.end(&headers);
-    let _ = note(&console, &sent.session.principal, &sent.session.staff, SIGN_OUT).await;
+    let _ = note(&console, &sent.session.principal, &sent.session.owner(), SIGN_OUT).await;
     to("/console/sign-in", &cookie)
 }
 
@@ -123,10 +135,10 @@ pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response 
     }
 }
 
-/// Writes the entry of somebody who has signed in or out, and returns its index; `None` if it cannot be written.
-pub async fn note(console: &Console, principal: &Principal, staff: &str, event: &str) -> Option<u64> {
+/// Writes the entry of the owner of a session who has signed in or out, and returns its index; `None` if it cannot be written.
+pub async fn note(console: &Console, principal: &Principal, owner: &str, event: &str) -> Option<u64> {
     let mut entry = console.staff.event(principal, event);
-    entry.actor = format!("staff:{staff}");
+    entry.actor = if owner.contains(':') { owner.to_owned() } else { format!("staff:{owner}") };
     console.staff.note(&entry).await.ok()
 }
 

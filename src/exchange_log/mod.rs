@@ -110,7 +110,7 @@ pub enum LogError {
     #[error("the exchange log is closed")]
     Closed,
     /// Another process has the log open for writing.
-    #[error("{0} is open in another process")]
+    #[error("{0} is open in another process: end that gateway first, or replace it with `serve --take-over`")]
     Locked(PathBuf),
 }
 

@@ -34,7 +34,7 @@ impl MaintenanceNotice {
     }
 
     /// Returns whether the maintenance goes on now.
-    pub fn is_under_way(&self, now: i64) -> bool {
+    pub fn is_active(&self, now: i64) -> bool {
         self.starts <= now && now < self.ends
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn it_is_announced_a_day_before_and_ends_by_itself() {
         let notice = notice();
         let (from, starts, ends) = (notice.starts - 86_400, notice.starts, notice.ends);
-        let at = |now| (notice.is_announced(now), notice.is_under_way(now));
+        let at = |now| (notice.is_announced(now), notice.is_active(now));
         assert_eq!([at(from - 1), at(from), at(starts - 1)], [(false, false), (true, false), (true, false)]);
         assert_eq!([at(starts), at(ends - 1), at(ends)], [(true, true), (true, true), (false, false)]);
         assert_eq!(notice.interval(), "2026-11-27T00:00:00+07:00/2026-11-27T01:00:00+07:00");

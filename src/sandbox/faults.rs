@@ -243,7 +243,7 @@ impl Faults {
             ("PUT", id) if !id.is_empty() => match serde_json::from_slice::<Fault>(body) {
                 Ok(fault) => {
                     self.set(id, fault);
-                    (200, format!("{id}: {fault:?}\n"))
+                    (200, format!("{id}: {}\n", serde_json::to_string(&fault).unwrap_or_default()))
                 }
                 Err(error) => (400, format!("not a fault: {error}\n")),
             },

@@ -92,7 +92,7 @@ impl Exchange {
             Ok((index, message, salts)) => {
                 let mut head = response::head(&id);
                 response::put_entry(head.headers_mut(), index, &salts, record.context.remaining());
-                record.context.put_maintenance(head.headers_mut());
+                response::put_maintenance(head.headers_mut(), record.context.notice());
                 head.headers_mut().extend(std::mem::take(&mut record.context.response_metadata));
                 response::unary(head, &message)
             }

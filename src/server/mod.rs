@@ -173,7 +173,8 @@ impl Gateway {
             StaffAuthorizer::new(shared.registry.clone(), shared.log.clone(), shared.refusals.clone(), &config.node);
         let following = config.log.index.then(|| IndexThread::start(&config.data, &config.vault)).transpose();
         let following = following.map_err(|error| StartError::Thread(error.to_string()))?;
-        let work = AdminWork::new(shared.metrics.work("admin_reads"), shared.metrics.work("admin_changes"));
+        let pool = |name| shared.metrics.work(name);
+        let work = AdminWork::new(pool("admin_reads"), pool("admin_changes"), pool("admin_clients"));
         let admin = Admin::new(Arc::new(config.clone()), store.clone(), contracts.clone(), door.clone(), work);
         let of = shared.clone();
         let admin =

@@ -18,12 +18,21 @@ pub enum Component {
     AdminEvents,
     /// The comparison of the registry with the log, if it fails: the gateway cannot check whether the file was edited.
     Comparison,
+    /// Contracts, entries of sources and hubs, and names, if they were rejected when they changed: what was loaded before stays in
+    /// force, so the gateway stays ready.
+    Configuration,
 }
 
 impl Component {
     /// Every part.
-    pub const ALL: [Component; 5] =
-        [Component::Tls, Component::TlsFiles, Component::Registry, Component::AdminEvents, Component::Comparison];
+    pub const ALL: [Component; 6] = [
+        Component::Tls,
+        Component::TlsFiles,
+        Component::Registry,
+        Component::AdminEvents,
+        Component::Comparison,
+        Component::Configuration,
+    ];
 
     /// Its name in the metric.
     pub fn label(self) -> &'static str {
@@ -33,7 +42,13 @@ impl Component {
             Component::Registry => "registry",
             Component::AdminEvents => "admin_events",
             Component::Comparison => "registry_comparison",
+            Component::Configuration => "configuration",
         }
+    }
+
+    /// Returns whether a fault of this part makes the gateway not ready.
+    fn is_needed(self) -> bool {
+        self != Component::Configuration
     }
 }
 
@@ -48,17 +63,27 @@ impl Readiness {
         let before = all.insert(part, faults.clone()).unwrap_or_default();
         drop(all);
         for fault in faults.iter().filter(|fault| !before.contains(fault)) {
-            tracing::error!(part = part.label(), "not ready: {fault}");
+            let state = if part.is_needed() { "not ready" } else { "ready all the same" };
+            tracing::error!(part = part.label(), "{state}: {fault}");
         }
         if faults.is_empty() && !before.is_empty() {
             tracing::info!(part = part.label(), "in order again");
         }
     }
 
-    /// Returns all faults.
+    /// Returns the faults that make the gateway not ready.
     pub fn faults(&self) -> Vec<String> {
+        self.of(Component::is_needed)
+    }
+
+    /// Returns the faults with which the gateway is ready all the same: an operator must look.
+    pub fn warnings(&self) -> Vec<String> {
+        self.of(|part| !part.is_needed())
+    }
+
+    fn of(&self, which: impl Fn(Component) -> bool) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.values().flatten().cloned().collect()
+        all.iter().filter(|(part, _)| which(**part)).flat_map(|(_, faults)| faults).cloned().collect()
     }
 
     /// Returns whether a part is at fault.

@@ -98,6 +98,16 @@ impl Browser {
     }
 }
 
+impl Browser {
+    /// A session of a client's developers.
+    pub async fn of_client(stage: &Stage, id: &str) -> Self {
+        let mut browser = Browser::new(stage, Some(id)).await;
+        let page = browser.send("POST", "/console/sign-in", "", &[]).await;
+        assert_eq!((page.status, page.to()), (303, "/console/own"), "{id}: {}", page.text);
+        browser
+    }
+}
+
 /// An administrator (lan), an approver (minh), an auditor (kiem), a client (kho), and a stranger with a certificate.
 pub fn staffed() -> Stage {
     staffed_by(&|_| {})

@@ -106,9 +106,9 @@ fn from_an_empty_folder_to_an_audited_call_by_the_command_line_alone() {
     let text = String::from_utf8_lossy(&batch.stdout);
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
-    assert_eq!(lines[0]["answers"][0]["enterpriseCode"], json!(one));
+    assert_eq!(lines[0]["responses"][0]["enterpriseCode"], json!(one));
     assert_eq!((&lines[1]["reason"], &lines[1]["row"]), (&json!("FIELD_INVALID"), &json!(2)));
-    assert_eq!(lines[2]["answers"][0]["enterpriseCode"], json!(two));
+    assert_eq!(lines[2]["responses"][0]["enterpriseCode"], json!(two));
 
     // The auditor.
     let person: Value = serde_json::from_str(&verify).unwrap();

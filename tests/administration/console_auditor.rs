@@ -127,9 +127,12 @@ async fn an_auditor_places_and_releases_a_hold_but_never_one_without_a_condition
         assert!(page.text.contains(&format!("id=\"{error}\"")) && !page.text.contains("<script"), "{}", page.text);
     }
     assert!(kiem.get(here).await.text.contains("No items"));
-    let placed = kiem.submit(here, here, &[("case", "VA-7"), ("client", "kho")]).await;
+    let placed = kiem.submit(here, here, &[("case", "VA-7"), ("client", "kho"), ("ids", "022080990129")]).await;
     assert_eq!((placed.status, placed.to()), (303, here), "{}", placed.text);
     let page = kiem.get(here).await;
+    // Its conditions, but of people only that they were given.
+    assert!(page.text.contains("Client: kho") && page.text.contains("given, not kept"), "{}", page.text);
+    assert!(!page.text.contains("022080990129"), "{}", page.text);
     assert!(page.text.contains("VA-7") && page.text.contains("/console/holds/1/release"), "{}", page.text);
     // An administrator neither sees nor releases it.
     let mut lan = Browser::signed_in(&stage, "lan").await;

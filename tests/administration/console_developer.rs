@@ -1,8 +1,11 @@
 //! The developers' pages, in a browser: the catalogue of operations, and whether a call would pass.
 
 use crate::browser::{Browser, staffed};
-use crate::support::CITIZEN;
+use crate::support::{CITIZEN, UNIT, until};
 use ndxp_gateway::contract::ContractSet;
+use ndxp_gateway::registry::Store;
+use serde_json::json;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_has_a_page_with_its_fields_an_example_and_snippets() {
@@ -66,4 +69,39 @@ async fn may_i_shows_that_a_call_is_allowed_or_the_refusing_rule() {
     );
     assert_eq!(lan.get(&asked("nobody", "")).await.status, 404);
     assert_eq!(lan.get("/console/may-i").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_s_developers_see_their_own_grants_calls_and_failures_and_nobody_else_s() {
+    let stage = staffed();
+    let (own, other) = (stage.system("one-stop-shop"), stage.system("registry-office"));
+    own.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    let failed = own.call(UNIT, json!({ "unitCode": "9999999" })).await;
+    assert_eq!(failed.reason(), "RECORD_NOT_FOUND");
+    let foreign = other.call(UNIT, json!({ "unitCode": "8888888" })).await;
+    let mut browser = Browser::of_client(&stage, "one-stop-shop").await;
+    let page = browser.get("/console/own").await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let text = page.text;
+    assert!(text.contains(&failed.exchange()) && text.contains("RECORD_NOT_FOUND"), "{text}");
+    assert!(!text.contains(&foreign.exchange()) && !text.contains("registry-office"), "{text}");
+    assert!(text.contains("budgetunit:read") && text.contains("BudgetUnitService/GetUnit"), "{text}");
+    assert_eq!(browser.get("/console/catalogue").await.status, 200);
+    // About itself only, whatever client is named.
+    let operation = CITIZEN.trim_start_matches('/');
+    let asked = format!("/console/may-i?client=registry-office&operation={operation}&purpose=1.004222&official=CB-1");
+    let page = browser.get(&asked).await;
+    assert!(page.status == 200 && page.text.contains(">Allowed<"), "{}", page.text);
+    assert!(!page.text.contains("name=\"client\"") && !page.text.contains("/console/grants/"), "{}", page.text);
+    // A suspended client's session ends at once.
+    stage.store.suspend_client("one-stop-shop", true).unwrap();
+    stage.settle();
+    assert_eq!(browser.get("/console/own").await.to(), "/console/sign-in");
+    stage.verify();
+    until("it is in the log", Duration::from_secs(3), || {
+        stage
+            .entries()
+            .iter()
+            .any(|one| one.entry.event == "console.sign_in" && one.entry.actor == "client:one-stop-shop")
+    });
 }

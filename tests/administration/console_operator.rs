@@ -33,8 +33,9 @@ fn filled(route: &str) -> String {
 }
 
 /// Who may send which form: everybody else is refused by the service. What is not in it is tried all the same, without this.
-const FORMS: [(&str, &[&str]); 16] = [
+const FORMS: [(&str, &[&str]); 17] = [
     ("/console/clients", &["lan"]),
+    ("/console/clients/{id}/change", &["lan"]),
     ("/console/clients/{id}/{action}", &["lan", "van"]),
     ("/console/grants", &["lan"]),
     ("/console/grants/{id}/withdraw", &["lan", "minh"]),
@@ -72,6 +73,22 @@ async fn every_route_gives_each_role_exactly_what_the_services_allow() {
         assert!(routes().iter().any(|(known, _, post)| known == route && *post), "{route} is no form of the router");
     }
     let guarded: Vec<_> = routes().into_iter().filter(|(route, ..)| !OPEN.contains(&route.as_str())).collect();
+    // A client's session has its own pages, and nothing else.
+    let mut browser = Browser::of_client(&stage, "kho").await;
+    let token = browser.get("/console/own").await.token();
+    for (route, get, post) in &guarded {
+        let path = filled(route);
+        let own = ["/console/own", "/console/catalogue", "/console/may-i"].iter().any(|own| path.starts_with(own));
+        if *get && own {
+            assert!([200, 404].contains(&browser.get(&path).await.status), "{path}");
+        } else if *get {
+            assert_eq!(browser.get(&path).await.to(), "/console/own", "{path}");
+        }
+        if *post && route != "/console/sign-out" {
+            let sent = browser.send("POST", &path, &format!("csrf={token}"), &[]).await;
+            assert_eq!(sent.to(), "/console/own", "{path}");
+        }
+    }
     for id in [None, Some("stranger"), Some("kho")] {
         let mut browser = Browser::new(&stage, id).await;
         for (route, get, post) in &guarded {
@@ -320,4 +337,50 @@ async fn a_source_is_checked_on_demand_and_left_alone_in_between() {
     let checks = entries.iter().filter(|one| one.entry.event == "source.check" && one.entry.status == 0);
     let checks: Vec<(&str, &str)> = checks.map(|one| (one.entry.actor.as_str(), one.entry.object.as_str())).collect();
     assert_eq!(checks, [("staff:van", "source:population"), ("staff:van", "source:land")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_maintenance_notice_is_set_by_form_and_reaches_callers() {
+    let stage = staffed();
+    registered(&stage, "van", Role::Operator);
+    stage.folder.pki().issue("van", &Certificate::Staff("van".into()), DEFAULT_DAYS).unwrap();
+    let system = stage.system("one-stop-shop");
+    let mut van = Browser::signed_in(&stage, "van").await;
+    let (page, to) = ("/console/sources/land", "/console/sources/land/notice");
+    let fields = |ends: &'static str, text: &'static str| [("starts", ""), ("ends", ends), ("text_vi", text)];
+    let good = van.submit(page, to, &fields("2026-01-01T00:00", "Bảo trì")).await;
+    assert!(
+        good.status == 400 && good.text.contains("is over already") | good.text.contains("after its start"),
+        "{}",
+        good.text
+    );
+    assert!(good.text.contains("value=\"2026-01-01T00:00\""), "the input stays: {}", good.text);
+    van.cookies.retain(|(name, _)| name != "ndxp-language");
+    van.cookies.push(("ndxp-language".into(), "vi".into()));
+    let wrong = van.submit(page, to, &fields("2099-01-01T00:00", "Bảo trì")).await;
+    assert!(wrong.status == 400 && wrong.text.contains("tối đa 31 ngày"), "{}", wrong.text);
+    let wrong = van.submit(page, to, &fields("no time", "Bảo trì")).await;
+    assert!(wrong.status == 400 && wrong.text.contains("không phải ngày giờ"), "{}", wrong.text);
+    let end = jiff::Timestamp::from_second(ndxp_gateway::registry::now() + 10_800 + 25_200).unwrap();
+    let end: &'static str = end.strftime("%Y-%m-%dT%H:%M").to_string().leak();
+    let set = van.submit(page, to, &fields(end, "Bảo trì <b>đêm</b>")).await;
+    assert_eq!(set.to(), "/console/sources/land#notice", "{}", set.text);
+    let shown = van.get(page).await.text;
+    assert!(shown.contains("Bảo trì &lt;b&gt;đêm&lt;/b&gt;") && shown.contains("Gỡ thông báo"), "{shown}");
+    stage.settle();
+    let parcel =
+        samples(&stage.sandbox.province).into_iter().find(|one| one.operation.ends_with("LandService/GetParcel"));
+    let parcel = parcel.unwrap();
+    let metadata = [("ndxp-purpose", parcel.purpose.as_str()), ("ndxp-official", parcel.official.as_str())];
+    let path = format!("/{}", parcel.operation);
+    let message = system.encode(&path, &parcel.requests[0]);
+    let told = system.raw(&path, &metadata, vec![message]).await.unwrap().ok();
+    assert!(told.answered.text("ndxp-maintenance").contains("+07:00/"), "{:?}", told.answered.metadata);
+    let cleared = van.submit(page, &format!("{to}/clear"), &[]).await;
+    assert_eq!(cleared.to(), "/console/sources/land#notice", "{}", cleared.text);
+    assert!(!van.get(page).await.text.contains("Gỡ thông báo"));
+    stage.verify();
+    let events: Vec<String> =
+        stage.entries().into_iter().map(|one| one.entry.event).filter(|event| event.starts_with("notice.")).collect();
+    assert_eq!(events, ["notice.set", "notice.clear"]);
 }

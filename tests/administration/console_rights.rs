@@ -206,3 +206,31 @@ async fn a_revocation_says_how_long_it_took_and_how_many_streams_it_ended() {
     assert!(took.contains("ms") && digits.parse::<u64>().is_ok_and(|ms| ms < 5_000), "{took}");
     assert_eq!(lan.get("/console/tokens/none").await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_changed_by_form_and_a_new_name_of_one_with_sensitive_rights_waits() {
+    let stage = staffed();
+    let mut lan = Browser::signed_in(&stage, "lan").await;
+    let to = "/console/clients/kho/change";
+    let fields = |agency: &'static str, names: &'static str| {
+        [("agency", agency), ("contact", "0203 <i>1</i>"), ("name", names), ("justification", "Đổi máy chủ")]
+    };
+    let wrong = lan.submit(to, to, &fields("không", "kho.example")).await;
+    assert!(
+        wrong.status == 400 && wrong.text.contains("an agency code") && wrong.text.contains("value=\"không\""),
+        "{}",
+        wrong.text
+    );
+    let done = lan.submit(to, to, &fields("H49.9", "kho.example\nspiffe://qn/kho")).await;
+    assert_eq!(done.to(), "/console/clients/kho", "{}", done.text);
+    let client = stage.store.client("kho").unwrap();
+    assert_eq!((client.agency.as_str(), client.names.len()), ("H49.9", 2));
+    let page = lan.get("/console/clients/kho").await.text;
+    assert!(page.contains("0203 &lt;i&gt;1&lt;/i&gt;") && page.contains("Sở Nông nghiệp và Môi trường"), "{page}");
+    // With a right that needs approval, a new name waits for another person.
+    stage.grant("kho", &["civilstatus:record"], |grant| grant.needs_approval = true);
+    let waits = lan.submit(to, to, &fields("H49.9", "thief.example")).await;
+    assert_eq!(waits.to(), "/console/approvals", "{}", waits.text);
+    assert_eq!(stage.store.client("kho").unwrap().names.len(), 2);
+    stage.verify();
+}

@@ -4,7 +4,7 @@
 use crate::registry_log::{bootstrap, differences, logged, person};
 use crate::support::Stage;
 use ndxp_gateway::audit::replay::{RegistryDifference, Replay};
-use ndxp_gateway::registry::{Client, Page, Role, Staff, Store};
+use ndxp_gateway::registry::{Client, MaintenanceNotice, Page, Role, Staff, Store, now};
 use ndxp_gateway::server::registry_path;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -39,6 +39,10 @@ fn folder() -> Stage {
     stage.token("one", Duration::from_secs(3_600), Duration::ZERO);
     let token = stage.store.tokens(None, Page::ALL).unwrap()[0].id.clone();
     stage.store.revoke_token(&token).unwrap();
+    let (starts, text_vi) = (now(), "Bảo trì".to_owned());
+    let notice =
+        MaintenanceNotice { source: "land".into(), starts, ends: starts + 3_600, text_vi, text_en: "x".into() };
+    stage.store.set_notice(&notice).unwrap();
     logged(&stage);
     tokio::task::block_in_place(|| stage.gateway.take().unwrap().stop());
     // This one waits for the log.

@@ -516,3 +516,37 @@ fn legal_holds_are_placed_listed_and_released_remotely_only_by_an_auditor() {
         "{admin_events:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_asks_about_itself_and_a_refusal_as_json_has_its_parts() {
+    let stage = Stage::start();
+    stage.system("one-stop-shop");
+    stage.client("other");
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let base = stage.base();
+    let own = |args: &[&str]| {
+        let files = ["--remote", &base, "--ca", "pki/ca.pem", "--certificate", "pki/one-stop-shop.pem"];
+        desk.run(&[args, &files[..]].concat())
+    };
+    // By the operation's short name, too.
+    let asked = own(&["client", "can-i", "one-stop-shop", "BudgetUnitService/GetUnit"]).ok();
+    assert!(asked.starts_with("yes"), "{asked}");
+    let foreign = own(&["--output", "json", "client", "can-i", "other", "BudgetUnitService/GetUnit"]).failed(1);
+    let refused: serde_json::Value = serde_json::from_str(foreign.trim()).unwrap();
+    assert_eq!((refused["reason"].as_str(), refused["status"].as_str()), (Some("OBJECT_UNKNOWN"), Some("NotFound")));
+    assert!(own(&["client", "list"]).failed(1).contains("STAFF_UNKNOWN"));
+    // A maintenance notice by the command line.
+    let set = ["source", "notice", "set", "land", "--to", "2000-01-01T00:00", "--vi", "Bảo trì"];
+    let refused = desk.by("lan", &[&["--output", "json"][..], &set].concat()).failed(2);
+    let refused: serde_json::Value = serde_json::from_str(refused.trim()).unwrap();
+    assert_eq!(refused["violations"][0]["field"], "ends", "{refused}");
+    let end = jiff::Timestamp::from_second(ndxp_gateway::registry::now() + 50_000).unwrap();
+    let end = end.strftime("%Y-%m-%dT%H:%M").to_string();
+    let set = ["source", "notice", "set", "land", "--to", &end, "--vi", "Bảo trì", "--why", "Kế hoạch"];
+    assert!(desk.by("lan", &set).ok().contains("callers of land are told"));
+    assert!(desk.by("lan", &["source", "notice", "list"]).ok().contains("Bảo trì"));
+    assert!(desk.by("lan", &["source", "check", "land"]).ok().contains("reachable"));
+    desk.by("lan", &["source", "notice", "clear", "land"]).ok();
+    assert!(desk.by("lan", &["source", "notice", "clear", "land"]).failed(1).contains("OBJECT_UNKNOWN"));
+    stage.verify();
+}

@@ -18,6 +18,7 @@ mod eleventh_source;
 mod exchanges;
 mod fuzz_targets;
 mod lies;
+mod maintenance;
 mod openapi;
 mod outcomes;
 mod privacy;

@@ -251,3 +251,27 @@ async fn no_person_is_in_metrics_lines_or_log() {
     let with_name = format!("{log}\n{}", person.citizen_id);
     assert_eq!(found(with_name.as_bytes(), &names), Some(person.citizen_id.as_str()), "the search finds");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_configuration_is_reported_while_the_gateway_stays_ready() {
+    let stage = Stage::start();
+    let file = stage.folder.path.join("sources/land.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let faults =
+        |count: u32| ops_text(&stage, "/metrics").contains(&format!("ndxp_faults{{part=\"configuration\"}} {count}\n"));
+    assert!(faults(0));
+    std::fs::write(&file, format!("{good}\nnonsense = 1\n")).unwrap();
+    until("the fault is counted", Duration::from_secs(10), || faults(1));
+    let ready = ops_text(&stage, "/readyz");
+    assert!(
+        ready.contains(" 200 OK")
+            && ready.contains("\nready\n")
+            && ready.contains("land.toml:")
+            && ready.contains("stays in force"),
+        "{ready}"
+    );
+    stage.system("one-stop-shop").call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
+    std::fs::write(&file, good).unwrap();
+    until("it is in order again", Duration::from_secs(10), || faults(0));
+    assert!(!ops_text(&stage, "/readyz").contains("land.toml"));
+}

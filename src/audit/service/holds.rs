@@ -5,6 +5,7 @@ use super::host::AuditReader;
 use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
 use crate::audit::index::SearchIndex;
+use crate::audit::query::Query;
 use crate::audit::retention::{Hold, Holds, MAX_HOLDS};
 use crate::audit::{logged_state, search};
 use crate::contract::formats::{self, Format};
@@ -79,6 +80,27 @@ impl HoldCount {
     }
 }
 
+/// The conditions of a query without those about people, of whom only pseudonyms are known.
+fn conditions(query: Query) -> api::Query {
+    let exchange_id = query.exchange.map(|id| uuid::Uuid::from_bytes(id).to_string()).unwrap_or_default();
+    api::Query {
+        client: query.client.unwrap_or_default(),
+        agency: query.agency.unwrap_or_default(),
+        source: query.source.unwrap_or_default(),
+        operation: query.operation.unwrap_or_default(),
+        scope: query.scope.unwrap_or_default(),
+        outcome: query.outcome.unwrap_or_default(),
+        purpose: query.purpose.unwrap_or_default(),
+        from_us: query.from_us.unwrap_or_default(),
+        to_us: query.to_us.unwrap_or_default(),
+        event: query.event.unwrap_or_default(),
+        grant: query.grant.unwrap_or_default(),
+        token: query.token.unwrap_or_default(),
+        exchange_id,
+        ..api::Query::default()
+    }
+}
+
 impl Audit {
     pub(super) async fn holds(&self, permit: &ReadPermit) -> Result<Response<api::ListHoldsResponse>, Status> {
         let (data, counts) = (self.data.clone(), self.hold_counts.clone());
@@ -88,8 +110,10 @@ impl Audit {
             Ok(holds.into_iter().zip(counted).collect::<Vec<_>>())
         });
         let message = |(hold, (entries, counting)): (Hold, (u64, bool))| {
-            let Hold { id, case: case_number, by, since, .. } = hold;
-            api::Hold { id, case_number, by, since, entries, counting }
+            let (by_subject, by_official) = (hold.query.subject.is_some(), hold.query.official.is_some());
+            let Hold { id, case: case_number, by, since, query } = hold;
+            let query = Some(conditions(query));
+            api::Hold { id, case_number, by, since, entries, counting, query, by_subject, by_official }
         };
         Ok(Response::new(api::ListHoldsResponse { holds: holds.await?.into_iter().map(message).collect() }))
     }

@@ -42,6 +42,14 @@ pub(super) enum AuditReader {
 }
 
 impl Host {
+    /// Returns the registry of a gateway; `None` in the process of the folder's owner.
+    pub fn registry(&self) -> Option<&Arc<ArcSwap<Snapshot>>> {
+        match self {
+            Host::Gateway { registry, .. } => Some(registry),
+            Host::Owner { .. } => None,
+        }
+    }
+
     pub(super) fn owner(data: &Path, notes: Option<SqliteStore>) -> Self {
         Host::Owner { data: data.to_owned(), notes, reads: ReadPermits::new(BY_OWNER) }
     }

@@ -6,6 +6,7 @@ mod findings;
 mod holds;
 mod host;
 mod messages;
+mod own_use;
 mod receipts;
 mod rules;
 mod status;
@@ -67,7 +68,7 @@ const MAX_COUNTS: usize = 100_000;
 const BY_STAFF: WorkLimits = limits(8, 64, 8, 50, 200);
 /// Concurrent streams of auditors: each holds a page, and lasts for as long as its reader likes.
 const STREAMS: WorkLimits = limits(4, 32, 4, 5, 20);
-/// Limits of clients' concurrent reads, that is, receipts. On separate threads: clients never delay an auditor.
+/// Limits of clients' concurrent reads: receipts, and their own use. On separate threads: clients never delay an auditor.
 const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
 
 /// The service.
@@ -188,7 +189,7 @@ impl Audit {
         let rule = rules::of(method).ok_or(Reason::OperationUnknown)?;
         let Host::Gateway { door, registry, .. } = &self.host else { return Err(Reason::StaffUnknown.into()) };
         if let Some(peer) = caller.peer()
-            && method == rules::GET_RECEIPT.method
+            && own_use::is_client_s(method)
             && peer.identify(&registry.load()).is_ok()
         {
             return peer.check_time(now());
@@ -423,6 +424,10 @@ impl AuditService for Audit {
         let client = client.as_ref().map(|client| client.client.id.as_str());
         let receipt = self.receipt(of, client, &permit).await?;
         Ok(Response::new(api::GetReceiptResponse { index: receipt.index, receipt: receipt.to_text() }))
+    }
+
+    async fn get_own_use(&self, request: Request<api::GetOwnUseRequest>) -> AuditResult<api::GetOwnUseResponse> {
+        self.own_use(request).await
     }
 
     async fn prove_consistency(

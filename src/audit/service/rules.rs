@@ -5,6 +5,8 @@ use crate::access::staff::RoleRule;
 use crate::registry::Role;
 
 const AUDITOR: &[Role] = &[Role::Auditor];
+/// Of methods that are for clients about themselves.
+const NOBODY: &[Role] = &[];
 
 rules! {
     SEARCH: "Search", "audit.search", AUDITOR;
@@ -16,6 +18,7 @@ rules! {
     REVIEW_FINDING: "ReviewFinding", "audit.review", AUDITOR;
     GET_CHECKPOINT: "GetCheckpoint", "audit.checkpoint", AUDITOR;
     GET_RECEIPT: "GetReceipt", "audit.receipt", AUDITOR;
+    GET_OWN_USE: "GetOwnUse", "audit.own_use", NOBODY;
     PROVE_CONSISTENCY: "ProveConsistency", "audit.consistency", AUDITOR;
     EXPORT: "Export", "audit.export", AUDITOR;
     START_EXPORT: "StartExport", "audit.start_export", AUDITOR;

@@ -49,7 +49,9 @@ pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, outp
 
 pub fn verify(file: &Path, verifier: &LogVerifier, policy: Option<&Policy>, output: Output) -> Result<(), CliError> {
     let failed = |reason: String| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
-    let receipt = Receipt::parse(&std::fs::read_to_string(file)?).map_err(|error| failed(error.to_string()))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))?;
+    let receipt = Receipt::parse(&text).map_err(|error| failed(error.to_string()))?;
     let (entry, checkpoint) = receipt.verify(verifier).map_err(|error| failed(error.to_string()))?;
     if let Some(policy) = policy {
         check_quorum(policy, &receipt.checkpoint, entry.time_us).map_err(failed)?;

@@ -71,7 +71,8 @@ pub fn prune(
         plan.held, plan.evidence_bundles
     );
     if args.dry_run || plan.runs.is_empty() {
-        return output.result(&value, || format!("{} entries could be pruned; {kept}", plan.entries()));
+        let nothing = if plan.runs.is_empty() { "nothing is old enough: " } else { "" };
+        return output.result(&value, || format!("{nothing}{} entries could be pruned; {kept}", plan.entries()));
     }
     let progress = bar("archiving {bar:40} {pos}/{len} bundles, {per_sec}")?;
     progress.set_length(plan.bundles());
@@ -93,6 +94,31 @@ pub fn prune(
         .result(&value, || format!("{} entries are pruned, and in {}; {kept}", plan.entries(), args.archive.display()))
 }
 
+/// What a hold's entries have in common, by the names of the options that placed it.
+fn conditions(hold: &api::Hold) -> serde_json::Map<String, serde_json::Value> {
+    let query = hold.query.clone().unwrap_or_default();
+    let moment = |us: i64| if us == 0 { String::new() } else { time(us.div_euclid(1_000_000)) };
+    let texts = [
+        ("client", query.client),
+        ("agency", query.agency),
+        ("source", query.source),
+        ("operation", query.operation),
+        ("scope", query.scope),
+        ("outcome", query.outcome),
+        ("purpose", query.purpose),
+        ("from", moment(query.from_us)),
+        ("to", moment(query.to_us)),
+        ("exchange", query.exchange_id),
+        ("event", query.event),
+        ("grant", query.grant),
+        ("token", query.token),
+    ];
+    let texts = texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, json!(text)));
+    let people = [("subject", hold.by_subject), ("official", hold.by_official)];
+    let people = people.into_iter().filter(|(_, given)| *given).map(|(name, given)| (name, json!(given)));
+    texts.chain(people).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<(), CliError> {
     match command {
         HoldCommand::Add(filter) => {
@@ -106,15 +132,20 @@ pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<
             let value = |hold: &api::Hold| {
                 json!({
                     "id": hold.id, "case": hold.case_number, "by": hold.by, "since": hold.since, "entries": hold.entries,
-                    "counting": hold.counting,
+                    "counting": hold.counting, "conditions": conditions(hold),
                 })
             };
             let holds: Vec<_> = listed.holds.iter().map(value).collect();
-            output.records(&holds, &["hold", "case", "by", "since", "entries"], |hold| {
+            output.records(&holds, &["hold", "case", "by", "since", "entries", "conditions"], |hold| {
                 let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
                 let more = if hold["counting"] == json!(true) { " or more" } else { "" };
                 let since = time(hold["since"].as_i64().unwrap_or_default());
-                vec![hold["id"].to_string(), text("case"), text("by"), since, format!("{}{more}", hold["entries"])]
+                let conditions = hold["conditions"].as_object().into_iter().flatten();
+                let conditions =
+                    conditions.map(|(name, value)| format!("{name} {}", value.as_str().unwrap_or("given")));
+                let head = vec![hold["id"].to_string(), text("case"), text("by"), since];
+                let entries = format!("{}{more}", hold["entries"]);
+                head.into_iter().chain([entries, conditions.collect::<Vec<_>>().join("\n")]).collect()
             })
         }
         HoldCommand::Release { id } => {

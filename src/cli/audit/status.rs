@@ -117,7 +117,11 @@ fn index(status: &api::GetStatusResponse) -> String {
             status.index_differences, status.index_verified_entries
         ),
     };
-    format!("search index: {} entries, {behind} behind the checkpoint; {verified}", status.indexed)
+    format!(
+        "search index: {} entries, {behind} behind the checkpoint (it takes whole bundles of 256; searches read the rest from the log); \
+         {verified}",
+        status.indexed
+    )
 }
 
 pub fn acknowledge(session: &Session, id: String, reason: String, output: Output) -> Result<(), CliError> {

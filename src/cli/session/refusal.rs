@@ -32,9 +32,10 @@ pub fn explained(status: &Status, certificate: Option<&Path>) -> CliError {
         text.push_str(&format!("\n  {hint}"));
     }
     if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
-        text.push_str(&format!("\n  try again in {delay:?}"));
+        text.push_str(&format!("\n  try again in {:.1} s", delay.as_secs_f64()));
     }
-    if status.code() == Code::InvalidArgument { CliError::Usage(text) } else { CliError::Failed(text) }
+    let exit_code = if status.code() == Code::InvalidArgument { 2 } else { 1 };
+    CliError::Refused { text, exit_code, status: Box::new(status.clone()) }
 }
 
 fn transport_error(status: &Status) -> Option<&CallerError> {

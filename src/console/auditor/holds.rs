@@ -2,11 +2,12 @@
 
 use super::{Field, day_us, field};
 use crate::audit::service::api::audit_service_server::AuditService;
-use crate::audit::service::api::{ListHoldsRequest, PlaceHoldRequest, Query, ReleaseHoldRequest};
+use crate::audit::service::api::{Hold, ListHoldsRequest, PlaceHoldRequest, Query, ReleaseHoldRequest};
 use crate::console::failure::{Failure, message_of};
 use crate::console::form::{Form, Sent};
 use crate::console::session::SignedIn;
 use crate::console::table::table;
+use crate::console::text::Locale;
 use crate::console::{Console, layout, request};
 use crate::contract::formats::{Format, check};
 use axum::extract::{Path, State};
@@ -51,6 +52,7 @@ async fn shown(console: &Console, session: &SignedIn, form: &Form, errors: &Erro
             vec![
                 html! { (hold.id) },
                 html! { (hold.case_number) },
+                conditions(locale, hold),
                 html! { (hold.by) },
                 html! { (locale.timestamp(hold.since)) },
                 html! {
@@ -62,7 +64,8 @@ async fn shown(console: &Console, session: &SignedIn, form: &Form, errors: &Erro
             ]
         })
         .collect();
-    let headings = ["hold-number", "hold-case", "hold-by", "hold-since", "hold-entries", "column-action"];
+    let headings =
+        ["hold-number", "hold-case", "hold-conditions", "hold-by", "hold-since", "hold-entries", "column-action"];
     let body = html! {
         p.hint { (locale.text("hold-hint")) }
         (table(locale, "menu-holds", &headings, &rows))
@@ -70,6 +73,31 @@ async fn shown(console: &Console, session: &SignedIn, form: &Form, errors: &Erro
         (input(session, form, errors))
     };
     Ok(layout::page(session, HERE, &locale.text("menu-holds"), &body))
+}
+
+/// What a hold's entries have in common; of people, only that they were named.
+fn conditions(locale: Locale, hold: &Hold) -> Markup {
+    let query = hold.query.clone().unwrap_or_default();
+    let moment = |us: i64| locale.timestamp(us.div_euclid(1_000_000));
+    let texts = [
+        ("column-client", query.client),
+        ("column-agency", query.agency),
+        ("column-source", query.source),
+        ("column-operation", query.operation),
+        ("column-scope", query.scope),
+        ("column-outcome", query.outcome),
+        ("column-purpose", query.purpose),
+        ("period-from", moment(query.from_us)),
+        ("period-to", moment(query.to_us)),
+        ("column-event", query.event),
+        ("entry-grant", query.grant),
+        ("token", query.token),
+    ];
+    let people = [("column-subject", hold.by_subject), ("column-official", hold.by_official)];
+    html! {
+        @for (key, text) in texts.iter().filter(|(_, text)| !text.is_empty()) { (locale.text(key)) ": " (text) br; }
+        @for (key, _) in people.iter().filter(|(_, given)| *given) { (locale.text(key)) ": " (locale.text("hold-not-kept")) br; }
+    }
 }
 
 fn input(session: &SignedIn, form: &Form, errors: &Errors) -> Markup {

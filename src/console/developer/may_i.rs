@@ -24,10 +24,11 @@ pub async fn page(
 ) -> Result<(StatusCode, Markup), Failure> {
     let locale = session.locale;
     let text = |name: &str| query.text(name).to_owned();
+    let client = if session.is_client { session.staff.clone() } else { text("client") };
     let (mut status, mut faults, mut decision) = (StatusCode::OK, FieldFaults::default(), html! {});
-    if !query.text("client").is_empty() {
+    if !client.is_empty() && !query.text("operation").is_empty() {
         let message = CanIRequest {
-            client: text("client"),
+            client,
             operation: text("operation"),
             purpose: text("purpose"),
             official: text("official"),
@@ -35,24 +36,27 @@ pub async fn page(
             at: 0,
         };
         match console.admin.can_i(request(&session, message)).await {
-            Ok(found) => decision = shown(locale, found.get_ref()),
+            Ok(found) => decision = shown(&session, found.get_ref()),
             Err(wrong) => {
                 faults = FieldFaults::of(&session, &wrong)?;
                 status = StatusCode::BAD_REQUEST;
             }
         }
     }
-    let body = html! { (decision) (question(locale, &console, &query, &faults)) };
+    let body = html! { (decision) (question(&session, &console, &query, &faults)) };
     Ok((status, layout::page(&session, HERE, &locale.text("may-i"), &body)))
 }
 
-fn question(locale: Locale, console: &Console, query: &Form, faults: &FieldFaults) -> Markup {
+fn question(session: &SignedIn, console: &Console, query: &Form, faults: &FieldFaults) -> Markup {
+    let locale = session.locale;
     let contracts = console.contracts.load();
     let chosen = query.text("operation").trim_start_matches('/').to_owned();
     html! {
         form method="get" action="/console/may-i" {
-            label { (locale.text("column-client")) input name="client" required value=(query.text("client")); }
-            (faults.of_field("client"))
+            @if !session.is_client {
+                label { (locale.text("column-client")) input name="client" required value=(query.text("client")); }
+                (faults.of_field("client"))
+            }
             label { (locale.text("column-operation"))
                 select name="operation" required {
                     @for one in contracts.operations() {
@@ -66,9 +70,11 @@ fn question(locale: Locale, console: &Console, query: &Form, faults: &FieldFault
             (faults.of_field("ndxp-purpose"))
             label { (locale.text("may-i-official")) input name="official" value=(query.text("official")); }
             (faults.of_field("ndxp-official"))
-            label { (locale.text("may-i-address")) input name="address" value=(query.text("address")); }
-            p.hint { (locale.text("may-i-address-hint")) }
-            (faults.of_field("address"))
+            @if !session.is_client {
+                label { (locale.text("may-i-address")) input name="address" value=(query.text("address")); }
+                p.hint { (locale.text("may-i-address-hint")) }
+                (faults.of_field("address"))
+            }
             button type="submit" { (locale.text("may-i-ask")) }
         }
     }
@@ -81,11 +87,13 @@ fn explanation(locale: Locale, found: &CanIResponse) -> String {
     if locale == Locale::English || words == key { found.explanation.clone() } else { words }
 }
 
-fn shown(locale: Locale, found: &CanIResponse) -> Markup {
+fn shown(session: &SignedIn, found: &CanIResponse) -> Markup {
+    let locale = session.locale;
     let grants = html! {
         @for (at, grant) in found.grants.iter().enumerate() {
             @if at > 0 { ", " }
-            a href={ "/console/grants/" (grant) } { code { (grant) } }
+            @if session.is_client { code { (grant) } }
+            @else { a href={ "/console/grants/" (grant) } { code { (grant) } } }
         }
     };
     if found.allowed {

@@ -3,4 +3,5 @@
 pub mod catalogue;
 pub mod may_i;
 mod operation;
+pub mod own;
 mod snippets;

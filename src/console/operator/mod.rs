@@ -4,6 +4,7 @@ pub mod contracts;
 pub mod grant_change;
 pub mod keys;
 pub mod live;
-pub mod notices;
+pub mod notice_change;
+mod notices;
 pub mod sources;
 pub mod staff;

@@ -118,6 +118,8 @@ fn ready(shared: &Shared) -> (StatusCode, String) {
             format!("{detail}responses of {} have drifted from their contracts (contract drift)\n", sources.join(", "))
         }
     };
+    let warnings: String = shared.readiness.warnings().iter().map(|warning| format!("{warning}\n")).collect();
+    let detail = detail + &warnings;
     match faults.as_slice() {
         // Reported, but no fault yet: it is one when the log cannot be written.
         [] => (

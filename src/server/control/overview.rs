@@ -31,7 +31,7 @@ pub(in crate::server) fn of(shared: &Shared) -> api::GetOverviewResponse {
         windows: figures.windows.iter().map(window).collect(),
         log: Some(log(shared)),
         witnesses: witnesses(shared),
-        faults: shared.readiness.faults(),
+        faults: [shared.readiness.faults(), shared.readiness.warnings()].concat(),
         ends: ends(shared),
     }
 }

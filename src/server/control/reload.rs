@@ -92,6 +92,7 @@ impl Reloader {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         let gate = self.load_tls();
         let rest = self.load_catalogue();
+        self.shared.readiness.set(Component::Configuration, rest.as_ref().err().map(faults_of).unwrap_or_default());
         if let (Err(_), Err(error)) = (&gate, &rest) {
             tracing::error!(%error, "the configuration was not taken; what runs stays");
         }
@@ -250,6 +251,15 @@ impl Reloader {
     fn load_in_background(self: &Arc<Self>, load: ReloadScope) {
         let reloader = self.clone();
         tokio::task::spawn_blocking(move || reloader.reload_or_report(load));
+    }
+}
+
+/// The faults of a rejected reload, a line each.
+fn faults_of(error: &StartError) -> Vec<String> {
+    let kept = |fault: String| format!("{fault} (what was loaded before stays in force)");
+    match error {
+        StartError::Config(faults) => faults.iter().map(|fault| kept(fault.to_string())).collect(),
+        other => vec![kept(other.to_string())],
     }
 }
 

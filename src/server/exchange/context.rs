@@ -2,7 +2,6 @@
 //! `record.rs` alone builds the log's entries from it.
 
 use super::form::CallForm;
-use super::response::{MAINTENANCE, put};
 use crate::access::CallMetadata;
 use crate::access::limits::Remaining;
 use crate::access::refusals::Identity;
@@ -290,11 +289,9 @@ impl ExchangeContext {
         self.notice = notice.cloned();
     }
 
-    /// Inserts the announced maintenance of the source, as metadata.
-    pub fn put_maintenance(&self, headers: &mut HeaderMap) {
-        if let Some(notice) = &self.notice {
-            put(headers, MAINTENANCE, &notice.interval());
-        }
+    /// Returns the maintenance of its source that the caller is told of.
+    pub fn notice(&self) -> Option<&MaintenanceNotice> {
+        self.notice.as_deref()
     }
 
     /// Records that this call is about to send a write. From then on only the source's response shows its outcome.
@@ -316,9 +313,9 @@ impl ExchangeContext {
         };
         let now = registry::now();
         match &self.notice {
-            Some(notice) if notice.is_under_way(now) => refusal.under_maintenance(Maintenance {
+            Some(notice) if notice.is_active(now) => refusal.under_maintenance(Maintenance {
                 interval: notice.interval(),
-                left: Duration::from_secs(notice.ends.abs_diff(now)),
+                remaining: Duration::from_secs(notice.ends.abs_diff(now)),
                 vietnamese: notice.text_vi.clone(),
                 english: notice.text_en.clone(),
             }),

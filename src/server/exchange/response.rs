@@ -10,6 +10,7 @@ use crate::hex::hex;
 use crate::http2::Http2Error;
 use crate::http2::server::Reply;
 use crate::percent;
+use crate::registry::MaintenanceNotice;
 use crate::status::{Reason, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -99,6 +100,13 @@ pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &
         if let Some(quota) = left.quota {
             put(headers, QUOTA_REMAINING, &quota.to_string());
         }
+    }
+}
+
+/// Inserts the announced maintenance of the source, if there is one.
+pub fn put_maintenance(headers: &mut HeaderMap, notice: Option<&MaintenanceNotice>) {
+    if let Some(notice) = notice {
+        put(headers, MAINTENANCE, &notice.interval());
     }
 }
 

@@ -59,7 +59,7 @@ pub(in crate::server) async fn respond(opened: OpenedStream, mut record: Exchang
     };
     let mut head = response::head(&id);
     response::put_entry(head.headers_mut(), index, &salts, record.context.remaining());
-    record.context.put_maintenance(head.headers_mut());
+    response::put_maintenance(head.headers_mut(), record.context.notice());
     let disclosed = Disclosed::up_to(opened.operation.max_response_subjects);
     let flow = ResponseStream { opened, record, disclosed, parts: PartSchedule::begin(Instant::now()) };
     *head.body_mut() = ResponseBody::Stream(stream::unfold(Some(flow), ResponseStream::step).boxed());
