@@ -255,7 +255,7 @@ pub struct Refusal {
     /// When to retry.
     pub retry_after: Option<Duration>,
     /// The source's own code.
-    pub source_code: Option<String>,
+    pub source_code: Option<Box<str>>,
     /// The grants' rule that refused it: for the log and for staff, never for the caller.
     pub rule: Option<Box<str>>,
     /// The rest of a gRPC source's status.
@@ -458,7 +458,7 @@ mod tests {
                 let refusal = Refusal {
                     violations: (0..500).map(|_| violation(text)).collect(),
                     retry_after: Some(Duration::from_secs(86_400)),
-                    source_code: Some(text.repeat(20)),
+                    source_code: Some(text.repeat(20).into()),
                     maintenance: Some(Box::new(Maintenance {
                         interval: "2026-11-27T22:00:00+07:00/2026-11-28T02:00:00+07:00".into(),
                         remaining: Duration::from_secs(60),

@@ -4,8 +4,9 @@ use crate::support::{Stage, edit, lay};
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::samples::{Sample, samples};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn run(args: &[&str], input: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
@@ -438,4 +439,41 @@ fn bench_reports_percentiles() {
     assert_eq!((code, &refused["answered"]), (Some(1), &json!(0)));
     assert!(refused["outcomes"]["InvalidArgument FIELD_INVALID"].as_u64().unwrap() > 0, "{refused}");
     stage.verify();
+}
+
+/// A demo that stays has a week in its log, whose two anomalies are found, and the people who sign in at its console.
+#[test]
+fn a_demo_that_stays_is_a_lived_in_province() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
+        .args(["demo", "--stay"])
+        .env_remove("NDXP_CONFIG")
+        .env("NDXP_LOG", "error")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(demo.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let is_last = line.starts_with("health and metrics");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let text = lines.join("\n");
+    let (_, folder) = text.split_once("folder ").unwrap_or_else(|| panic!("{text}"));
+    let folder = Path::new(folder.lines().next().unwrap());
+    assert!(text.contains("everything as it should be") && text.contains("/console/ (its CA: "), "{text}");
+    for person in ["lan", "minh", "kiem", "van"] {
+        assert!(text.contains(&format!("{person}.p12")) && folder.join(format!("pki/{person}.pem")).exists(), "{text}");
+    }
+    let found = ok(&["--output", "json", "audit", "anomalies"], folder);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let findings = found.as_array().unwrap_or_else(|| panic!("{found}"));
+    let rules: Vec<&str> = findings.iter().map(|one| one["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["UNUSUAL_HOUR", "MANY_PEOPLE_ONE_DOSSIER"], "{found}");
+    let pid = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(demo.wait().unwrap().success());
+    assert!(!folder.exists(), "its folder is gone with it");
 }

@@ -36,7 +36,27 @@ async function tour(browser, id, locale, size, scripts = true) {
   await person.end();
 }
 
+/** A system's own developers: its grants, calls and failures, the catalogue, and the question about it alone. */
+async function own(browser, locale, size, scripts = true) {
+  const system = await visitor(browser, "one-stop-shop", locale, size, scripts);
+  await system.signIn("/console/own");
+  check((await system.page.locator("main table").first().innerText()).includes("budgetunit:read"), "own grants are not shown");
+  await system.go("/console/catalogue");
+  await system.look("own-catalogue");
+  await system.go("/console/may-i");
+  check((await system.page.locator("[name=client]").count()) === 0, "a system is asked which system it is");
+  await system.page.selectOption("[name=operation]", "ndxp.budgetunit.v1.BudgetUnitService/GetUnit");
+  await system.page.locator("main form button").click();
+  check((await system.page.locator("strong.state.good").count()) === 1, "its own call with a grant is not allowed");
+  await system.look("own-allowed");
+  await system.page.goto(base + "/console/clients");
+  check(system.page.url() === base + "/console/own", `a system is at ${system.page.url()}`);
+  await system.end();
+}
+
 run(async (browser) => {
+  for (const { size, locale } of LOOKS) await own(browser, locale, size);
+  await own(browser, "vi-VN", SIZES[1], false);
   for (const { size, locale } of LOOKS) await tour(browser, "lan", locale, size);
   for (const id of ["minh", "van", "kiem"]) await tour(browser, id, "vi-VN", SIZES[1], false);
 });

@@ -52,6 +52,27 @@ async function newStaff(browser, locale, size, scripts, name) {
   await minh.end();
 }
 
+/** A notice of maintenance: what is wrong stands beside its field, what is set is shown and taken away again. */
+async function notice(browser, locale, size, scripts) {
+  const van = await visitor(browser, "van", locale, size, scripts);
+  await van.signIn();
+  const form = "form[action$='/notice']";
+  await van.page.goto(base + "/console/sources/land");
+  await van.page.locator(`details:has(${form}) > summary`).click();
+  await van.page.fill("[name=ends]", "2020-01-01T00:00");
+  await van.page.fill("[name=text_vi]", "Nâng cấp cơ sở dữ liệu đất đai");
+  await van.page.locator(`${form} button`).click();
+  check((await van.page.locator("p.fault").count()) === 1, "a maintenance that is over has no word beside its end");
+  await van.look("operator-notice-fault");
+  await van.page.fill("[name=ends]", new Date(Date.now() + 12 * 3600e3).toISOString().slice(0, 16));
+  await van.page.locator(`${form} button`).click();
+  check((await van.page.locator("div.notice[role=status]").count()) === 1, "the notice is not shown");
+  await van.look("operator-notice");
+  await van.page.locator("form[action$='/notice/clear'] button").click();
+  check((await van.page.locator("div.notice[role=status]").count()) === 0, "the notice is still there");
+  await van.end();
+}
+
 /** With the policy of the page in force, the figures renew themselves, and nothing is refused by it. */
 async function live(browser) {
   const certificate = [{ origin: base, certPath: `${pki}/lan.pem`, keyPath: `${pki}/lan.key` }];
@@ -80,6 +101,8 @@ run(async (browser) => {
   await live(browser);
   await newStaff(browser, "vi-VN", SIZES[1], false, "hoa");
   await newStaff(browser, "en-GB", SIZES[0], true, "nga");
+  await notice(browser, "vi-VN", SIZES[1], true);
+  await notice(browser, "en-GB", SIZES[0], false);
   for (const { size, locale } of LOOKS) await tour(browser, "lan", locale, size);
   await tour(browser, "minh", "en-GB", SIZES[0]);
   await tour(browser, "kiem", "vi-VN", SIZES[0]);

@@ -44,11 +44,11 @@ async function visitor(browser, id, locale, size, scripts = true) {
     if (await menu.isVisible()) await menu.click();
     await page.locator(`nav a[href='${path}']`).click();
   };
-  const signIn = async () => {
+  const signIn = async (home = "/console/") => {
     await page.goto(base + "/console/");
     await look("sign-in");
     await page.locator("main form button").click();
-    check(page.url() === base + "/console/", `${id}: not signed in, but at ${page.url()}`);
+    check(page.url() === base + home, `${id}: not signed in, but at ${page.url()}`);
     await look("overview");
   };
   return { page, open, look, go, signIn, end: () => context.close() };

@@ -89,7 +89,8 @@ pub fn write(config: &Config, contracts: &ContractSet, province: &Province) -> R
         week.office_day(day)?;
     }
     // Last night, a system that never works at night; and yesterday, one dossier for a queue of people.
-    week.at_night(&CLIENTS[1], day_begins(today) + 2 * HOUR_S)?;
+    let night = |day| day_begins(day) + 2 * HOUR_S;
+    week.at_night(&CLIENTS[1], if night(today) + HOUR_S < now { night(today) } else { night(today - 1) })?;
     week.one_dossier(&CLIENTS[3], day_begins(today - 1) + 14 * HOUR_S)?;
     week.entries.retain(|entry| entry.time_us < now * 1_000_000);
     week.entries.sort_by_key(|entry| entry.time_us);
@@ -143,7 +144,7 @@ impl Week<'_> {
     fn one_dossier(&mut self, client: &WeekClient, from: i64) -> Result<(), CliError> {
         let local = HO_CHI_MINH.to_datetime(jiff::Timestamp::from_second(from).unwrap_or_default());
         let dossier = format!("{}-{}-0042", client.agency, local.strftime("%y%m%d"));
-        for call in 0..15 {
+        for call in 0..40 {
             self.exchange(client, from + call * 45, (dossier.clone(), call as usize))?;
         }
         Ok(())

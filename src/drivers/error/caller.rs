@@ -67,7 +67,7 @@ impl CallerFault {
             CallerFault::Stream(error) => error.into(),
             CallerFault::Message(violations) => Refusal::fields(violations),
             CallerFault::NotFound(code) | CallerFault::Rejected(code) | CallerFault::Exists(code) => {
-                Refusal { source_code: Some(code), ..reason.into() }
+                Refusal { source_code: Some(code.into()), ..reason.into() }
             }
             CallerFault::Status(status) => status.refusal(),
             CallerFault::NotDispatched(refusal) => *refusal,

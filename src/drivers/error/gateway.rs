@@ -74,7 +74,7 @@ impl GatewayFault {
         match self {
             GatewayFault::Internal(what) => Refusal::with(reason, what),
             GatewayFault::CredentialsRefused(code) | GatewayFault::Forbidden(code) => {
-                Refusal { source_code: Some(code), ..reason.into() }
+                Refusal { source_code: Some(code.into()), ..reason.into() }
             }
             GatewayFault::Status(status) => status.refusal(),
             GatewayFault::NoStream => {
@@ -83,7 +83,7 @@ impl GatewayFault {
             GatewayFault::Late | GatewayFault::LogUnavailable => reason.into(),
             GatewayFault::Memory(error) => error.into(),
             GatewayFault::NotDispatched(refusal) => *refusal,
-            GatewayFault::Coded { code, fault } => Refusal { source_code: Some(code), ..fault.refusal() },
+            GatewayFault::Coded { code, fault } => Refusal { source_code: Some(code.into()), ..fault.refusal() },
         }
     }
 }

@@ -61,7 +61,7 @@ impl GrpcStatus {
             Reason::SourceProtocolError => format!("gRPC status {code:?}"),
             _ => String::new(),
         };
-        let (source_code, source_status) = (Some(format!("{code:?}")), Some(Box::new(status)));
+        let (source_code, source_status) = (Some(format!("{code:?}").into()), Some(Box::new(status)));
         Refusal { retry_after, source_code, source_status, ..Refusal::with(reason, detail) }
     }
 }

@@ -47,7 +47,7 @@ impl HubFault {
         match self {
             HubFault::Unreachable(what) | HubFault::Broken(what) => Refusal::with(reason, what),
             HubFault::Login(fault) => fault.refusal(),
-            HubFault::Coded { code, fault } => Refusal { source_code: Some(code), ..fault.refusal() },
+            HubFault::Coded { code, fault } => Refusal { source_code: Some(code.into()), ..fault.refusal() },
         }
     }
 

@@ -100,17 +100,17 @@ impl SourceFault {
         match self {
             SourceFault::Unavailable(what) => Refusal::with(reason, what),
             SourceFault::Busy { code, retry_after } | SourceFault::Limited { code, retry_after } => {
-                Refusal { retry_after, source_code: Some(code), ..reason.into() }
+                Refusal { retry_after, source_code: Some(code.into()), ..reason.into() }
             }
             SourceFault::Timeout => reason.into(),
             SourceFault::Protocol(what) | SourceFault::Unreadable(what) => Refusal::with(reason, what),
             SourceFault::Drifted { kind, path } => Refusal::with(reason, format!("{kind} {path}")),
             SourceFault::Failed(code) | SourceFault::NotReady(code) => {
-                Refusal { source_code: Some(code), ..reason.into() }
+                Refusal { source_code: Some(code.into()), ..reason.into() }
             }
             SourceFault::Status(status) => status.refusal(),
             SourceFault::NotDispatched(refusal) => *refusal,
-            SourceFault::Coded { code, fault } => Refusal { source_code: Some(code), ..fault.refusal() },
+            SourceFault::Coded { code, fault } => Refusal { source_code: Some(code.into()), ..fault.refusal() },
         }
     }
 

@@ -199,7 +199,7 @@ fn make_entry(context: &ExchangeContext, kind: Kind, contents: Contents) -> Entr
 fn put_refusal(entry: &mut Entry, refusal: &Refusal) {
     entry.status = refusal.reason.code() as u32;
     entry.reason = refusal.reason.as_str().to_owned();
-    entry.source_code = refusal.source_code.clone().unwrap_or_default();
+    entry.source_code = refusal.source_code.as_deref().unwrap_or_default().to_owned();
     entry.fault = refusal.fault.as_str().to_owned();
     if let Some(status) = &refusal.source_status {
         entry.source_reason.clone_from(&status.reason);
