@@ -1,11 +1,12 @@
 //! `client`: systems that may call.
 
-use super::output::{Output, message_json, print_json, time};
+use super::output::{Output, duration, message_json, print_json, time};
 use super::session::{ConnectionArgs, PAGE};
-use super::{CliError, grants};
+use super::{CliError, grants, last_use};
 use crate::admin::api;
 use crate::registry::ClientState;
 use clap::{Args, Subcommand};
+use std::time::Duration;
 
 #[derive(Args)]
 pub struct ClientArgs {
@@ -53,6 +54,9 @@ enum ClientCommand {
         /// Only those in this state.
         #[arg(long, value_enum)]
         state: Option<ClientState>,
+        /// Only those without a call for so long, at most 90d.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        unused: Option<Duration>,
     },
     /// Show one client with its grants.
     Show {
@@ -134,9 +138,9 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                 waiting => format!("the change of {} waits for another person: change approve {waiting}", client.id),
             })
         }
-        ClientCommand::List { agency, state } => {
+        ClientCommand::List { agency, state, unused } => {
             let (agency, state) = (agency.unwrap_or_default(), state.map_or(0, state_number));
-            let clients = session.pages(
+            let mut clients = session.pages(
                 usize::MAX,
                 |_| true,
                 |page_token| {
@@ -149,6 +153,11 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                     }
                 },
             )?;
+            if let Some(for_long) = unused {
+                let object = |client: &api::Client| format!("client:{}", client.id);
+                let found = last_use::unused(&session, &clients.iter().map(object).collect::<Vec<_>>(), for_long)?;
+                clients.retain(|client| found.contains(&object(client)));
+            }
             print_clients(&clients, output)
         }
         ClientCommand::CanI { id, operation, purpose, official, address } => {

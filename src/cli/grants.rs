@@ -1,9 +1,9 @@
 //! `grant`: the rights of a client.
 
-use super::CliError;
 use super::changes::pending_notice;
 use super::output::{Output, duration, time};
 use super::session::{ConnectionArgs, PAGE, Session};
+use super::{CliError, last_use};
 use crate::admin::api;
 use crate::registry::{GrantState, now};
 use clap::{Args, Subcommand};
@@ -34,6 +34,12 @@ enum GrantCommand {
         /// Only those in this state.
         #[arg(long, value_enum)]
         state: Option<GrantState>,
+        /// Only those in force that end within this time: 30d.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ends_within: Option<Duration>,
+        /// Only those in force that no call has used for so long, at most 90d.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        unused: Option<Duration>,
     },
     /// Show one grant: what it allows, who requested it, who approved it.
     Show {
@@ -182,7 +188,20 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
                 format!("granted {} to {}: {}{wait}", grant.id, grant.client, grant.scopes.join(" "))
             })
         }
-        GrantCommand::List { client, state } => print_list(&list(&session, client, state)?, output),
+        GrantCommand::List { client, state, ends_within, unused } => {
+            let mut grants = list(&session, client, state)?;
+            if let Some(within) = ends_within {
+                let until = now().saturating_add(i64::try_from(within.as_secs()).unwrap_or(i64::MAX));
+                grants.retain(|grant| self::state(grant) == GrantState::InForce && grant.not_after <= until);
+            }
+            if let Some(for_long) = unused {
+                grants.retain(|grant| self::state(grant) == GrantState::InForce);
+                let object = |grant: &api::Grant| format!("grant:{}", grant.id);
+                let found = last_use::unused(&session, &grants.iter().map(object).collect::<Vec<_>>(), for_long)?;
+                grants.retain(|grant| found.contains(&object(grant)));
+            }
+            print_list(&grants, output)
+        }
         GrantCommand::Show { id } => {
             let grant = session.read(session.admin().get_grant(api::GrantId { id }))?;
             output.message(&grant, || details(&grant))

@@ -8,8 +8,11 @@ mod changes;
 mod check;
 mod clients;
 mod demo;
+mod doctor;
 mod drift;
 mod grants;
+mod init;
+mod last_use;
 mod layout;
 mod manual;
 mod output;
@@ -19,6 +22,7 @@ mod serve;
 mod session;
 mod sources;
 mod staff;
+mod token_fetch;
 mod tokens;
 mod witness;
 
@@ -60,6 +64,8 @@ enum Command {
     /// Show everything at once in a temporary folder: PKI, sandbox, gateway, a call of every operation, refusals, the
     /// log.
     Demo(demo::DemoArgs),
+    /// Lay a production folder: configuration, examples of hubs and sources, units, keys, the first two people.
+    Init(init::InitArgs),
     /// Run the gateway.
     Serve(serve::ServeArgs),
     /// Run the ten sources on loopback, or set up a development folder for them.
@@ -92,6 +98,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Search, show and verify the exchange log.
     Audit(audit::AuditArgs),
+    /// Look for what keeps a gateway from its work, or soon will: certificates, keys, ports, disk, clock, sources, witnesses.
+    Doctor(doctor::DoctorArgs),
     /// Check the gateway's configuration, or show it with every default.
     Config(check::ConfigArgs),
     /// Check, list or show contracts; list where sources have drifted from them.
@@ -245,6 +253,7 @@ pub fn run() -> ExitCode {
     crate::telemetry::start_logging(if quiet { "warn" } else { "info" });
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args, cli.output),
+        Command::Init(args) => init::run(&args, cli.output),
         Command::Serve(args) => serve::run(&args),
         Command::Sandbox(args) => sandbox::run(args, cli.output),
         Command::Certs(command) => certs::run(command, cli.output),
@@ -260,6 +269,7 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(&args, cli.output),
         Command::Witness(args) => witness::run(&args),
         Command::Audit(args) => audit::run(args, cli.output),
+        Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),
         Command::Contract(args) => check::run_contract(args, cli.output),
         Command::Completions(args) => manual::run_completions(&args),

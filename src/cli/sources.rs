@@ -66,9 +66,9 @@ pub fn run(args: SourceArgs, output: Output) -> Result<(), CliError> {
 fn check(session: &Session, id: String, output: Output) -> Result<(), CliError> {
     let checks = session.change(session.admin().check_source(api::SourceId { id }))?.checks;
     output.messages(&checks, &["address", "hub", "state", "duration"], |check| {
-        let state = if check.reachable { "reachable" } else { "not reachable" };
+        let state = if check.reachable { "reachable".to_owned() } else { check.fault.clone() };
         let duration = format!("{:.1} ms", check.duration_us as f64 / 1_000.0);
-        vec![check.address.clone(), check.hub.clone(), state.to_owned(), duration]
+        vec![check.address.clone(), check.hub.clone(), state, duration]
     })
 }
 

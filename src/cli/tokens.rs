@@ -3,7 +3,9 @@
 use super::CliError;
 use super::output::{Output, duration, seconds, time};
 use super::session::{ConnectionArgs, PAGE, local};
+use super::token_fetch;
 use crate::admin::api;
+use crate::config::Config;
 use crate::exchange_log::key;
 use crate::issuer::KeyAlgorithm;
 use crate::keyfile::NewFile;
@@ -27,6 +29,8 @@ pub struct TokenArgs {
 enum TokenCommand {
     /// Issue an access token, bound to a client's certificate.
     Issue(Box<IssueToken>),
+    /// Fetch a client's own token by its certificate (--ca, --certificate), as provincial systems do; with --keep, renew it in time.
+    Fetch(token_fetch::FetchToken),
     /// List issued tokens, newest first.
     List {
         /// The client's id.
@@ -113,6 +117,9 @@ fn print_tokens(tokens: &[api::Token], output: Output) -> Result<(), CliError> {
 }
 
 pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
+    if let TokenCommand::Fetch(fetch) = &args.command {
+        return token_fetch::run(fetch, &args.connection.caller_files()?, output);
+    }
     let session = args.connection.open()?;
     match args.command {
         TokenCommand::Issue(issue) => {
@@ -139,6 +146,8 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
                 None => output.message(&issued, || issued.token.clone()),
             }
         }
+        // Returned from above.
+        TokenCommand::Fetch(_) => Ok(()),
         TokenCommand::List { client, state: wanted, limit } => {
             let (client, in_force) = (client.unwrap_or_default(), wanted == Some(TokenState::InForce));
             let fits = |token: &api::Token| wanted.is_none_or(|wanted| state(token) == wanted);
@@ -222,13 +231,23 @@ fn key_state(key: &api::Key) -> String {
     }
 }
 
-/// Makes the missing ones of the gateway's own keys.
-fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
+/// Makes the missing ones of the gateway's own keys; returns whether the log's was missing, and its public half.
+fn own_keys(connection: &ConnectionArgs) -> Result<(Config, bool, String), CliError> {
     let config = connection.local_config("keys are made on the gateway's own host")?;
     local::owner(&config.data)?;
     let made = key::make(&config.data, &config.vault)?;
     let verifier = key::read(&config.data, &config.vault, &config.log.origin)?.verifier().to_string();
     AdminEventKey::make(&registry_path(&config.data), &config.vault)?;
+    Ok((config, made, verifier))
+}
+
+/// Makes the missing ones of the gateway's own keys; returns the log's public half.
+pub fn make_keys(connection: &ConnectionArgs) -> Result<String, CliError> {
+    own_keys(connection).map(|(_, _, verifier)| verifier)
+}
+
+fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
+    let (config, made, verifier) = own_keys(connection)?;
     let path = key::path(&config.data);
     let value = json!({ "made": made, "log_key": path, "vkey": verifier });
     output.result(&value, || {

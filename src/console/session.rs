@@ -346,8 +346,9 @@ mod tests {
         assert!(!begin(&client_owner("one-more")) && begin("lan"));
         // The third of one client ends its first.
         let (sessions, own) = (Sessions::default(), Some(Thumbprint::of(b"own")));
-        let mine = || value(&sessions.begin(&client_owner("kho"), of(b"own"), now).unwrap());
-        let (first, _, third) = (mine(), mine(), mine());
+        let at = |second| now + Duration::from_secs(second);
+        let mine = |second| value(&sessions.begin(&client_owner("kho"), of(b"own"), at(second)).unwrap());
+        let (first, _, third) = (mine(0), mine(1), mine(2));
         assert_eq!(sessions.continued(&first, own, now, true), None);
         assert!(sessions.continued(&third, own, now, true).is_some());
     }

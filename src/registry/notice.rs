@@ -30,7 +30,7 @@ pub struct MaintenanceNotice {
 impl MaintenanceNotice {
     /// Returns whether callers are told of it: from a day before its start to its end.
     pub fn is_announced(&self, now: i64) -> bool {
-        self.starts - ANNOUNCED_S <= now && now < self.ends
+        self.starts.saturating_sub(ANNOUNCED_S) <= now && now < self.ends
     }
 
     /// Returns whether the maintenance goes on now.
@@ -57,7 +57,7 @@ impl MaintenanceNotice {
             Err(NoticeFault::EndsBeforeStart)
         } else if self.ends <= now {
             Err(NoticeFault::Over)
-        } else if self.ends - self.starts > MAX_MAINTENANCE_S {
+        } else if self.ends.saturating_sub(self.starts) > MAX_MAINTENANCE_S {
             Err(NoticeFault::TooLong)
         } else if self.text_vi.trim().is_empty() {
             Err(NoticeFault::NoText)
@@ -140,6 +140,7 @@ mod tests {
             (MaintenanceNotice { ends: good.starts, ..notice() }, now, NoticeFault::EndsBeforeStart),
             (notice(), good.ends, NoticeFault::Over),
             (MaintenanceNotice { ends: good.starts + MAX_MAINTENANCE_S + 1, ..notice() }, now, NoticeFault::TooLong),
+            (MaintenanceNotice { starts: i64::MIN, ends: i64::MAX, ..notice() }, now, NoticeFault::TooLong),
             (MaintenanceNotice { text_vi: "  ".into(), ..notice() }, now, NoticeFault::NoText),
             (MaintenanceNotice { text_vi: long.clone(), ..notice() }, now, NoticeFault::Text),
             (MaintenanceNotice { text_en: long, ..notice() }, now, NoticeFault::Text),

@@ -48,6 +48,18 @@ const SECRETS: [&str; 12] = [
 /// The ports in the seeds.
 const PORTS: [u16; 12] = [7443, 8443, 9464, 9500, 9501, 9502, 9503, 9504, 9511, 9512, 9513, 9514];
 
+/// Returns the seeds' hubs and sources as examples of a production folder: file name and text, their addresses to be filled in.
+pub fn examples() -> impl Iterator<Item = (&'static str, String)> {
+    let entries = FILES.iter().filter(|(name, _)| name.starts_with("hubs/") || name.starts_with("sources/"));
+    entries.map(|(name, text)| {
+        let line = |line: &str| match line.starts_with("address = ") {
+            true => "address = \"https://FILL-IN.example:443\"\n".to_owned(),
+            false => format!("{line}\n"),
+        };
+        (*name, text.lines().map(line).collect())
+    })
+}
+
 /// A development folder.
 #[derive(Debug, Clone)]
 pub struct DevFolder {

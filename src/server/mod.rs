@@ -332,7 +332,6 @@ fn first_tls(config: &Config) -> Result<(TlsAcceptors, Vec<CrlFetcher>), StartEr
 ///
 /// # Errors
 /// As for [`Gateway::start`], of certificates, CAs and lists.
-/// As for [`Gateway::start`], of certificates, CAs and lists.
 pub fn check_tls(config: &Config) -> Result<TlsAcceptors, StartError> {
     let Some(sources) = config.tls.published() else { return Ok(TlsAcceptors::load(&config.tls)?) };
     if let Ok(gate) = TlsAcceptors::load(&config.tls) {

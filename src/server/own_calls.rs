@@ -20,23 +20,26 @@ pub(super) enum OwnService {
     Reflection,
     /// `ndxp.admin.v1`.
     Administration,
-    /// `ndxp.audit.v1`, except receipts.
+    /// `ndxp.audit.v1`, except what clients call.
     Audit,
-    /// `GetReceipt`, which every client may call: it takes no permit of the auditors.
+    /// `GetReceipt` and `GetOwnUse`, which every client may call: they take no permit of the auditors.
     Receipts,
+    /// `CanI`, which every client may call about itself: it takes no permit of the administrators' other calls.
+    Questions,
 }
 
 /// Retry delay for a caller with too many calls in flight.
 const RETRY: Duration = Duration::from_millis(500);
 
 impl OwnService {
-    const ALL: [OwnService; 6] = [
+    const ALL: [OwnService; 7] = [
         OwnService::Health,
         OwnService::HealthWatch,
         OwnService::Reflection,
         OwnService::Administration,
         OwnService::Audit,
         OwnService::Receipts,
+        OwnService::Questions,
     ];
 
     /// Returns the service of a path; `None` if it is not one of these services'.
@@ -45,8 +48,9 @@ impl OwnService {
         match (service, method) {
             ("grpc.health.v1.Health", "Watch") => Some(OwnService::HealthWatch),
             ("grpc.health.v1.Health", _) => Some(OwnService::Health),
+            ("ndxp.admin.v1.AdminService", "CanI") => Some(OwnService::Questions),
             ("ndxp.admin.v1.AdminService", _) => Some(OwnService::Administration),
-            ("ndxp.audit.v1.AuditService", "GetReceipt") => Some(OwnService::Receipts),
+            ("ndxp.audit.v1.AuditService", "GetReceipt" | "GetOwnUse") => Some(OwnService::Receipts),
             ("ndxp.audit.v1.AuditService", _) => Some(OwnService::Audit),
             (other, _) if other.starts_with("grpc.reflection.") => Some(OwnService::Reflection),
             _ => None,
@@ -57,7 +61,7 @@ impl OwnService {
     pub(super) fn max_message(self) -> usize {
         match self {
             OwnService::Health | OwnService::HealthWatch | OwnService::Receipts => 1 << 10,
-            OwnService::Reflection => 4 << 10,
+            OwnService::Reflection | OwnService::Questions => 4 << 10,
             OwnService::Audit => 16 << 10,
             OwnService::Administration => 128 << 10,
         }
@@ -78,6 +82,7 @@ impl OwnService {
             OwnService::Administration => limits(256, 32, 500, 1_000),
             OwnService::Audit => limits(256, 32, 200, 400),
             OwnService::Receipts => limits(256, 8, 200, 400),
+            OwnService::Questions => limits(256, 8, 20, 100),
         }
     }
 
@@ -89,6 +94,7 @@ impl OwnService {
             OwnService::Administration => "admin",
             OwnService::Audit => "audit",
             OwnService::Receipts => "receipts",
+            OwnService::Questions => "questions",
         }
     }
 }
@@ -139,6 +145,8 @@ mod tests {
             ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Some(OwnService::Reflection)),
             ("/ndxp.audit.v1.AuditService/GetReceipt", Some(OwnService::Receipts)),
             ("/ndxp.audit.v1.AuditService/GetReceipts", Some(OwnService::Audit)),
+            ("/ndxp.audit.v1.AuditService/GetOwnUse", Some(OwnService::Receipts)),
+            ("/ndxp.admin.v1.AdminService/CanI", Some(OwnService::Questions)),
             ("/ndxp.admin.v1.AdminService/", Some(OwnService::Administration)),
             ("/ndxp.admin.v1.AdminService", None),
             ("ndxp.admin.v1.AdminService/AddClient", None),

@@ -15,6 +15,8 @@ mod console_openid;
 mod console_operator;
 mod console_rights;
 mod console_sign_in;
+mod doctor;
+mod init;
 mod openid_provider;
 mod registry_columns;
 mod registry_edits;

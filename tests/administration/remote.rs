@@ -535,6 +535,15 @@ async fn a_client_asks_about_itself_and_a_refusal_as_json_has_its_parts() {
     let refused: serde_json::Value = serde_json::from_str(foreign.trim()).unwrap();
     assert_eq!((refused["reason"].as_str(), refused["status"].as_str()), (Some("OBJECT_UNKNOWN"), Some("NotFound")));
     assert!(own(&["client", "list"]).failed(1).contains("STAFF_UNKNOWN"));
+    // Who has not called, and what ends soon.
+    let shop = stage.actor("one-stop-shop");
+    shop.call(crate::support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok();
+    let unused = desk.by("lan", &["client", "list", "--unused", "1d"]).ok();
+    assert!(unused.contains("other") && !unused.contains("one-stop-shop"), "{unused}");
+    assert!(desk.by("lan", &["client", "list", "--unused", "91d"]).failed(2).contains("at most 90d"));
+    assert!(desk.by("lan", &["grant", "list", "--ends-within", "400d"]).ok().contains("one-stop-shop"));
+    assert_eq!(desk.by("lan", &["grant", "list", "--ends-within", "1h"]).ok().trim(), "none");
+    assert_eq!(desk.by("lan", &["grant", "list", "--unused", "1d"]).ok().trim(), "none");
     // A maintenance notice by the command line.
     let set = ["source", "notice", "set", "land", "--to", "2000-01-01T00:00", "--vi", "Bảo trì"];
     let refused = desk.by("lan", &[&["--output", "json"][..], &set].concat()).failed(2);
@@ -548,5 +557,42 @@ async fn a_client_asks_about_itself_and_a_refusal_as_json_has_its_parts() {
     assert!(desk.by("lan", &["source", "check", "land"]).ok().contains("reachable"));
     desk.by("lan", &["source", "notice", "clear", "land"]).ok();
     assert!(desk.by("lan", &["source", "notice", "clear", "land"]).failed(1).contains("OBJECT_UNKNOWN"));
+    stage.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_fetches_its_token_and_has_it_renewed_in_time() {
+    let stage = Stage::prepared(&|folder| {
+        crate::support::edit(&folder.gateway_config(), |text| {
+            text.replace("audience = ", "lifetime_s = 30\naudience = ")
+        });
+    });
+    stage.system("one-stop-shop");
+    let desk = Desk::with(&stage, &[("lan", "administrator")]);
+    let https = format!("https://{}", stage.gateway.as_ref().unwrap().https.unwrap());
+    let fetch = |id: &str, more: &[&str]| {
+        let certificate = format!("pki/{id}.pem");
+        let args = ["token", "fetch", "--from", &https, "--ca", "pki/ca.pem", "--certificate", &certificate];
+        desk.run(&[&args[..], more].concat())
+    };
+    let token = fetch("one-stop-shop", &[]).ok();
+    let actor = crate::support::Actor { token: token.trim().to_owned(), ..stage.actor("one-stop-shop") };
+    actor.call(crate::support::UNIT, serde_json::json!({ "unitCode": "1057000" })).await.ok();
+    // What is refused is refused for good, with the endpoint's own words; a file is the owner's alone.
+    assert!(fetch("one-stop-shop", &["--scope", "no:such"]).failed(1).contains("invalid_scope"));
+    assert!(fetch("lan", &[]).failed(1).contains("invalid_client"));
+    assert!(fetch("one-stop-shop", &["--keep"]).failed(2).contains("--out"));
+    let file = stage.folder.path.join("own.jwt");
+    let args = ["token", "fetch", "--from", &https, "--ca", "pki/ca.pem", "--certificate", "pki/one-stop-shop.pem"];
+    let mut kept = desk.command(&[&args[..], &["--out", "own.jwt", "--keep"]].concat()).spawn().unwrap();
+    crate::support::until("the token is there", Duration::from_secs(20), || file.exists());
+    let first = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    // At two thirds of its half minute.
+    crate::support::until("it is renewed", Duration::from_secs(60), || {
+        std::fs::read_to_string(&file).unwrap() != first
+    });
+    rustix::process::kill_process(rustix::process::Pid::from_child(&kept), rustix::process::Signal::TERM).unwrap();
+    assert!(kept.wait().unwrap().success());
     stage.verify();
 }

@@ -96,6 +96,22 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl ConnectionArgs {
+    /// Returns those of a local command with a configuration.
+    pub fn local(config: PathBuf) -> Self {
+        ConnectionArgs { config: Some(config), ..ConnectionArgs::default() }
+    }
+
+    /// Returns the CA and the certificate of the command line or the environment alone, for a client's own calls.
+    pub fn caller_files(&self) -> Result<CallerFiles, CliError> {
+        let given = |of: &Option<PathBuf>, name: &str| of.clone().or_else(|| variable(name).map(PathBuf::from));
+        let needs = |what: &str| CliError::Usage(format!("this needs {what}"));
+        let ca = given(&self.ca, "NDXP_CA").ok_or_else(|| needs("--ca, the gateway's CA"))?;
+        let certificate = given(&self.certificate, "NDXP_CERTIFICATE");
+        let certificate = certificate.ok_or_else(|| needs("--certificate, the client's own"))?;
+        let key = given(&self.key, "NDXP_KEY").unwrap_or_else(|| certificate.with_extension("key"));
+        Ok(CallerFiles { ca, certificate, key })
+    }
+
     /// Returns the target: from the command line, else the environment, else the active profile, else local.
     pub fn target(&self) -> Result<SessionTarget, CliError> {
         if self.actor.is_some() || variable("NDXP_ACTOR").is_some() {

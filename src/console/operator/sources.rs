@@ -104,7 +104,7 @@ fn checks(locale: Locale, all: &[AddressCheck]) -> Markup {
         vec![
             html! { code { (one.address) } },
             html! { (hub) },
-            html! { span.state.(kind) { (locale.text(key)) } },
+            html! { span.state.(kind) { (locale.text(key)) } @if !one.fault.is_empty() { br; (one.fault) } },
             html! { (locale.milliseconds(one.duration_us)) },
         ]
     };

@@ -1,7 +1,7 @@
 //! Health checks of endpoints: for a source or hub with several, and on demand.
 
 use crate::admin::{SourceChecker, api};
-use crate::drivers::reachability::reachable;
+use crate::drivers::reachability::{check, reachable};
 use crate::server::shared::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,9 +42,10 @@ pub(in crate::server) fn checker(shared: Arc<Shared>) -> SourceChecker {
                 let hub = target.hub.clone().unwrap_or_default();
                 checks.push(async move {
                     let began = Instant::now();
-                    let reachable = reachable(&address, &tls, path.as_deref()).await;
+                    let checked = check(&address, &tls, path.as_deref()).await;
                     let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    api::AddressCheck { address, hub, reachable, duration_us }
+                    let fault = checked.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                    api::AddressCheck { address, hub, reachable: checked.is_ok(), duration_us, fault }
                 });
             }
         }

@@ -115,7 +115,7 @@ impl OwnServices {
         let path = head.uri.path();
         self.roles.may_call(right, service, path.rsplit('/').next().unwrap_or_default()).await?;
         let mut tonic = match service {
-            OwnService::Administration => &self.admin,
+            OwnService::Administration | OwnService::Questions => &self.admin,
             OwnService::Audit | OwnService::Receipts => &self.audit,
             OwnService::Health | OwnService::HealthWatch => &self.health,
             OwnService::Reflection => &self.reflection,
@@ -162,7 +162,7 @@ impl MethodRoles {
         match service {
             OwnService::Health | OwnService::HealthWatch => Ok(()),
             OwnService::Reflection => right.check(),
-            OwnService::Administration => self.admin.may_call(&caller, method).await,
+            OwnService::Administration | OwnService::Questions => self.admin.may_call(&caller, method).await,
             OwnService::Audit | OwnService::Receipts => self.audit.may_call(&caller, method).await,
         }
     }
@@ -191,7 +191,9 @@ enum RequiredRight {
 impl RequiredRight {
     fn of(service: OwnService) -> Self {
         match service {
-            OwnService::Health | OwnService::HealthWatch | OwnService::Administration => RequiredRight::Nothing,
+            OwnService::Health | OwnService::HealthWatch | OwnService::Administration | OwnService::Questions => {
+                RequiredRight::Nothing
+            }
             OwnService::Reflection => RequiredRight::Identity,
             OwnService::Audit | OwnService::Receipts => RequiredRight::Auditor,
         }
