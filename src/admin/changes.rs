@@ -3,8 +3,7 @@
 
 use super::api;
 use super::draft::{GrantDraft, StaffDraft};
-use super::messages::{client_message, failed, grant_message, refused, role, staff_message, violated};
-use super::size;
+use super::messages::{client_message, failed, grant_message, refused, role, size, staff_message, violated};
 use crate::contract::ContractSet;
 use crate::contract::validate::Violation;
 use crate::hex::hex;

@@ -150,6 +150,14 @@ pub(super) fn issue_failed(error: IssueError) -> Status {
     }
 }
 
+/// Default and maximum records of a page.
+const PAGE: (u32, u32) = (100, 1_000);
+
+/// Returns the number of records in a page.
+pub(super) fn size(message: u32) -> usize {
+    if message == 0 { PAGE.0 as usize } else { message.min(PAGE.1) as usize }
+}
+
 /// Returns the state that clients of a listing must have; `None`: any.
 pub(super) fn client_state(number: i32) -> Result<Option<ClientState>, Status> {
     match api::ClientState::try_from(number) {

@@ -272,11 +272,11 @@ fn answered_in(ended: &[(String, Duration)]) -> Vec<Duration> {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
     let _alone = OVERLOAD.lock().await;
-    // Four at once, 200 ms each: 20 a second.
+    // Four at once, a second each: 4 a second, and 40 come. So slow a source leaves even a busy machine time for everything else.
     let stage = Stage::guarded(&[("business", "concurrency = 4\nqueue = 1000")]);
     let actor = stage.system("one-stop-shop");
     let other = stage.actor("one-stop-shop");
-    stage.sandbox.faults.set("business", Fault { latency_ms: 200, ..Fault::default() });
+    stage.sandbox.faults.set("business", Fault { latency_ms: 1_000, ..Fault::default() });
     let code = stage.sandbox.province.enterprises[0].code.clone();
     let others = async {
         for _ in 0..10 {
@@ -288,15 +288,15 @@ async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     };
-    let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(5), 800), others);
+    let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(25), 280), others);
     let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
-    assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 800, "{ended:?}");
-    // Four seconds: 80 calls, and the queue at the end.
-    assert!(count("") >= 72, "only {} were answered", count(""));
+    assert_eq!(count("") + count("GATEWAY_OVERLOADED"), 280, "{ended:?}");
+    // Seven seconds: 28 calls, and the queue at the end.
+    assert!(count("") >= 24, "only {} were answered", count(""));
     // The first ones may be a burst; calls that arrive after the first second wait for about one call.
-    let times = answered_in(&ended[200..]);
-    let late = times.iter().filter(|time| **time > Duration::from_millis(700)).count();
-    assert!(times.len() > 20 && late <= times.len() / 10, "{times:?}");
+    let times = answered_in(&ended[40..]);
+    let late = times.iter().filter(|time| **time > Duration::from_millis(3_500)).count();
+    assert!(times.len() >= 16 && late <= times.len() / 10, "{times:?}");
     stage.verify();
 }
 
@@ -350,31 +350,36 @@ async fn an_overloaded_gateway_refuses_calls_but_not_its_administrators() {
     let callers = crowd.iter().flat_map(|actor| std::iter::repeat_n(actor, 100)).map(|actor| async {
         let mut reasons = Vec::new();
         while goes_on() {
+            let sent = Instant::now();
             let told = actor.call(UNIT, request.clone()).await;
             assert_eq!(told.exchange().is_empty(), told.answered.metadata.get("ndxp-log-index").is_none());
             let count = if told.reason().is_empty() { &served } else { &shed };
             count.fetch_add(1, Ordering::Relaxed);
-            reasons.push(told.reason());
+            reasons.push((told.reason(), sent.elapsed()));
         }
         reasons
     });
     let health = async {
-        let mut longest = Duration::ZERO;
+        let mut times = Vec::new();
         while goes_on() {
             let began = Instant::now();
             let told = first.raw("/grpc.health.v1.Health/Check", &[], vec![bytes::Bytes::new()]).await.unwrap();
             assert_eq!(told.code(), Code::Ok);
-            longest = longest.max(began.elapsed());
+            times.push(began.elapsed());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        longest
+        times.sort_unstable();
+        times
     };
-    let (ended, longest) = tokio::join!(futures_util::future::join_all(callers), health);
-    let ended: Vec<String> = ended.into_iter().flatten().collect();
-    let count = |reason: &str| ended.iter().filter(|ended| *ended == reason).count();
+    let (ended, checks) = tokio::join!(futures_util::future::join_all(callers), health);
+    let ended: Vec<(String, Duration)> = ended.into_iter().flatten().collect();
+    let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
     assert_eq!(count("") + count("GATEWAY_OVERLOADED"), ended.len());
     assert!(count("") > 100 && count("GATEWAY_OVERLOADED") > 100, "{} of {}", count(""), ended.len());
-    assert!(longest < Duration::from_secs(2), "a health check took {longest:?}");
+    // A health check waits for no permit: it is faster than a call that is served, on whatever machine.
+    let calls = answered_in(&ended);
+    let (check, call) = (checks[checks.len() / 2], calls[calls.len() / 2]);
+    assert!(check < call, "a health check takes {check:?}, a call {call:?}");
     // They are in the log: some as entries, the others as their number.
     let shed =
         |entry: &ndxp_gateway::exchange_log::Entry| entry.reason == "GATEWAY_OVERLOADED" && entry.source.is_empty();
