@@ -133,13 +133,28 @@ impl GatewayClient {
     /// that its certificate was refused, and the broken connection may hide the alert: this opens another connection,
     /// sends nothing and waits for the alert.
     async fn no_connection(&self, error: &Http2Error) -> CallerError {
+        let reason = self.alert().await.unwrap_or_else(|| error.to_string());
+        CallerError::Unreachable(self.base.clone(), reason)
+    }
+
+    async fn alert(&self) -> Option<String> {
         let listened = async {
             let stream = self.connector.clone().oneshot(self.base.parse().ok()?).await.ok()?;
             let heard = TokioIo::new(stream).read_u8().await.err()?;
             Some(heard.to_string()).filter(|reason| reason.contains(ALERT))
         };
-        let alert = tokio::time::timeout(ALERT_WITHIN, listened).await.ok().flatten();
-        CallerError::Unreachable(self.base.clone(), alert.unwrap_or_else(|| error.to_string()))
+        tokio::time::timeout(ALERT_WITHIN, listened).await.ok().flatten()
+    }
+
+    /// Returns the error with the reason that a refused handshake has, if it was one: for people, since it takes another connection.
+    pub async fn explained(&self, error: CallerError) -> CallerError {
+        match error {
+            CallerError::Unreachable(base, reason) => {
+                let alert = self.alert().await;
+                CallerError::Unreachable(base, alert.unwrap_or(reason))
+            }
+            other => other,
+        }
     }
 
     /// Sends a complete request and waits for the headers of its response. A request that the gateway has certainly not
@@ -179,14 +194,9 @@ impl GatewayClient {
             let name: HeaderName = name.parse().map_err(|_| unfit("metadata name", name))?;
             headers.append(name.clone(), HeaderValue::from_str(value).map_err(|_| unfit("value of", name.as_str()))?);
         }
+        let unreachable = |error: Http2Error| CallerError::Unreachable(self.base.clone(), error.to_string());
         let framed: Vec<Bytes> = messages.iter().map(|message| frame(message)).collect();
-        let (head, body) = match self.respond(&path, &headers, &framed).await {
-            Ok(response) => response.into_parts(),
-            Err(error @ (Http2Error::NoConnection(_) | Http2Error::Broken(_))) => {
-                return Err(self.no_connection(&error).await);
-            }
-            Err(error) => return Err(CallerError::Unreachable(self.base.clone(), error.to_string())),
-        };
+        let (head, body) = self.respond(&path, &headers, &framed).await.map_err(unreachable)?.into_parts();
         Ok(StreamingResponse { headers: head.headers, reader: FrameReader::new(body, MAX_MESSAGE) })
     }
 

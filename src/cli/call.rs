@@ -195,7 +195,10 @@ impl Batch {
         if self.operation.shape != CallShape::ClientStream && requests.len() != 1 {
             return Err(CliError::Usage(format!("{} takes one message", self.operation.full_name)));
         }
-        let mut answering = self.caller.start(&self.operation.path, &self.metadata(), requests, timeout).await?;
+        let mut answering = match self.caller.start(&self.operation.path, &self.metadata(), requests, timeout).await {
+            Ok(answering) => answering,
+            Err(error) => return Err(self.caller.explained(error).await.into()),
+        };
         loop {
             match answering.next().await {
                 Ok(Some(message)) => print_json(&decode(&self.operation.response.message, &message)?)?,

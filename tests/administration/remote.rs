@@ -557,6 +557,13 @@ async fn a_client_asks_about_itself_and_a_refusal_as_json_has_its_parts() {
     assert!(desk.by("lan", &["source", "check", "land"]).ok().contains("reachable"));
     desk.by("lan", &["source", "notice", "clear", "land"]).ok();
     assert!(desk.by("lan", &["source", "notice", "clear", "land"]).failed(1).contains("OBJECT_UNKNOWN"));
+    // A call with a certificate that is revoked says so, not that a pipe broke.
+    std::fs::write(stage.folder.path.join("shop.jwt"), &shop.token).unwrap();
+    stage.folder.pki().revoke(&stage.folder.path.join("pki/one-stop-shop.pem")).unwrap();
+    let unit = ["call", "BudgetUnitService/GetUnit", "--data", r#"{"unitCode":"1057000"}"#, "--to", &base];
+    let files = ["--ca", "pki/ca.pem", "--certificate", "pki/one-stop-shop.pem", "--token-file", "shop.jwt"];
+    let revoked = || desk.run(&[&unit[..], &files].concat()).err().to_lowercase().contains("revoked");
+    crate::support::until("the revocation is in force and is named", Duration::from_secs(10), revoked);
     stage.verify();
 }
 
