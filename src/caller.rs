@@ -133,8 +133,7 @@ impl GatewayClient {
     /// that its certificate was refused, and the broken connection may hide the alert: this opens another connection,
     /// sends nothing and waits for the alert.
     async fn no_connection(&self, error: &Http2Error) -> CallerError {
-        let reason = self.alert().await.unwrap_or_else(|| error.to_string());
-        CallerError::Unreachable(self.base.clone(), reason)
+        self.explained(CallerError::Unreachable(self.base.clone(), error.to_string())).await
     }
 
     async fn alert(&self) -> Option<String> {

@@ -339,12 +339,12 @@ impl Refusal {
     /// The same of a source under maintenance, if it failed or could not be reached; with a time to try again, in five minutes or at
     /// the end: it may be back early. A write with an unknown outcome gets none.
     pub fn under_maintenance(self, maintenance: Maintenance) -> Self {
-        let is_elsewhere = matches!(self.fault, FaultOwner::Source | FaultOwner::Hub);
-        let responded = !matches!(
+        let is_elsewhere = matches!(self.fault, FaultOwner::Source | FaultOwner::Hub) || self.cause.is_some();
+        let failed = matches!(
             self.reason.code(),
             Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown | Code::DataLoss
         );
-        if !(is_elsewhere || self.cause.is_some()) || responded {
+        if !is_elsewhere || !failed {
             return self;
         }
         let again = self.retry_after.unwrap_or_default().max(maintenance.remaining.min(MAINTENANCE_RETRY));

@@ -24,7 +24,9 @@ pub(super) fn can_i(
     store: &dyn Store,
     message: api::CanIRequest,
 ) -> Result<api::CanIResponse, Status> {
-    let operation = named(contracts, message.operation.trim_start_matches('/'))?;
+    let [operation] = contracts.named(&message.operation)[..] else {
+        return Err(refused(Reason::OperationUnknown.into()));
+    };
     let said = CallMetadata::read(&metadata(&message)?).map_err(refused)?;
     let from = address(&message.address)?;
     let view = Arc::new(store.view(&message.client).map_err(failed)?);
@@ -57,19 +59,6 @@ pub(super) fn can_i(
             let explanation = explanation(operation, store, &message, &why)?;
             Ok(denied(reason, rule, why.grants, explanation))
         }
-    }
-}
-
-/// Returns the operation of a full name, or of `Service/Method` if one operation alone has it.
-fn named<'c>(contracts: &'c ContractSet, name: &str) -> Result<&'c Arc<Operation>, Status> {
-    if let Some(operation) = contracts.operation(&format!("/{name}")) {
-        return Ok(operation);
-    }
-    let short = format!(".{name}");
-    let mut fits = contracts.operations().into_iter().filter(|operation| operation.full_name.ends_with(&short));
-    match (fits.next(), fits.next()) {
-        (Some(operation), None) => Ok(operation),
-        _ => Err(refused(Reason::OperationUnknown.into())),
     }
 }
 

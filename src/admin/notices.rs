@@ -31,11 +31,7 @@ pub(super) fn set(
 
 /// Removes a source's notice and returns it.
 pub(super) fn clear(store: &dyn Store, source: String) -> Result<api::Notice, Status> {
-    let unknown = |source| failed(RegistryError::Unknown("maintenance notice", source));
-    let before = store.notices().map_err(failed)?.into_iter().find(|notice| notice.source == source);
-    let before = before.ok_or_else(|| unknown(source))?;
-    store.clear_notice(&before.source).map_err(failed)?;
-    Ok(message(before))
+    store.clear_notice(&source).map(message).map_err(failed)
 }
 
 /// Lists the notices.

@@ -125,11 +125,7 @@ pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
 
 /// Returns the operation of this name, with or without its package.
 fn find(contracts: &ContractSet, name: &str) -> Result<Arc<Operation>, CliError> {
-    let name = name.trim_start_matches('/');
-    let fits =
-        |operation: &&Arc<Operation>| operation.full_name == name || operation.full_name.ends_with(&format!(".{name}"));
-    let found: Vec<_> = contracts.operations().into_iter().filter(fits).collect();
-    match found.as_slice() {
+    match contracts.named(name).as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(CliError::Usage(format!("no contract has {name:?}: `ndxp-gateway contract list` lists them"))),
         _ => Err(CliError::Usage(format!("{name:?} is not unique: write its package too"))),

@@ -22,8 +22,6 @@ use std::path::{Path, PathBuf};
 const SPACE_LOW: u64 = 5 << 30;
 /// Below which it is a fault.
 const SPACE_OUT: u64 = 1 << 30;
-/// Open files beside the connections: those of the log and the registry, connections to sources.
-const OTHER_FILES: u64 = 1_000;
 /// How far the clock may be behind the log's newest entry, in seconds.
 const MAX_BEHIND_S: i64 = 5;
 
@@ -152,7 +150,7 @@ fn certificates(config: &Config, catalogue: Option<&Catalogue>, report: &mut Rep
 
 /// The gateway of this folder, if it runs, and the limits of a process.
 fn process(config: &Config, report: &mut Report) -> bool {
-    let needed = config.listen.max_connections as u64 + OTHER_FILES;
+    let needed = config.listen.open_files();
     match getrlimit(Resource::Nofile).maximum {
         Some(files) if files < needed => report.warn(
             "process",

@@ -97,6 +97,11 @@ pub struct Listen {
 }
 
 impl Listen {
+    /// Returns how many files a gateway may need at once: its connections, and 1,000 for log, registry, sources and the like.
+    pub fn open_files(&self) -> u64 {
+        self.max_connections as u64 + 1_000
+    }
+
     /// The bounds of handshakes, for all ports together.
     pub fn handshake_limits(&self) -> Arc<HandshakeLimits> {
         let burst = u32::try_from(self.max_connections_per_peer).unwrap_or(u32::MAX);

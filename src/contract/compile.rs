@@ -139,6 +139,14 @@ impl ContractSet {
         self.operations.get(path)
     }
 
+    /// Returns the operations of a name: a full one, with or without the path's slash, or `Service/Method` without its package.
+    pub fn named(&self, name: &str) -> Vec<&Arc<Operation>> {
+        let name = name.trim_start_matches('/');
+        let is_short = |full: &str| full.strip_suffix(name).is_some_and(|package| package.ends_with('.'));
+        let fits = |one: &&Arc<Operation>| one.full_name == name || is_short(&one.full_name);
+        self.operations().into_iter().filter(fits).collect()
+    }
+
     /// Returns all operations, by source and then in the order of the contract.
     pub fn operations(&self) -> Vec<&Arc<Operation>> {
         let mut all: Vec<_> = self.operations.values().collect();

@@ -208,11 +208,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`RegistryError::Invalid`] if there are too many; [`RegistryError::Store`] if the storage fails.
     fn set_notice(&self, notice: &MaintenanceNotice) -> Result<(), RegistryError>;
-    /// Removes a source's maintenance notice.
+    /// Removes a source's maintenance notice and returns it.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`] if the source has none; [`RegistryError::Store`] if the storage fails.
-    fn clear_notice(&self, source: &str) -> Result<(), RegistryError>;
+    fn clear_notice(&self, source: &str) -> Result<MaintenanceNotice, RegistryError>;
 
     /// Returns all members of staff.
     ///

@@ -183,8 +183,11 @@ async fn sources_that_fail() {
     faults.set("business", FaultKind::Hang);
     let message = actor.encode(ENTERPRISE, &code(&stage));
     let slow = actor.raw(ENTERPRISE, &[("grpc-timeout", "3000m")], vec![message]);
+    let before = faults.count("business");
     let (slow, crowded) = tokio::join!(slow, async {
-        tokio::time::sleep(Duration::from_millis(800)).await;
+        while faults.count("business") == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         actor.call(ENTERPRISE, code(&stage)).await
     });
     refused(&stage, &slow.unwrap(), Reason::CallerDeadline);

@@ -4,11 +4,11 @@ use crate::admin::api::admin_service_server::AdminService;
 use crate::admin::api::{CanIRequest, CanIResponse};
 use crate::console::failure::{Failure, FieldFaults};
 use crate::console::form::Form;
+use crate::console::operator::live;
 use crate::console::session::SignedIn;
 use crate::console::table::properties;
 use crate::console::text::Locale;
 use crate::console::{Console, layout, request};
-use crate::status::Reason;
 use axum::extract::State;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -104,15 +104,10 @@ fn shown(session: &SignedIn, found: &CanIResponse) -> Markup {
             }
         };
     }
-    let known = Reason::ALL.iter().find(|reason| reason.as_str() == found.reason);
-    let words = known.map_or("", |reason| match locale {
-        Locale::Vietnamese => reason.vietnamese(),
-        Locale::English => reason.english(),
-    });
     html! {
         div.notice.wrong role="status" {
             p { strong.state.wrong { (locale.text("may-i-refused")) } }
-            p { (words) }
+            p { (live::meaning(locale, &found.reason)) }
         }
         (properties(locale, &[
             ("entry-rule", html! { code { (found.rule) } }),

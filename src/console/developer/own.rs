@@ -8,11 +8,9 @@ use crate::console::session::{OWN, SignedIn};
 use crate::console::table::{lines, table};
 use crate::console::text::Locale;
 use crate::console::{Console, layout, request};
-use crate::registry::{ClientView, NameOwner, now};
-use crate::status::Reason;
+use crate::registry::{ClientView, now};
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::StatusCode;
 use maud::{Markup, html};
 use std::sync::Arc;
 
@@ -24,12 +22,8 @@ pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Res
     let locale = session.locale;
     let asked = console.audit.get_own_use(request(&session, GetOwnUseRequest { days: 0 })).await;
     let found = message_of(&session, asked)?;
-    let registry = console.registry.load();
-    let view = session.principal.peer().and_then(|peer| match registry.owner_of(&peer.certificate.names) {
-        NameOwner::Client(view) => Some(view.clone()),
-        _ => None,
-    });
-    let view = view.ok_or_else(|| Failure::plain(locale, StatusCode::NOT_FOUND, "failure-not-found"))?;
+    let view = console.staff.client(&session.principal);
+    let view = view.map_err(|refusal| Failure::of(&session, &refusal.to_status("")))?;
     let body = html! {
         p.actions {
             a.button href="/console/catalogue" { (locale.text("menu-catalogue")) }
@@ -82,17 +76,12 @@ fn uses(locale: Locale, found: &GetOwnUseResponse) -> Markup {
 
 fn failures(locale: Locale, all: &[OwnFailure]) -> Markup {
     let row = |one: &OwnFailure| {
-        let known = Reason::ALL.iter().find(|reason| reason.as_str() == one.reason);
-        let words = known.map_or("", |reason| match locale {
-            Locale::Vietnamese => reason.vietnamese(),
-            Locale::English => reason.english(),
-        });
         vec![
             html! { (locale.precise(one.time_us)) },
             html! { (one.operation.rsplit('.').next().unwrap_or_default()) },
             html! { code { (one.reason) } @if !one.source_code.is_empty() { " " code { (one.source_code) } } },
             html! { (live::fault(locale, &one.fault)) },
-            html! { (words) },
+            html! { (live::meaning(locale, &one.reason)) },
             html! { code { (one.exchange_id) } },
         ]
     };

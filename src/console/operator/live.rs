@@ -9,6 +9,7 @@ use crate::console::session::{SignedIn, Watching};
 use crate::console::table::{properties, table};
 use crate::console::text::Locale;
 use crate::console::{Console, request};
+use crate::status::Reason;
 use axum::extract::State;
 use maud::{Markup, html};
 use std::sync::Arc;
@@ -119,6 +120,15 @@ pub fn fault(locale: Locale, owner: &str) -> String {
         "source" => locale.text("fault-source"),
         other => other.to_owned(),
     }
+}
+
+/// Returns what a reason means and what to do about it; empty for one that this version does not know.
+pub fn meaning(locale: Locale, reason: &str) -> &'static str {
+    let known = Reason::ALL.iter().find(|known| known.as_str() == reason);
+    known.map_or("", |reason| match locale {
+        Locale::Vietnamese => reason.vietnamese(),
+        Locale::English => reason.english(),
+    })
 }
 
 /// Returns the worst state of a source's breakers.

@@ -10,7 +10,6 @@ use crate::console::table::{properties, table};
 use crate::console::text::Locale;
 use crate::console::{Console, layout, request};
 use crate::registry::Role;
-use crate::status::Reason;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -149,16 +148,11 @@ fn part(locale: Locale, source: &SourceOverview) -> Markup {
 
 fn errors(locale: Locale, all: &[RecentError]) -> Markup {
     let row = |error: &RecentError| {
-        let known = Reason::ALL.iter().find(|reason| reason.as_str() == error.reason);
-        let words = known.map_or("", |reason| match locale {
-            Locale::Vietnamese => reason.vietnamese(),
-            Locale::English => reason.english(),
-        });
         vec![
             html! { code { (error.reason) } },
             html! { (live::fault(locale, &error.fault)) },
             html! { (locale.timestamp(error.last_seen)) },
-            html! { (words) },
+            html! { (live::meaning(locale, &error.reason)) },
         ]
     };
     let headings = ["column-reason", "column-fault", "column-last-seen", "column-meaning"];

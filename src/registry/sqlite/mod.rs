@@ -362,7 +362,7 @@ impl Store for SqliteStore {
         notices::set(self, notice)
     }
 
-    fn clear_notice(&self, source: &str) -> Result<(), RegistryError> {
+    fn clear_notice(&self, source: &str) -> Result<MaintenanceNotice, RegistryError> {
         notices::clear(self, source)
     }
 

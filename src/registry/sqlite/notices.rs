@@ -43,10 +43,11 @@ pub(super) fn set(store: &SqliteStore, notice: &MaintenanceNotice) -> Result<(),
     })
 }
 
-pub(super) fn clear(store: &SqliteStore, source: &str) -> Result<(), RegistryError> {
+pub(super) fn clear(store: &SqliteStore, source: &str) -> Result<MaintenanceNotice, RegistryError> {
     store.change("notice.clear", format!("notice:{source}"), |changing| {
         let before = one(changing, NOTICE, "maintenance notice", source, read_notice)?;
         changing.touch(TouchedObjects::Notices);
-        remove(changing, &before)
+        remove(changing, &before)?;
+        Ok(before)
     })
 }

@@ -3,9 +3,6 @@
 use crate::config::Listen;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside the connections: those of the log and the registry, connections to sources, and similar.
-const OTHERS: u64 = 1_000;
-
 /// Raises the limit of open files to what the system allows, and warns if that is too low for the connections that may
 /// come.
 pub(in crate::server) fn allow_connections(listen: &Listen) {
@@ -16,7 +13,7 @@ pub(in crate::server) fn allow_connections(listen: &Listen) {
     {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let needed = listen.max_connections as u64 + OTHERS;
+    let needed = listen.open_files();
     if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < needed) {
         tracing::warn!(
             files,
