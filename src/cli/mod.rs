@@ -275,11 +275,22 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => manual::run_completions(&args),
         Command::Man(args) => manual::run_man(&args),
     };
+    finish(result, cli.output)
+}
+
+/// Parses the command line of `ndxp-verify`, verifies, and returns the exit code.
+pub fn run_verifier() -> ExitCode {
+    let args = audit::Verifier::parse();
+    finish(audit::run_verifier(&args), args.output)
+}
+
+/// Prints the error, if there is one, and returns the exit code.
+fn finish(result: Result<(), CliError>, output: Output) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = error.to_string();
-            match cli.output {
+            match output {
                 _ if text.is_empty() => {}
                 Output::Json => eprintln!("{}", error.json()),
                 Output::Human => anstream::eprintln!("error: {text}"),

@@ -57,6 +57,11 @@ impl OwnService {
         }
     }
 
+    /// Whether registered clients call its methods: these are served on the HTTPS port, too.
+    pub(super) fn is_for_clients(self) -> bool {
+        matches!(self, OwnService::Receipts | OwnService::Questions)
+    }
+
     /// Longest message of a request, in bytes: its names and lists at their own limits, and as much again.
     pub(super) fn max_message(self) -> usize {
         match self {

@@ -30,4 +30,5 @@ mod toy_protocol;
 mod traces;
 mod variations;
 mod web_calls;
+mod web_own_services;
 mod xroad_examples;

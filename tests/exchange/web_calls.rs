@@ -32,7 +32,7 @@ pub(super) struct System<'s> {
 pub(super) struct Reply {
     pub(super) status: u16,
     headers: HeaderMap,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Reply {
@@ -102,7 +102,7 @@ pub(super) fn system<'s>(stage: &'s Stage, actor: &Actor) -> System<'s> {
 }
 
 /// The frames of a body: flag and content of each.
-fn frames(mut body: &[u8]) -> Vec<(u8, Vec<u8>)> {
+pub(super) fn frames(mut body: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut all = Vec::new();
     while !body.is_empty() {
         let length = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
@@ -112,7 +112,7 @@ fn frames(mut body: &[u8]) -> Vec<(u8, Vec<u8>)> {
     all
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     [&[0], u32::try_from(message.len()).unwrap().to_be_bytes().as_slice(), message].concat()
 }
 

@@ -14,4 +14,5 @@ mod kill_nine;
 mod log_faults;
 mod retention;
 mod totals;
+mod verifier;
 mod witnesses;

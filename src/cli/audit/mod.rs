@@ -10,6 +10,7 @@ mod receipt;
 mod report;
 mod retention;
 mod status;
+mod verifier;
 mod verify;
 
 use super::CliError;
@@ -27,6 +28,7 @@ use filter::Filter;
 pub(in crate::cli) use filter::local_time;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+pub(in crate::cli) use verifier::{Verifier, run as run_verifier};
 
 #[derive(Args)]
 pub struct AuditArgs {

@@ -315,12 +315,12 @@ fn parse(vkey: &str) -> Result<LogVerifier, CliError> {
     LogVerifier::parse(vkey).map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 
-fn read_policy(file: &Path) -> Result<Policy, CliError> {
+pub(super) fn read_policy(file: &Path) -> Result<Policy, CliError> {
     let text = std::fs::read_to_string(file)?;
     Policy::parse(&text).map_err(|(line, reason)| CliError::Usage(format!("{}:{line}: {reason}", file.display())))
 }
 
-fn print(
+pub(super) fn print(
     report: &Report,
     (objects, indexed): (Option<usize>, Option<u64>),
     given: bool,

@@ -9,6 +9,7 @@ pub(in crate::server) mod expiry;
 pub(in crate::server) mod health;
 pub(in crate::server) mod operator_http;
 pub(in crate::server) mod overview;
+mod own_messages;
 pub(in crate::server) mod own_services;
 pub(in crate::server) mod quota;
 pub(in crate::server) mod reflection;

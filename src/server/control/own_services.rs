@@ -2,6 +2,7 @@
 //! and are not logged; health is for every certificate of the CA, reflection for registered clients and staff. No
 //! operation's deadline ends these calls, so a call begins only when its message is there.
 
+use super::own_messages::OwnMessages;
 use super::reflection::{DescribedFiles, Reflection};
 use crate::access::refusals::{Identity, RefusalKind};
 use crate::admin::{Admin, AdminServiceServer};
@@ -9,15 +10,16 @@ use crate::audit::service::{Audit, AuditServiceServer};
 use crate::contract::ContractSet;
 use crate::exchange_log::{Entry, Kind};
 use crate::frame::HEADER;
-use crate::http2::Incoming;
 use crate::identity::Peer;
 use crate::identity::ends::expired;
 use crate::identity::principal::Principal;
 use crate::registry::{Role, now};
+use crate::server::exchange::form::{CallForm, CallProtocol, RequestBody};
 use crate::server::exchange::response::{self, ResponseBody};
 use crate::server::own_calls::{OwnCallPermit, OwnService};
 use crate::server::shared::Shared;
 use crate::status::{Reason, Refusal};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame};
@@ -55,6 +57,7 @@ pub struct OwnServices {
     admin: Boxed,
     audit: Boxed,
     roles: MethodRoles,
+    messages: OwnMessages,
 }
 
 impl OwnServices {
@@ -79,16 +82,18 @@ impl OwnServices {
             audit: BoxCloneSyncService::new(audit_server),
             reflection: BoxCloneSyncService::new(Reflection::server(described)),
             roles: MethodRoles { admin, audit },
+            messages: OwnMessages::of(contracts),
         })
     }
 
-    /// Serves one call of a service, with its permit.
+    /// Serves one call of a service, with its permit, in the form that it came in.
     pub(in crate::server) async fn serve(
         &self,
         shared: &Arc<Shared>,
         peer: &Arc<Peer>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         (service, call): (OwnService, OwnCallPermit),
+        form: CallForm,
     ) -> Response<ResponseBody> {
         let right = ServiceAuthorization {
             shared: shared.clone(),
@@ -97,8 +102,15 @@ impl OwnServices {
             needs: RequiredRight::of(service),
             _call: call,
         };
-        match self.begin(&right, request, service).await {
-            Ok(answer) => response::from_tonic(Ok(answer.map(|body| until_the_end(right, body)))),
+        let path = request.uri().path().to_owned();
+        match self.begin(&right, request, (service, form)).await {
+            Ok(answer) => {
+                let answer = answer.map(|body| until_the_end(right, body));
+                match form.protocol {
+                    CallProtocol::Grpc => response::from_tonic(Ok(answer)),
+                    _ => self.messages.response(&path, form.codec, answer).await,
+                }
+            }
             Err(refusal) => response::refused(&refusal, ""),
         }
     }
@@ -107,8 +119,8 @@ impl OwnServices {
     async fn begin(
         &self,
         right: &ServiceAuthorization,
-        request: Request<Incoming>,
-        service: OwnService,
+        request: Request<RequestBody>,
+        (service, form): (OwnService, CallForm),
     ) -> Result<Response<Body>, Refusal> {
         right.peer.check_time(now())?;
         let (mut head, body) = request.into_parts();
@@ -123,7 +135,10 @@ impl OwnServices {
         .clone();
         let body = match service {
             OwnService::Reflection => in_time(body),
-            one_message => complete(body, one_message.max_message()).await?,
+            one_message => {
+                let body = complete(body, one_message.max_message()).await?;
+                Body::new(Full::new(self.messages.request(head.uri.path(), form, body)?))
+            }
         };
         if service == OwnService::Reflection {
             // Older clients (grpcio-reflection among them) use v1alpha, which has the same messages.
@@ -280,9 +295,9 @@ fn until_the_end(right: ServiceAuthorization, body: Body) -> Body {
 }
 
 /// Reads a request of one message of at most `limit` bytes.
-async fn complete(body: Incoming, limit: usize) -> Result<Body, Refusal> {
+async fn complete(body: RequestBody, limit: usize) -> Result<Bytes, Refusal> {
     match tokio::time::timeout(MESSAGE_TIMEOUT, Limited::new(body, HEADER + limit).collect()).await {
-        Ok(Ok(body)) => Ok(Body::new(Full::new(body.to_bytes()))),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(Refusal::with(Reason::MessageTooLarge, format!("more than {limit} bytes")))
         }
@@ -296,7 +311,7 @@ fn too_slow() -> Refusal {
 }
 
 /// Returns a stream of messages that ends if the next one does not arrive in time.
-fn in_time(body: Incoming) -> Body {
+fn in_time(body: RequestBody) -> Body {
     let frames = stream::unfold(Some(BodyStream::new(body)), |body| async {
         let mut body = body?;
         match tokio::time::timeout(MESSAGE_TIMEOUT, body.next()).await {

@@ -155,11 +155,9 @@ impl Worker {
         (arrived, stood): (Instant, Duration),
         form: CallForm,
     ) -> Response<ResponseBody> {
-        // The HTTPS port has exchanges alone.
-        let own = match request.body() {
-            RequestBody::Http2(_) => OwnService::of(request.uri().path()),
-            RequestBody::Web(_) => None,
-        };
+        // The HTTPS port has exchanges, and what clients call of the gateway's own services.
+        let is_web = matches!(request.body(), RequestBody::Web(_));
+        let own = OwnService::of(request.uri().path()).filter(|own| !is_web || own.is_for_clients());
         let delay = Instant::now().saturating_duration_since(arrived);
         let admitted = match own {
             Some(_) => self.admission.admit_own(delay).map(|()| None),
@@ -178,12 +176,9 @@ impl Worker {
                 let id = self.refusals.unhandled(peer, &refusal).await;
                 response::refused(&refusal, &id)
             }
-            (Ok(_), Some(service)) => match (form.call(), request.into_parts()) {
-                (Ok(_), (head, RequestBody::Http2(body))) => {
-                    self.serve_own(peer, Request::from_parts(head, body), service).await
-                }
-                (Ok(_), (_, RequestBody::Web(_))) => response::refused(&Reason::OperationUnknown.into(), ""),
-                (Err(unfit), _) => response::refused(&unfit.into(), ""),
+            (Ok(_), Some(service)) => match form.call() {
+                Ok(_) => self.serve_own(peer, request, (service, form)).await,
+                Err(unfit) => response::refused(&unfit.into(), ""),
             },
             (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, form).await,
         };
@@ -218,13 +213,13 @@ impl Worker {
     async fn serve_own(
         &self,
         peer: &Arc<Peer>,
-        request: Request<Incoming>,
-        service: OwnService,
+        request: Request<RequestBody>,
+        (service, form): (OwnService, CallForm),
     ) -> Response<ResponseBody> {
         let shared = &self.exchange.shared;
         let infra = self.control.infra.borrow().clone();
         match shared.own_calls.begin(service, &peer.certificate.thumbprint) {
-            Ok(call) => infra.serve(shared, peer, request, (service, call)).await,
+            Ok(call) => infra.serve(shared, peer, request, (service, call), form).await,
             Err(refusal) => response::refused(&refusal, ""),
         }
     }
