@@ -1,0 +1,175 @@
+#!/bin/bash
+# The Debian package on a machine of its own: built, checked by lintian, and then, under a systemd that has booted in a container without a
+# network, installed, configured by `init`, started, called, upgraded and taken back under load, removed and purged. Each step prints what
+# it proved; the first that fails ends the run. Usage, as root: tests/packages/run.sh [BINARY]     (target/debug/ndxp-gateway)
+#   CLEAN=1   the machine is a fresh minimal Debian (debootstrap's, kept in target/packages/base), and lintian checks the manual pages as
+#             well; without it, it is a copy-on-write view of this machine, which takes no time to make
+# Needs debhelper, lintian, systemd-container (CLEAN: mmdebstrap) and target/python (.ci/run installs them). Loopback only.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD work=$PWD/target/packages python=$PWD/target/python/bin/python
+binary=$(realpath "${1:-target/debug/ndxp-gateway}") dir=$(mktemp -d) nspawn= passed=0
+mkdir -p "$work"
+
+leave() {
+  local code=$?
+  # The container's first process takes all of its others along.
+  [ -n "$nspawn" ] && { kill -KILL $(pgrep -P "$nspawn"); wait "$nspawn"; } 2> /dev/null || true
+  if [ $code -ne 0 ]; then
+    tail -n 12 "$dir"/*.log >&2 || true
+    printf '%s passed, 1 failed\n' $passed
+  fi
+  for mounted in "$dir/machine/root" "$dir/machine"; do ! mountpoint -q "$mounted" || umount -l "$mounted"; done
+  rm -rf "$dir"
+  exit $code
+}
+trap leave EXIT
+proved() { passed=$((passed + 1)); printf '  ok (%s s): %s\n' $SECONDS "$1"; }
+fail() { printf '  FAILED: %s\n' "$1" >&2; exit 1; }
+# A command in the container; `machine`: with the program's own account.
+inside() { nsenter -t "$leader" -a -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
+gateway() { inside runuser -u ndxp -- ndxp-gateway "$@" --config /etc/ndxp/gateway.toml; }
+install_package() { inside apt-get install -y -qq --no-install-recommends --allow-downgrades "/srv/$1" > "$dir/apt.log" 2>&1; }
+until_true() { local what=$1; shift; for _ in $(seq 300); do "$@" > /dev/null 2>&1 && return; sleep 0.2; done; fail "not within 60 s: $what"; }
+# What is in the log and the configuration, to the byte; the search index may grow behind.
+contents() { inside sh -c 'cd / && find etc/ndxp var/lib/ndxp/log var/lib/ndxp/keys -type f | sort | xargs sha256sum'; }
+
+# The package, and a following version of it: the same program under the next number.
+strip -o "$dir/ndxp-gateway" "$binary"
+release=$("$binary" --version | cut -d' ' -f2) next=$("$binary" --version | cut -d' ' -f2)+next1 arch=$(dpkg --print-architecture)
+old=ndxp-gateway_${release}_$arch.deb new=ndxp-gateway_${next}_$arch.deb
+DEB_COMPRESSION='-Zgzip -z1' deploy/deb/build.sh "$dir/ndxp-gateway" "$dir" > "$dir/build.log" 2>&1
+dpkg-deb -R "$dir/$old" "$dir/next"
+sed -i "s/^Version: .*/Version: $next/" "$dir/next/DEBIAN/control"
+dpkg-deb -Zgzip -z1 --root-owner-group -b "$dir/next" "$dir/$new" > "$dir/next.log"
+proved "$old is built"
+skip=(-X documentation/manual)
+[ -n "${CLEAN:-}" ] && skip=()
+lintian --allow-root --fail-on error,warning "${skip[@]}" "$dir/$old" > "$dir/lintian.log" 2>&1 & lintian=$!
+deb=$(dpkg-deb -c "$dir/$old")
+for file in ./lib/systemd/system/ndxp-gateway.{service,socket} ./etc/ndxp/environment ./usr/share/man/man1/ndxp-gateway-init.1.gz \
+  ./usr/share/bash-completion/completions/ndxp-gateway ./usr/share/zsh/vendor-completions/_ndxp-gateway \
+  ./usr/share/fish/vendor_completions.d/ndxp-gateway.fish ./usr/share/ndxp-gateway/contracts/criminalrecord-v2.proto \
+  ./usr/share/doc/ndxp-gateway/{copyright,changelog.gz,third-party.txt.gz}; do
+  grep -q " $file\$" <<< "$deb" || fail "$file is not in the package"
+done
+proved "units, configuration file, manual pages, completions, contracts, licences are in it"
+
+# The machine: a view of this one or a minimal Debian, never changed itself.
+base=/
+if [ -n "${CLEAN:-}" ]; then
+  base=$work/base
+  [ -e "$base/etc/debian_version" ] || { rm -rf "$base"; mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv bookworm "$base"; }
+fi
+mkdir "$dir/machine" && mount -t tmpfs tmpfs "$dir/machine" && mkdir "$dir/machine"/{up,work,root}
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$dir/machine/up,workdir=$dir/machine/work" "$dir/machine/root"
+cp "$dir/$old" "$dir/$new" "$dir/machine/root/srv/"
+# A view of this machine: services may be restarted, no lists for apt to read, no rebuild of the manual pages' index.
+(cd "$dir/machine/root" && rm -rf usr/sbin/policy-rc.d var/lib/apt/lists/* var/lib/man-db/auto-update)
+# Which a minimal Debian has not.
+[ -e "$dir/machine/root/etc/hosts" ] || echo '127.0.0.1 localhost' > "$dir/machine/root/etc/hosts"
+systemd-nspawn --register=no --keep-unit --quiet --private-network -D "$dir/machine/root" --boot -- --unit=basic.target \
+  < /dev/null > "$dir/boot.log" 2>&1 & nspawn=$!
+for _ in $(seq 150); do
+  leader=$(pgrep -P $nspawn || true)
+  [ -n "$leader" ] && inside systemctl is-active -q basic.target 2> /dev/null && break
+  sleep 0.2
+done
+inside systemctl is-active -q basic.target || fail "the container's systemd has not booted"
+[ "$(inside ip -o link 2> /dev/null | wc -l)" -le 1 ] || fail "the container has a network"
+
+install_package "$old"
+grep -q 'runuser -u ndxp -- ndxp-gateway init' "$dir/apt.log" || fail "the installation does not say what comes next"
+for unit in ndxp-gateway.socket ndxp-gateway.service; do
+  inside systemctl is-enabled -q $unit && fail "$unit is enabled before it is configured"
+  inside systemctl is-active -q $unit && fail "$unit runs before it is configured"
+done
+[ "$(inside stat -c '%U %a' /var/lib/ndxp /etc/ndxp /etc/ndxp/pki | paste -sd' ')" = "ndxp 700 ndxp 750 ndxp 750" ] || fail "rights of the folders"
+proved "apt installs it: user ndxp, its folders; neither enabled nor started; it says what comes next"
+inside systemd-analyze security --threshold=20 ndxp-gateway.service > "$dir/security.log" || fail "the unit's exposure is above 2.0"
+proved "systemd-analyze security:$(sed -n 's/.*Overall exposure level[^:]*://p' "$dir/security.log")"
+
+# Configured as postinst says, with the certificates and sources of a sandbox.
+inside sh -e > "$dir/init.log" 2>&1 << 'SETUP'
+cd /srv && ndxp-gateway sandbox init --folder dev
+install -o ndxp -g ndxp -m 0600 dev/pki/gateway.* dev/pki/ca.pem dev/pki/ca.crl dev/pki/to-sources.* /etc/ndxp/pki
+runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host localhost --administrator lan --approver minh
+install -d -o ndxp -g ndxp -m 0700 /etc/ndxp/secrets && install -o ndxp -g ndxp -m 0600 dev/secrets/* /etc/ndxp/secrets
+for folder in hubs sources; do install -o ndxp -g ndxp -m 0600 dev/$folder/*.toml /etc/ndxp/$folder; done
+ndxp-gateway certs issue shop --folder dev/pki
+install -d /srv/shop && install -m 0644 dev/pki/ca.pem dev/pki/shop.* /srv/shop && chown ndxp /srv/shop
+systemd-run --quiet --unit sandbox --working-directory /srv/dev ndxp-gateway sandbox --config sandbox.toml
+SETUP
+{
+  gateway keys rotate
+  gateway client add shop --agency H49.12
+  gateway grant add --client shop --scope budgetunit:read --purpose '*' --field '*' --rate 1000 --legal-basis test
+  gateway token issue --client shop --certificate /srv/shop/shop.pem --out /srv/shop/shop.jwt
+  gateway config check
+} >> "$dir/init.log" 2>&1
+vkey=$(sed -n 's|^ *\(localhost/log+.*\)|\1|p' "$dir/init.log")
+inside ndxp-gateway --output json sandbox samples --config /srv/dev/sandbox.toml > "$dir/samples.json"
+"$python" -c 'import json, sys; print(json.dumps(next(one for one in json.load(sys.stdin) if one["operation"].endswith("/GetUnit"))))' \
+  < "$dir/samples.json" > "$dir/machine/root/srv/shop/sample.json"
+inside systemctl enable --now -q ndxp-gateway.socket ndxp-gateway.service 2> "$dir/enable.log"
+call() {
+  inside ndxp-gateway call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to https://localhost:7443 --ca /srv/shop/ca.pem \
+    --certificate /srv/shop/shop.pem --token-file /srv/shop/shop.jwt > "$dir/call.log" 2>&1
+}
+until_true "a call is answered" call
+gateway doctor > "$dir/doctor.log" 2>&1 || fail "doctor finds a fault"
+proved "init, enable, start: a call is answered, and doctor finds nothing wrong"
+
+# The load is this machine's Python in the container's network.
+pid() { inside systemctl show -P MainPID ndxp-gateway.service; }
+count() { "$python" -c 'import json, sys; log = json.load(sys.stdin); print(log["sealed"] + log["tail"])'; }
+entries() { gateway --output json audit verify --registry --vkey "$vkey" 2> "$dir/verify.log" | count; }
+under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, and another process serves them afterwards
+  local before flag=$dir/calls; before=$(pid)
+  nsenter -t "$leader" -n "$python" tests/packages/load.py "$dir/machine/root/srv/shop" "$flag" > "$dir/load.json" 2> "$dir/load.log" & local load=$!
+  until_true "calls run" test -e "$flag"
+  install_package "$1" || fail "$2: apt"
+  until_true "another process serves" sh -c "[ \"\$(nsenter -t $leader -a -r -w systemctl show -P MainPID ndxp-gateway.service)\" != $before ]"
+  until_true "it is ready" inside systemctl is-active -q ndxp-gateway.service
+  sleep 2
+  rm "$flag"
+  wait $load || fail "$2: $(cat "$dir/load.json")"
+  proved "$2: $(cat "$dir/load.json")"
+}
+inside sed -i 's/^NDXP_LOG=.*/NDXP_LOG=warn/' /etc/ndxp/environment
+contents | grep ' etc/' > "$dir/etc.before"
+under_load "$new" "upgraded to $next under load, no call failed"
+[ "$(inside dpkg-query -W -f '${Version}' ndxp-gateway)" = "$next" ] || fail "the new version is not installed"
+under_load "$old" "taken back to $release under load, no call failed"
+contents | grep ' etc/' | diff "$dir/etc.before" - || fail "the configuration is another one"
+proved "the configuration is the same, a changed configuration file included"
+verified=$(entries)
+[ "$verified" -gt 100 ] || fail "the log has $verified entries"
+proved "the log verifies: $verified entries"
+
+contents | grep -v ' var/lib/ndxp/log/' > "$dir/before"
+last=$(entries)
+inside apt-get remove -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
+inside sh -c 'command -v ndxp-gateway || pgrep -x ndxp-gateway -u ndxp' && fail "something of it is left running"
+nsenter -t "$leader" -n bash -c ': < /dev/tcp/127.0.0.1/7443' 2> /dev/null && fail "its port is still open"
+# Its end has sealed the log: no entry was taken away, and everything else is as it was.
+contents > "$dir/removed"
+grep -v ' var/lib/ndxp/log/' "$dir/removed" | diff "$dir/before" - || fail "removing it changed keys or configuration"
+verify_outside() { "$binary" --output json audit verify --data "$dir/machine/root/var/lib/ndxp" --vkey "$vkey" 2> "$dir/verify.log" | count; }
+[ "$(verify_outside)" -ge "$last" ] || fail "entries are missing after the removal"
+proved "removed: the service is gone; log, keys and configuration are there ($(verify_outside) entries verify)"
+inside apt-get purge -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
+grep -q '/var/lib/ndxp stays' "$dir/apt.log" || fail "purging does not say that the log stays"
+contents | diff <(grep -v ' etc/ndxp/environment$' "$dir/removed") - || fail "purging deleted more than the package's own configuration file"
+proved "purged: log, keys and what an administrator wrote are there, and it says so"
+
+install_package "$old"
+inside systemctl enable --now -q ndxp-gateway.socket ndxp-gateway.service 2> "$dir/enable.log"
+until_true "it answers again" call
+[ "$(entries)" -gt "$last" ] || fail "the log did not go on"
+proved "installed again: it goes on with its log ($(entries) entries verify)"
+
+wait $lintian || { cat "$dir/lintian.log"; fail "lintian"; }
+[ -s "$dir/lintian.log" ] && cat "$dir/lintian.log"
+proved "lintian has nothing to say"
+printf '%s passed, 0 failed\n' $passed
