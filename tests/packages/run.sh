@@ -31,17 +31,20 @@ inside() { nsenter -t "$leader" -a -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/b
 gateway() { inside runuser -u ndxp -- ndxp-gateway "$@" --config /etc/ndxp/gateway.toml; }
 install_package() { inside apt-get install -y -qq --no-install-recommends --allow-downgrades "/srv/$1" > "$dir/apt.log" 2>&1; }
 until_true() { local what=$1; shift; for _ in $(seq 300); do "$@" > /dev/null 2>&1 && return; sleep 0.2; done; fail "not within 60 s: $what"; }
-# What is in the log and the configuration, to the byte; the search index may grow behind.
-contents() { inside sh -c 'cd / && find etc/ndxp var/lib/ndxp/log var/lib/ndxp/keys -type f | sort | xargs sha256sum'; }
+# What is in folders, to the byte. Files of the log come and go while the gateway runs: compare them when it has ended.
+contents() { inside sh -c 'cd / && find "$@" -type f | sort | xargs sha256sum' - "$@"; }
 
 # The package, and a following version of it: the same program under the next number.
 strip -o "$dir/ndxp-gateway" "$binary"
 release=$("$binary" --version | cut -d' ' -f2) next=$("$binary" --version | cut -d' ' -f2)+next1 arch=$(dpkg --print-architecture)
 old=ndxp-gateway_${release}_$arch.deb new=ndxp-gateway_${next}_$arch.deb
 DEB_COMPRESSION='-Zgzip -z1' deploy/deb/build.sh "$dir/ndxp-gateway" "$dir" > "$dir/build.log" 2>&1
-dpkg-deb -R "$dir/$old" "$dir/next"
-sed -i "s/^Version: .*/Version: $next/" "$dir/next/DEBIAN/control"
-dpkg-deb -Zgzip -z1 --root-owner-group -b "$dir/next" "$dir/$new" > "$dir/next.log"
+{
+  dpkg-deb -R "$dir/$old" "$dir/next"
+  sed -i "s/^Version: .*/Version: $next/" "$dir/next/DEBIAN/control"
+  dpkg-deb -Znone --root-owner-group -b "$dir/next" "$dir/$new"
+  rm -r "$dir/next"
+} > "$dir/next.log" 2>&1 & packed=$!
 proved "$old is built"
 skip=(-X documentation/manual)
 [ -n "${CLEAN:-}" ] && skip=()
@@ -63,7 +66,7 @@ if [ -n "${CLEAN:-}" ]; then
 fi
 mkdir "$dir/machine" && mount -t tmpfs tmpfs "$dir/machine" && mkdir "$dir/machine"/{up,work,root}
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$dir/machine/up,workdir=$dir/machine/work" "$dir/machine/root"
-cp "$dir/$old" "$dir/$new" "$dir/machine/root/srv/"
+cp "$dir/$old" "$dir/machine/root/srv/"
 # A view of this machine: services may be restarted, no lists for apt to read, no rebuild of the manual pages' index.
 (cd "$dir/machine/root" && rm -rf usr/sbin/policy-rc.d var/lib/apt/lists/* var/lib/man-db/auto-update)
 # Which a minimal Debian has not.
@@ -96,6 +99,9 @@ install -o ndxp -g ndxp -m 0600 dev/pki/gateway.* dev/pki/ca.pem dev/pki/ca.crl 
 runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host localhost --administrator lan --approver minh
 install -d -o ndxp -g ndxp -m 0700 /etc/ndxp/secrets && install -o ndxp -g ndxp -m 0600 dev/secrets/* /etc/ndxp/secrets
 for folder in hubs sources; do install -o ndxp -g ndxp -m 0600 dev/$folder/*.toml /etc/ndxp/$folder; done
+# The CA of hubs and sources is another file than that of clients.
+install -o ndxp -g ndxp -m 0600 dev/pki/ca.pem /etc/ndxp/pki/hubs.pem
+sed -i 's|pki/ca.pem|pki/hubs.pem|' /etc/ndxp/hubs/*.toml /etc/ndxp/sources/*.toml
 ndxp-gateway certs issue shop --folder dev/pki
 install -d /srv/shop && install -m 0644 dev/pki/ca.pem dev/pki/shop.* /srv/shop && chown ndxp /srv/shop
 systemd-run --quiet --unit sandbox --working-directory /srv/dev ndxp-gateway sandbox --config sandbox.toml
@@ -112,11 +118,11 @@ inside ndxp-gateway --output json sandbox samples --config /srv/dev/sandbox.toml
 "$python" -c 'import json, sys; print(json.dumps(next(one for one in json.load(sys.stdin) if one["operation"].endswith("/GetUnit"))))' \
   < "$dir/samples.json" > "$dir/machine/root/srv/shop/sample.json"
 inside systemctl enable --now -q ndxp-gateway.socket ndxp-gateway.service 2> "$dir/enable.log"
-call() {
+call() { # FOLDER: of the caller's certificate and token
   inside ndxp-gateway call BudgetUnitService/GetUnit --data '{"unitCode": "1057000"}' --to https://localhost:7443 --ca /srv/shop/ca.pem \
-    --certificate /srv/shop/shop.pem --token-file /srv/shop/shop.jwt > "$dir/call.log" 2>&1
+    --certificate "/srv/$1/shop.pem" --token-file "/srv/$1/shop.jwt" > "$dir/call.log" 2>&1
 }
-until_true "a call is answered" call
+until_true "a call is answered" call shop
 gateway doctor > "$dir/doctor.log" 2>&1 || fail "doctor finds a fault"
 proved "init, enable, start: a call is answered, and doctor finds nothing wrong"
 
@@ -136,38 +142,67 @@ under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, an
   wait $load || fail "$2: $(cat "$dir/load.json")"
   proved "$2: $(cat "$dir/load.json")"
 }
+wait $packed && mv "$dir/$new" "$dir/machine/root/srv/"
 inside sed -i 's/^NDXP_LOG=.*/NDXP_LOG=warn/' /etc/ndxp/environment
-contents | grep ' etc/' > "$dir/etc.before"
+contents etc/ndxp > "$dir/etc.before"
 under_load "$new" "upgraded to $next under load, no call failed"
 [ "$(inside dpkg-query -W -f '${Version}' ndxp-gateway)" = "$next" ] || fail "the new version is not installed"
 under_load "$old" "taken back to $release under load, no call failed"
-contents | grep ' etc/' | diff "$dir/etc.before" - || fail "the configuration is another one"
+contents etc/ndxp | diff "$dir/etc.before" - || fail "the configuration is another one"
 proved "the configuration is the same, a changed configuration file included"
 verified=$(entries)
 [ "$verified" -gt 100 ] || fail "the log has $verified entries"
 proved "the log verifies: $verified entries"
 
-contents | grep -v ' var/lib/ndxp/log/' > "$dir/before"
+# docs/operation.md, "Replacing the CA": both live for a time, and nothing is restarted.
+before=$(pid)
+inside sh -e > "$dir/ca.log" 2>&1 << 'CA'
+cd /srv && ndxp-gateway certs init --folder new && ndxp-gateway certs issue shop --folder new
+install -d /srv/next && install -m 0644 new/shop.* /srv/next && chown ndxp /srv/next
+cat /etc/ndxp/pki/ca.pem new/ca.pem > /etc/ndxp/pki/ca.pem.new && cat /etc/ndxp/pki/ca.crl new/ca.crl > /etc/ndxp/pki/ca.crl.new
+chown ndxp:ndxp /etc/ndxp/pki/*.new && mv /etc/ndxp/pki/ca.crl.new /etc/ndxp/pki/ca.crl && mv /etc/ndxp/pki/ca.pem.new /etc/ndxp/pki/ca.pem
+CA
+gateway token issue --client shop --certificate /srv/next/shop.pem --out /srv/next/shop.jwt >> "$dir/ca.log" 2>&1
+until_true "a certificate of the new CA calls" call next
+call shop || fail "a certificate of the old CA no longer calls"
+inside sh -ec 'for file in ca.pem ca.crl; do install -o ndxp -g ndxp -m 0600 /srv/new/$file /etc/ndxp/pki/$file.new; mv /etc/ndxp/pki/$file.new /etc/ndxp/pki/$file; done'
+refused() { ! call shop && grep -q UnknownCA "$dir/call.log"; }
+until_true "the old CA is refused" refused
+call next || fail "a certificate of the new CA no longer calls"
+[ "$(pid)" = "$before" ] || fail "it was restarted"
+proved "the CA is replaced: certificates of both call, then those of the new one alone, without a restart"
+
+contents etc/ndxp var/lib/ndxp/keys > "$dir/before"
 last=$(entries)
 inside apt-get remove -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
 inside sh -c 'command -v ndxp-gateway || pgrep -x ndxp-gateway -u ndxp' && fail "something of it is left running"
 nsenter -t "$leader" -n bash -c ': < /dev/tcp/127.0.0.1/7443' 2> /dev/null && fail "its port is still open"
 # Its end has sealed the log: no entry was taken away, and everything else is as it was.
-contents > "$dir/removed"
-grep -v ' var/lib/ndxp/log/' "$dir/removed" | diff "$dir/before" - || fail "removing it changed keys or configuration"
+contents etc/ndxp var/lib/ndxp/keys | diff "$dir/before" - || fail "removing it changed keys or configuration"
 verify_outside() { "$binary" --output json audit verify --data "$dir/machine/root/var/lib/ndxp" --vkey "$vkey" 2> "$dir/verify.log" | count; }
 [ "$(verify_outside)" -ge "$last" ] || fail "entries are missing after the removal"
+contents etc/ndxp var/lib/ndxp > "$dir/removed"
 proved "removed: the service is gone; log, keys and configuration are there ($(verify_outside) entries verify)"
 inside apt-get purge -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
 grep -q '/var/lib/ndxp stays' "$dir/apt.log" || fail "purging does not say that the log stays"
-contents | diff <(grep -v ' etc/ndxp/environment$' "$dir/removed") - || fail "purging deleted more than the package's own configuration file"
+contents etc/ndxp var/lib/ndxp | diff <(grep -v ' etc/ndxp/environment$' "$dir/removed") - || fail "purging deleted more than the package's own configuration file"
 proved "purged: log, keys and what an administrator wrote are there, and it says so"
 
+# docs/operation.md, "Backup, restore, another machine": only the archive goes over, and the account has another number there.
+inside sh -e > "$dir/move.log" 2>&1 << 'MOVE'
+install -m 0644 /var/lib/ndxp/log/checkpoint /srv/checkpoint
+tar -C / -cpf /srv/backup.tar etc/ndxp var/lib/ndxp
+number=$(id -u ndxp)
+rm -rf /etc/ndxp /var/lib/ndxp && userdel ndxp && useradd --system --uid "$number" somebody
+MOVE
 install_package "$old"
+inside tar -C / -xpf /srv/backup.tar
 inside systemctl enable --now -q ndxp-gateway.socket ndxp-gateway.service 2> "$dir/enable.log"
-until_true "it answers again" call
-[ "$(entries)" -gt "$last" ] || fail "the log did not go on"
-proved "installed again: it goes on with its log ($(entries) entries verify)"
+until_true "it answers again" call next
+gateway audit verify --registry --vkey "$vkey" --since /srv/checkpoint > "$dir/since.log" 2>&1 || fail "the log is not the one before"
+moved=$(entries)
+[ "$moved" -gt "$last" ] || fail "the log did not go on"
+proved "restored on a new machine: it answers, and its log begins with the one before ($moved entries verify)"
 
 wait $lintian || { cat "$dir/lintian.log"; fail "lintian"; }
 [ -s "$dir/lintian.log" ] && cat "$dir/lintian.log"

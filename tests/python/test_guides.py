@@ -54,7 +54,8 @@ def inline(text, commands):
 
 
 def of_program(words):
-    """The words of a command up to a pipe or a redirection, if it is one of the program."""
+    """The words of a command up to a pipe or a redirection, if it is one of the program, also as the service's user."""
+    words = words[4:] if words[:4] == ["runuser", "-u", "ndxp", "--"] else words
     end = next((at for at, word in enumerate(words) if word in ("|", ">", "&")), len(words))
     return words[1:end] if words[0] == "ndxp-gateway" else None
 
