@@ -79,7 +79,7 @@ for _ in $(seq 150); do
   sleep 0.2
 done
 inside systemctl is-active -q basic.target || fail "the container's systemd has not booted"
-[ "$(inside ip -o link 2> /dev/null | wc -l)" -le 1 ] || fail "the container has a network"
+[ "$(inside sh -c 'grep -c : /proc/net/dev')" -eq 1 ] || fail "the container has a network"
 
 install_package "$old"
 grep -q 'runuser -u ndxp -- ndxp-gateway init' "$dir/apt.log" || fail "the installation does not say what comes next"
@@ -175,7 +175,7 @@ proved "the CA is replaced: certificates of both call, then those of the new one
 contents etc/ndxp var/lib/ndxp/keys > "$dir/before"
 last=$(entries)
 inside apt-get remove -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
-inside sh -c 'command -v ndxp-gateway || pgrep -x ndxp-gateway -u ndxp' && fail "something of it is left running"
+inside sh -c 'command -v ndxp-gateway || find /proc -maxdepth 1 -name "[0-9]*" -user ndxp | grep .' && fail "something of it is left running"
 nsenter -t "$leader" -n bash -c ': < /dev/tcp/127.0.0.1/7443' 2> /dev/null && fail "its port is still open"
 # Its end has sealed the log: no entry was taken away, and everything else is as it was.
 contents etc/ndxp var/lib/ndxp/keys | diff "$dir/before" - || fail "removing it changed keys or configuration"
