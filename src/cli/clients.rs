@@ -1,5 +1,6 @@
 //! `client`: systems that may call.
 
+use super::caution::{self, Caution};
 use super::output::{Output, duration, message_json, print_json, time};
 use super::session::{ConnectionArgs, PAGE};
 use super::{CliError, grants, last_use};
@@ -94,6 +95,8 @@ enum ClientCommand {
     Retire {
         /// Its id.
         id: String,
+        #[command(flatten)]
+        caution: Caution,
     },
 }
 
@@ -184,7 +187,11 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                 }
             }
         }
-        ClientCommand::Retire { id } => {
+        ClientCommand::Retire { id, caution } => {
+            let act = format!("retire {id} permanently");
+            if !caution.permits(&act, || caution::of_client(&session, &id, true), output)? {
+                return Ok(());
+            }
             let client = session.change(session.admin().retire_client(api::ClientId { id }))?;
             output.message(&client, || format!("retired {}: its grants are withdrawn, its tokens refused", client.id))
         }

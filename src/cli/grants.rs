@@ -1,5 +1,6 @@
 //! `grant`: the rights of a client.
 
+use super::caution::{self, Caution};
 use super::changes::pending_notice;
 use super::output::{Output, duration, time};
 use super::session::{ConnectionArgs, PAGE, Session};
@@ -53,6 +54,8 @@ enum GrantCommand {
     Withdraw {
         /// Its id.
         id: String,
+        #[command(flatten)]
+        caution: Caution,
     },
 }
 
@@ -215,7 +218,10 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
             let waits = pending_notice(&grant.pending_change);
             output.message(&grant, || format!("changed {} of {}{waits}", grant.id, grant.client))
         }
-        GrantCommand::Withdraw { id } => {
+        GrantCommand::Withdraw { id, caution } => {
+            if !caution.permits(&format!("withdraw {id}"), || caution::of_grant(&session, &id), output)? {
+                return Ok(());
+            }
             let grant = session.change(session.admin().withdraw_grant(api::GrantId { id }))?;
             output.message(&grant, || format!("withdrew {} of {}", grant.id, grant.client))
         }

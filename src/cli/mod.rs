@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 mod call;
+mod caution;
 mod certs;
 mod changes;
 mod check;

@@ -1,6 +1,7 @@
 //! `staff`: the people who administer.
 
 use super::CliError;
+use super::caution::{self, Caution};
 use super::changes::pending_notice;
 use super::output::Output;
 use super::session::{ConnectionArgs, local};
@@ -63,6 +64,8 @@ enum StaffCommand {
     Remove {
         /// Their id.
         id: String,
+        #[command(flatten)]
+        caution: Caution,
     },
 }
 
@@ -120,7 +123,10 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
                 vec![person.id.clone(), roles(person).join("\n"), person.names.join("\n")]
             })
         }
-        StaffCommand::Remove { id } => {
+        StaffCommand::Remove { id, caution } => {
+            if !caution.permits(&format!("remove {id}"), || caution::of_person(&session, &id), output)? {
+                return Ok(());
+            }
             let staff = session.change(session.admin().remove_staff(api::StaffId { id }))?;
             output.message(&staff, || format!("removed {}", described(&staff)))
         }

@@ -1,6 +1,7 @@
 //! `token` and `keys`.
 
 use super::CliError;
+use super::caution::{self, Caution};
 use super::output::{Output, duration, seconds, time};
 use super::session::{ConnectionArgs, PAGE, local};
 use super::token_fetch;
@@ -56,6 +57,8 @@ enum TokenCommand {
         /// All tokens of this client.
         #[arg(long)]
         client: Option<String>,
+        #[command(flatten)]
+        caution: Caution,
     },
 }
 
@@ -165,12 +168,19 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
         TokenCommand::Show { id } => {
             print_tokens(&[session.read(session.admin().get_token(api::TokenId { id }))?], output)
         }
-        TokenCommand::Revoke { id: Some(id), .. } => {
+        TokenCommand::Revoke { id: Some(id), caution, .. } => {
+            if !caution.permits(&format!("revoke {id}"), || caution::of_token(&session, &id), output)? {
+                return Ok(());
+            }
             let token = session.change(session.admin().revoke_token(api::TokenId { id }))?;
             output.message(&token, || format!("revoked {}", token.id))
         }
-        TokenCommand::Revoke { client, .. } => {
+        TokenCommand::Revoke { client, caution, .. } => {
             let id = client.unwrap_or_default();
+            let act = format!("revoke every token of {id}");
+            if !caution.permits(&act, || caution::of_client(&session, &id, false), output)? {
+                return Ok(());
+            }
             let request = api::ClientId { id: id.clone() };
             let done = session.change(session.admin().revoke_client_tokens(request))?;
             output.message(&done, || format!("revoked every token of {id}; {} were in force", done.revoked))
@@ -209,6 +219,8 @@ enum KeysCommand {
     Retire {
         /// Its id.
         kid: String,
+        #[command(flatten)]
+        caution: Caution,
     },
     /// Make a new signing key; tokens of older keys stay valid until the last of them has expired.
     Rotate {
@@ -272,7 +284,10 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
             })
         }
-        KeysCommand::Retire { kid } => {
+        KeysCommand::Retire { kid, caution } => {
+            if !caution.permits(&format!("end the trust in key {kid}"), || caution::of_key(&session, &kid), output)? {
+                return Ok(());
+            }
             let key = session.change(session.admin().retire_key(api::KeyId { kid }))?;
             output.message(&key, || format!("retired {}: its tokens are refused from within a second on", key.kid))
         }

@@ -19,7 +19,7 @@ fn run(args: &[&str], input: &Path) -> Output {
 }
 
 #[track_caller]
-fn ok(args: &[&str], folder: &Path) -> String {
+pub(crate) fn ok(args: &[&str], folder: &Path) -> String {
     let output = run(args, folder);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{args:?}: {out}{err}");
@@ -27,7 +27,7 @@ fn ok(args: &[&str], folder: &Path) -> String {
 }
 
 #[track_caller]
-fn fails(args: &[&str], folder: &Path, code: i32) -> String {
+pub(crate) fn fails(args: &[&str], folder: &Path, code: i32) -> String {
     let output = run(args, folder);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -258,7 +258,7 @@ fn a_changed_byte_is_named_by_verify() {
     });
     let Stage { folder, gateway, .. } = &stage;
     let _ = gateway;
-    crate::support::until("everything is sealed", std::time::Duration::from_secs(5), || {
+    crate::support::until("everything is sealed", std::time::Duration::from_secs(30), || {
         let report =
             ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {})
                 .unwrap();
@@ -387,6 +387,13 @@ fn the_demo_shows_everything_and_cleans_up() {
     assert!(output.status.success(), "{output:?}");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((told["operations"].as_array().unwrap().len(), &told["missed"]), (41, &json!(0)));
+    // What is shown of the log is what happened: the receipt, the revocation in time, the altered byte by its bundle, the sheet.
+    let proofs = told["proofs"].as_array().unwrap();
+    let results: Vec<&str> = proofs.iter().map(|one| one["result"].as_str().unwrap()).collect();
+    assert!(results[0].contains("signature and path verified"), "{results:?}");
+    assert!(results[1].starts_with("TOKEN_REVOKED "), "{results:?}");
+    assert!(results[2].contains(": entry "), "{results:?}");
+    assert!(results[3].contains("exchanges about ") && results[3].contains("citizen-sheet.pdf"), "{results:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the throw-away folder is still there");
 }
 

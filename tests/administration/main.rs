@@ -6,6 +6,7 @@ mod support;
 
 mod administration;
 mod browser;
+mod caution;
 mod command_line;
 mod console;
 mod console_auditor;

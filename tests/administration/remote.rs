@@ -259,6 +259,14 @@ fn an_auditor_does_remotely_what_the_owner_of_the_files_does() {
     let paper = [&["audit"][..], &asked, &["--pdf", "report.pdf"]].concat();
     assert!(desk.by("hoa", &paper).ok().contains("3 entries in report.pdf"));
     assert!(std::fs::read(stage.folder.path.join("report.pdf")).unwrap().starts_with(b"%PDF-"));
+    // What the citizen gets is another document; a letterhead without it, and both at once, are wrong usage.
+    let sheet = [&["audit"][..], &asked, &["--sheet", "sheet.pdf", "--agency", "UBND tỉnh Quảng Ninh"]].concat();
+    assert!(desk.by("hoa", &sheet).ok().contains("3 entries in sheet.pdf"));
+    let read = |name: &str| std::fs::read(stage.folder.path.join(name)).unwrap();
+    assert!(read("sheet.pdf").starts_with(b"%PDF-") && read("sheet.pdf") != read("report.pdf"));
+    assert!(desk.by("hoa", &sheet).failed(1).contains("sheet.pdf"), "an existing file is overwritten");
+    assert!(desk.by("hoa", &[&["audit"][..], &asked, &["--agency", "x"]].concat()).failed(2).contains("--sheet"));
+    desk.by("hoa", &[&paper[..], &["--sheet", "other.pdf"]].concat()).failed(2);
     stage.settle();
     let noted = |actor: &str| {
         let entries = stage.entries();
@@ -266,7 +274,8 @@ fn an_auditor_does_remotely_what_the_owner_of_the_files_does() {
             entries.iter().filter(|one| one.entry.event == "audit.search" && one.entry.object == "reason:12/KN");
         found.filter(|one| one.entry.actor.starts_with(actor)).count()
     };
-    assert_eq!((noted("staff:hoa"), noted("local:")), (2, 1));
+    // The search whose file exists already was not made.
+    assert_eq!((noted("staff:hoa"), noted("local:")), (3, 1));
     assert!(desk.by("hoa", &["audit", "search", "--subject", person]).failed(2).contains("--case"));
 
     // An export is verified while it arrives, and anybody can verify it; so can a receipt.

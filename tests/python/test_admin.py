@@ -1,10 +1,13 @@
 """Administrators, approvers and operators work through ndxp.admin.v1, each with their own certificate."""
 import json
+import os
+import pty
+import subprocess
 import time
 
 import grpc
 import pytest
-from conftest import Service, refusal
+from conftest import BINARY, Service, refusal
 
 SERVICE = "ndxp.admin.v1.AdminService"
 STAFF = {"lan": ["administrator"], "minh": ["approver"], "hoa": ["auditor"], "dung": ["operator"],
@@ -182,3 +185,21 @@ def test_a_client_is_changed_found_page_by_page_and_retired(stage, people):
     rest = hoa.ListGrants(client="ward-0", page_size=2, page_token=first.next_page_token)
     assert [grant.id for grant in [*first.grants, *rest.grants]] == grants and not rest.next_page_token
     assert hoa.GetGrant(id=grants[0]).requested_by == "staff:lan"
+
+
+@pytest.mark.parametrize("answer, done", [("n", False), ("", False), ("y", True), ("có", True)])
+def test_what_cannot_be_undone_is_asked_for_at_a_terminal(stage, people, answer, done):
+    client = f"asked-{len(answer)}-{answer == 'y'}-{done}".lower()
+    people["lan"].AddClient(id=client, agency="H49.3")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([BINARY, "client", "retire", client, "--config", "gateway.toml"], cwd=stage.folder, stdin=theirs,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    os.close(theirs)
+    os.write(ours, f"{answer}\n".encode())
+    told, _ = process.communicate(timeout=60)
+    os.close(ours)
+    told = told.decode()
+    assert f"this will retire {client} permanently:" in told and "0 tokens in force" in told and "[y/N]" in told, told
+    assert (process.returncode == 0) == done and ("nothing was changed" in told) != done, told
+    listed = {one["id"]: one for one in json.loads(stage.cli("--output", "json", "client", "list", "--config", "gateway.toml"))}
+    assert listed[client]["retired"] == done

@@ -10,6 +10,7 @@ mod receipt;
 mod report;
 mod retention;
 mod status;
+mod subject;
 mod verifier;
 mod verify;
 
@@ -19,6 +20,8 @@ use super::session::ConnectionArgs;
 use super::session::local::owner;
 use crate::audit::index;
 use crate::audit::rows::to_json;
+use crate::config::{Config, ConfigFault, OfficialNames};
+use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
@@ -28,6 +31,7 @@ use filter::Filter;
 pub(in crate::cli) use filter::local_time;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+pub(in crate::cli) use subject::{SheetWords, SubjectArgs, document as subject_document};
 pub(in crate::cli) use verifier::{Verifier, run as run_verifier};
 
 #[derive(Args)]
@@ -63,30 +67,7 @@ enum AuditCommand {
         from_index: u64,
     },
     /// Report to a citizen who requested their data, when, for what purpose, and which fields were disclosed.
-    Subject {
-        /// All known ids of the person (citizen id, old identity number, tax code, social-insurance number…): a look-up
-        /// by another id is found only by that id.
-        #[arg(required = true, num_args = 1..=16, value_name = "ID")]
-        ids: Vec<String>,
-        /// The number of their request. The search and this number are logged.
-        #[arg(long, value_name = "NUMBER", value_parser = filter::case_number)]
-        case: String,
-        /// From this time on.
-        #[arg(long, value_parser = filter::local_time)]
-        from: Option<i64>,
-        /// Until this time.
-        #[arg(long, value_parser = filter::local_time)]
-        to: Option<i64>,
-        /// Search the log itself, without the search index: slow, and correct even if the index's key was stolen.
-        #[arg(long)]
-        from_log: bool,
-        /// Write it to a PDF in Vietnamese, to be signed and handed over.
-        #[arg(long, value_name = "FILE")]
-        pdf: Option<PathBuf>,
-        /// Overwrite an existing file of that name.
-        #[arg(long, requires = "pdf")]
-        force: bool,
-    },
+    Subject(subject::SubjectArgs),
     /// A period in numbers: by client, source, operation and outcome; and its anomalies.
     Report {
         #[command(flatten)]
@@ -226,20 +207,11 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
         AuditCommand::Tail { filter, from_index } => {
             entries::tail(&open()?, &filter, from_index, output == Output::Json)
         }
-        AuditCommand::Subject { ids, case, from, to, from_log, pdf, force } => {
-            let session = open()?;
-            let filter = Filter::about(&ids, case.clone(), from, to);
-            let found = report::about(&session, &if from_log { filter.with_log_alone() } else { filter })?;
-            match pdf {
-                Some(file) => report::pdf(
-                    &session,
-                    found,
-                    &report::SubjectRequest { ids, case, from, to },
-                    (&file, force),
-                    output,
-                ),
-                None => report::subject(&found, output),
-            }
+        AuditCommand::Subject(args) => {
+            let words = || {
+                connection.data(data).ok().and_then(|data| connection.config_of(&data)).map_or_else(embedded, words_of)
+            };
+            subject::run(&open()?, args, words, output)
         }
         AuditCommand::Report { filter, days, by_index, html, language, force } => match html {
             None => report::period(&open()?, &filter, (days, by_index), output),
@@ -270,6 +242,18 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
             run_index(&data, &connection.vault(&data), rebuild, output)
         }
     }
+}
+
+/// The words of the gateway's own contracts, and its names of agencies and procedures.
+fn words_of(config: Config) -> Result<SheetWords, CliError> {
+    let names = config.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
+    Ok(SheetWords { contracts: config.contracts()?, names })
+}
+
+/// The words of this program's contracts; agencies and procedures by their codes.
+fn embedded() -> Result<SheetWords, CliError> {
+    let faults = |faults: Vec<ContractFault>| faults.into_iter().map(ConfigFault::from).collect::<Vec<_>>();
+    Ok(SheetWords { contracts: ContractSet::embedded().map_err(faults)?, names: OfficialNames::default() })
 }
 
 /// Opens the registry beside a log, in the name of the folder's owner.

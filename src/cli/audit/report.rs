@@ -1,106 +1,21 @@
-//! `audit subject`, `audit report`, `audit anomalies`.
+//! `audit report`, `audit anomalies`.
 
-use super::complete::{self, CompleteListing};
-use super::entries;
+use super::complete;
 use super::filter::Filter;
 use crate::audit::anomalies::LONGEST_US;
-use crate::audit::pdf::{TableHeader, subject_report};
-use crate::audit::query::outcome;
 use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, cell, print_json, time};
 use crate::cli::session::Session;
-use crate::exchange_log::Kind;
-use crate::exchange_log::checkpoint::{Checkpoint, LogVerifier};
-use crate::exchange_log::reader::Found;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use tonic::Code;
 
 /// A week, in microseconds.
 const WEEK_US: i64 = 7 * 86_400_000_000;
 
-/// The options of a PDF report.
-pub struct SubjectRequest {
-    pub ids: Vec<String>,
-    pub case: String,
-    pub from: Option<i64>,
-    pub to: Option<i64>,
-}
-
-/// Returns the exchanges about a person, newest first. Refused ones too: they are attempts.
-pub fn about(session: &Session, filter: &Filter) -> Result<CompleteListing<Found>, CliError> {
-    let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
-    entries::newest(session, filter, usize::MAX, exchange)
-}
-
-/// Returns the published checkpoint, checked with the log's key; `None` if none counts yet.
-pub fn checkpoint(session: &Session) -> Result<Option<Checkpoint>, CliError> {
-    let got = session.read(session.audit().get_checkpoint(api::GetCheckpointRequest {}))?;
-    if got.checkpoint.is_empty() {
-        return Ok(None);
-    }
-    // The user's own copy of the key, if there is one.
-    let key = session.vkey.as_deref().unwrap_or(&got.verifier_key);
-    let key = LogVerifier::parse(key).map_err(|error| CliError::Failed(format!("the log's key: {error}")))?;
-    let checked = key.check(&got.checkpoint);
-    checked.map(Some).map_err(|error| CliError::Failed(format!("the checkpoint is not the log's: {error}")))
-}
-
-/// Writes the subject report as a PDF.
-pub fn pdf(
-    session: &Session,
-    listed: CompleteListing<Found>,
-    request: &SubjectRequest,
-    (file, force): (&Path, bool),
-    output: Output,
-) -> Result<(), CliError> {
-    let CompleteListing { mut found, complete } = listed;
-    found.reverse();
-    let checkpoint = checkpoint(session)?;
-    if let (Some(complete), Some(signed)) = (&complete, &checkpoint) {
-        complete::check(session, complete, signed)?;
-    }
-    let period = (request.from, request.to);
-    let head = TableHeader::new(&request.ids, &request.case, period, checkpoint.as_ref(), complete.as_ref());
-    let bytes = subject_report(&head, &found).map_err(|error| CliError::Failed(error.to_string()))?;
-    // A person's report is for no one else.
-    crate::keyfile::NewFile::write(file, &bytes, force)?;
-    let value = json!({ "entries": found.len(), "file": file });
-    output.result(&value, || format!("{} entries in {}", found.len(), file.display()))
-}
-
-/// Prints the subject report.
-pub fn subject(listed: &CompleteListing<Found>, output: Output) -> Result<(), CliError> {
-    let rows: Vec<Value> = listed
-        .found
-        .iter()
-        .map(|one| {
-            let entry = &one.entry;
-            json!({
-                "time": entry.time_text(), "agency": entry.agency, "client": entry.client, "source": entry.source,
-                "operation": entry.operation, "purpose": entry.purpose, "outcome": outcome(entry),
-                "fields": entry.fields, "exchange": entry.id_text(), "index": one.index,
-            })
-        })
-        .collect();
-    let header = ["time", "agency", "client", "operation", "purpose", "outcome", "fields returned", "entry"];
-    if output == Output::Json {
-        return print_json(&json!({ "complete": complete::to_json(listed.complete.as_ref()), "entries": rows }));
-    }
-    output.records(&rows, &header, |row| {
-        let fields = cell(&row["fields"]).replace(' ', "\n");
-        let head = [cell(&row["time"]), cell(&row["agency"]), cell(&row["client"]), method(&row["operation"])];
-        let tail = [cell(&row["purpose"]), cell(&row["outcome"]), fields, cell(&row["index"])];
-        head.into_iter().chain(tail).collect()
-    })?;
-    complete::print(listed.complete.as_ref(), output);
-    Ok(())
-}
-
 /// `Service/Method` of a full name.
-fn method(operation: &Value) -> String {
+pub(super) fn method(operation: &Value) -> String {
     cell(operation).rsplit('.').next().unwrap_or("").to_owned()
 }
 

@@ -1,6 +1,7 @@
 //! `demo`: everything at once in a temporary folder. Any failed step makes it fail.
 
 mod participants;
+mod proofs;
 mod refusals;
 mod week;
 
@@ -21,6 +22,9 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tonic::Code;
+
+/// An operation of open data that needs neither purpose nor official.
+const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
 
 #[derive(Args)]
 pub struct DemoArgs {
@@ -76,7 +80,8 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     // The gateway applies changes of the registry within 200 ms.
     std::thread::sleep(Duration::from_millis(600));
 
-    let (operations, refusals) = runtime()?.block_on(async {
+    let log_key = key::read(&config.data, &config.vault, &config.log.origin)?.verifier();
+    let (operations, refusals, mut proofs) = runtime()?.block_on(async {
         let shop = participants.actor(&base, "one-stop-shop")?;
         let all = samples(&stage.sandbox.province);
         let mut lines = Vec::new();
@@ -89,20 +94,30 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
             }
         }
         let refused = refusals::all(&participants, &base, &contracts, &stage.sandbox.province).await?;
-        Ok::<_, CliError>((lines, refused))
+        let proofs = vec![
+            proofs::receipt(&participants, &base, &log_key).await?,
+            proofs::revocation(&participants, &base).await?,
+        ];
+        Ok::<_, CliError>((lines, refused, proofs))
     })?;
+    proofs.push(proofs::altered_byte(&config, &log_key)?);
+    let citizen = stage.sandbox.province.people.first().map_or("", |person| person.citizen_id.as_str());
+    proofs.push(proofs::sheet(&config, &stage.folder.path, citizen)?);
     if output == Output::Human {
         print_lines(&["source", "operation", "protocol", "result", "ms"], &operations);
         say("refusals, each as it must be:");
         print_lines(&["caller", "call", "expected", "result", "ms"], &refusals);
+        say("proofs:");
+        print_lines(&["who", "does", "expected", "result", "ms"], &proofs);
     }
     let report = verified(&config)?;
-    let misses = operations.iter().chain(&refusals).filter(|line| !line.ok).count();
+    let misses = operations.iter().chain(&refusals).chain(&proofs).filter(|line| !line.ok).count();
     let summary = format!(
-        "{} operations of {} sources, {} refusals, {} log entries verified (root {}…), {:.1} s; {}",
+        "{} operations of {} sources, {} refusals, {} proofs, {} log entries verified (root {}…), {:.1} s; {}",
         operations.len(),
         contracts.sources().len(),
         refusals.len(),
+        proofs.len(),
         report.sealed + report.tail,
         &report.root[..16],
         began.elapsed().as_secs_f64(),
@@ -113,6 +128,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
         Output::Json => print_json(&json!({
             "operations": operations.iter().map(TourLine::json).collect::<Vec<_>>(),
             "refusals": refusals.iter().map(TourLine::json).collect::<Vec<_>>(),
+            "proofs": proofs.iter().map(TourLine::json).collect::<Vec<_>>(),
             "log": { "sealed": report.sealed, "tail": report.tail, "root": report.root },
             "missed": misses,
         }))?,

@@ -1,7 +1,7 @@
 //! One refusal of each kind that needs no fault of a source.
 
-use super::TourLine;
 use super::participants::{DemoClient, Participants};
+use super::{CATALOGUES, TourLine};
 use crate::cli::CliError;
 use crate::cli::call::encode;
 use crate::contract::ContractSet;
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 const VERIFY: &str = "/ndxp.population.v1.PopulationService/VerifyCitizen";
 const CITIZEN: &str = "/ndxp.population.v1.PopulationService/GetCitizen";
 const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
-const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
 
 struct RefusalTrial<'t> {
     participants: &'t Participants<'t>,

@@ -202,8 +202,7 @@ impl ConnectionArgs {
             (None, SessionTarget::Remote(remote)) => return Session::remote(&remote),
             (_, way) => data_of(data, way)?,
         };
-        let (transport, who) = local::audit(&data, &self.vault(&data))?;
-        Session::local(transport, who)
+        Session::audit_of(&data, &self.vault(&data))
     }
 
     /// Returns the data folder, for commands that only work on its files.
@@ -268,6 +267,12 @@ impl Session {
 
     fn local(transport: Transport, who: String) -> Result<Self, CliError> {
         Ok(Session { runtime: runtime()?, transport, certificate: None, local: Some(who), vkey: None })
+    }
+
+    /// Opens a session with `ndxp.audit.v1` over a data folder.
+    pub fn audit_of(data: &Path, vault: &Vault) -> Result<Self, CliError> {
+        let (transport, who) = local::audit(data, vault)?;
+        Session::local(transport, who)
     }
 
     /// Adds a reason to each request.
