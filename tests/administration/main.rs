@@ -16,6 +16,7 @@ mod console_openid;
 mod console_operator;
 mod console_rights;
 mod console_sign_in;
+mod console_witness;
 mod doctor;
 mod init;
 mod openid_provider;

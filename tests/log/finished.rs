@@ -1,7 +1,8 @@
 //! A data folder with every kind of file that a gateway writes: of a gateway that ran with witnesses (one of which has seen a fork),
 //! legal holds, pruning, revoked tokens and a verified index, and has ended.
 
-use super::witnesses::{Running, config, cosigned, log_signer, tree, with_policy};
+use super::witnesses::{cosigned, tree};
+use crate::support::witness::{RunningWitness, config, log_signer, with_policy};
 use crate::support::{self, Stage, audit_cli, until};
 use ndxp_gateway::audit::index::SearchIndex;
 use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
@@ -117,7 +118,7 @@ fn drifted(data: &Path) {
 }
 
 /// A witness of a stage's log, and the line of a policy that names it.
-fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, String) {
+fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (RunningWitness, String) {
     let (signer, state) = (log_signer(stage), stage.folder.path.join(short));
     std::fs::create_dir_all(&state).unwrap();
     let of = config(name, &state, &stage.folder.path.join("pki"), vec![signer.verifier()], 0);
@@ -128,7 +129,7 @@ fn witness(stage: &Stage, name: &str, short: &str, forked: bool) -> (Running, St
         let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
         assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     }
-    let running = Running::start(of);
+    let running = RunningWitness::start(of);
     let vkey = std::fs::read_to_string(state.join("vkey")).unwrap();
     let line = format!("witness {short} {} https://127.0.0.1:{}\n", vkey.lines().next().unwrap(), running.port);
     (running, line)

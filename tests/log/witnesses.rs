@@ -1,5 +1,6 @@
 //! Witnesses in other data centres: a checkpoint counts when enough of them have signed that the log only grew.
 
+use crate::support::witness::{RunningWitness, config, log_signer, with_policy};
 use crate::support::{Stage, UNIT, audit_cli, until};
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
@@ -12,11 +13,8 @@ use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
 use ndxp_gateway::exchange_log::verify::Against;
 use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
 use ndxp_gateway::identity::tls;
-use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::registry::now;
-use ndxp_gateway::server::Gateway;
 use ndxp_gateway::witness::alarm;
-use ndxp_gateway::witness::config::WitnessConfig;
 use ndxp_gateway::witness::request::AddCheckpoint;
 use ndxp_gateway::witness::server::{WitnessResponse, WitnessService};
 use serde_json::json;
@@ -25,48 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
-
-pub(crate) fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port: u16) -> WitnessConfig {
-    WitnessConfig {
-        name: name.into(),
-        listen: format!("127.0.0.1:{port}").parse().unwrap(),
-        state: state.to_owned(),
-        certificate: pki.join("gateway.pem"),
-        key: pki.join("gateway.key"),
-        logs,
-        vault: Vault::default(),
-    }
-}
-
-/// A witness that runs until it is dropped.
-pub(crate) struct Running {
-    stop: CancellationToken,
-    thread: Option<std::thread::JoinHandle<()>>,
-    pub(crate) port: u16,
-}
-
-impl Running {
-    pub(crate) fn start(config: WitnessConfig) -> Self {
-        let (stop, (told, bound)) = (CancellationToken::new(), std::sync::mpsc::channel());
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            WitnessService::make_keys(&config).unwrap();
-            let witness = Arc::new(WitnessService::open(&config).unwrap());
-            let serve = witness.serve(&config, stopped, move |address| told.send(address.port()).unwrap());
-            runtime.block_on(serve).unwrap();
-        });
-        Running { stop, port: bound.recv_timeout(Duration::from_secs(10)).unwrap(), thread: Some(thread) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
 
 pub(crate) fn exchange(stage: &Stage) {
     let actor = stage.actor("one-stop-shop");
@@ -84,8 +40,8 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
     let key = LogVerifier::parse(&std::fs::read_to_string(log.join("vkey")).unwrap()).unwrap();
     let (pki, states) = (stage.folder.path.join("pki"), tempfile::tempdir().unwrap());
     let of = |name: &str, port| config(name, &states.path().join(name), &pki, vec![key.clone()], port);
-    let first = Running::start(of("w.example/dc2", 0));
-    let second = Running::start(of("w.example/dc3", 0));
+    let first = RunningWitness::start(of("w.example/dc2", 0));
+    let second = RunningWitness::start(of("w.example/dc3", 0));
     // One is known by its ML-DSA-44 key, the other by its Ed25519 key.
     let vkey = |name: &str| {
         let keys = std::fs::read_to_string(states.path().join(name).join("vkey")).unwrap();
@@ -125,7 +81,7 @@ fn a_checkpoint_counts_when_the_witnesses_of_its_policy_have_cosigned_it() {
 
     // It returns with its old state: the log resumes from the size that it reports.
     let port = policy.witnesses[1].url.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap();
-    let second = Running::start(of("w.example/dc3", port));
+    let second = RunningWitness::start(of("w.example/dc3", port));
     until("what waited is cosigned", Duration::from_secs(30), || size() >= reader.sealed());
     let page = search::page(&reader, None, &Default::default(), None, 10, None).unwrap();
     assert!(page.found.iter().all(|one| one.entry.kind != 0));
@@ -247,26 +203,6 @@ fn w_a_witness_follows_the_specification_exactly() {
     assert!(old.verifier().check(&std::fs::read_to_string(forks[0].path()).unwrap()).is_ok());
 }
 
-/// The log's key of a stage whose gateway is stopped.
-pub(crate) fn log_signer(stage: &Stage) -> LogSigner {
-    let key = Vault::default().read(&stage.data().join("keys/log.key")).unwrap();
-    let vkey = std::fs::read_to_string(stage.data().join("log/vkey")).unwrap();
-    LogSigner::from_pkcs8(LogVerifier::parse(&vkey).unwrap().origin(), &key).unwrap()
-}
-
-/// Restarts a stage's gateway with this policy.
-pub(crate) fn with_policy(stage: &mut Stage, policy: &str) {
-    std::fs::write(stage.folder.path.join("witnesses.policy"), policy).unwrap();
-    const SETTINGS: &str = "[log]\nwitness_policy = \"witnesses.policy\"\nwitness_ca = \"pki/ca.pem\"\n";
-    crate::support::edit(&stage.folder.gateway_config(), |text| match text.contains(SETTINGS) {
-        true => text,
-        false => text.replacen("[log]\n", SETTINGS, 1),
-    });
-    let loaded =
-        ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
-    stage.gateway = Some(Gateway::start(loaded).unwrap());
-}
-
 #[test]
 fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it() {
     let mut stage = Stage::start();
@@ -281,7 +217,7 @@ fn w_a_fork_that_a_witness_has_seen_is_an_alarm_until_a_person_acknowledges_it()
     let other = AddCheckpoint { old: 0, proof: vec![], note: signer.sign(2, &tree(7, 2).0) };
     let told = WitnessService::open(&of).unwrap().add_checkpoint(other.to_text().as_bytes(), now().unsigned_abs());
     assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
-    let witness = Running::start(of);
+    let witness = RunningWitness::start(of);
     let vkey = std::fs::read_to_string(state.path().join("vkey")).unwrap();
     let vkey = vkey.lines().next().unwrap();
     with_policy(&mut stage, &format!("witness dc2 {vkey} https://127.0.0.1:{}\nquorum dc2\n", witness.port));
@@ -470,7 +406,7 @@ fn l8_cosigned_and_only_signed_entries_are_distinguished_and_the_lag_is_bounded(
 fn a_silent_connection_to_a_witness_is_closed() {
     let (_dir, folder) = crate::support::lay(&|_| {});
     let (pki, state) = (folder.path.join("pki"), tempfile::tempdir().unwrap());
-    let witness = Running::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
+    let witness = RunningWitness::start(config("w.example/dc2", state.path(), &pki, vec![], 0));
     let connect = async |from: &str| {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();

@@ -7,6 +7,7 @@ mod log;
 mod people;
 mod secured;
 pub mod tokens;
+pub mod witness;
 
 use bytes::Bytes;
 use ndxp_gateway::caller::{CallerError, CallerFiles, CompleteResponse, GatewayClient, StreamingResponse};
