@@ -1,6 +1,6 @@
 //! Latency of the console's pages with a big log and many clients: `cargo bench --bench console [-- --entries 1000000]`, by default 10
 //! million entries and 10,000 clients. One session, one connection, page after page, like a browser; a page's time is measured from its
-//! request to its last byte, TLS included. Figures in docs/performance.md.
+//! request to its last byte, TLS included, after the gateway has compared the registry with the log. Figures in docs/performance.md.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
@@ -84,18 +84,50 @@ fn staff(store: &dyn Store, data: &Path) {
     sql.execute("UPDATE staff SET roles = '[\"administrator\",\"auditor\"]' WHERE id = ?1", [PERSON]).unwrap();
 }
 
-fn serve(folder: &DevFolder) -> (Child, SocketAddr) {
+/// The gateway's process, until it is dropped.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Serving {
+    /// CPU time that the process has used, all of its threads together.
+    fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        // After the name, which is in parentheses: the 12th and 13th field are user and system time, in ticks of 10 ms.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        Duration::from_millis((fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10)
+    }
+
+    /// Waits until the gateway is at rest: after its start it compares the registry with the log, which takes as long as the log is big.
+    fn wait_for_rest(&self) {
+        let (began, mut quiet) = (Instant::now(), 0);
+        while quiet < 5 {
+            assert!(began.elapsed() < Duration::from_secs(900), "it does not come to rest");
+            let before = self.cpu();
+            std::thread::sleep(Duration::from_secs(1));
+            quiet = if self.cpu() - before <= Duration::from_millis(50) { quiet + 1 } else { 0 };
+        }
+        println!("at rest after {:.0?}, {:.0?} of CPU", began.elapsed(), self.cpu());
+    }
+}
+
+fn serve(folder: &DevFolder) -> (Serving, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ndxp-gateway"))
         .args(["serve", "--config"])
         .arg(folder.gateway_config())
-        .env("NDXP_LOG", "error")
+        .env("NDXP_LOG", "off")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let rest = line.split_once("HTTPS on https://").unwrap_or_else(|| panic!("{line}")).1;
-    (child, rest.split([',', ' ', '\n']).next().unwrap().parse().unwrap())
+    (Serving(child), rest.split([',', ' ', '\n']).next().unwrap().parse().unwrap())
 }
 
 /// A browser with one connection and its cookies.
@@ -135,16 +167,16 @@ impl Browser {
     }
 }
 
-async fn pages(pki: &Path, to: SocketAddr, entries: u64) {
+async fn pages(serving: &Serving, pki: &Path, to: SocketAddr, entries: u64) {
     let mut browser = Browser::open(pki, to).await;
     let (status, page) = browser.send("POST", "/console/sign-in").await;
     assert_eq!(status, 303, "{}", String::from_utf8_lossy(&page));
     let mut pages: Vec<BoxedPage> = PAGES.into_iter().map(|(name, path)| (name, Box::new(path) as _)).collect();
     let id = move |n: u64| uuid::Uuid::from_slice(&entry(hash(n, 21) % entries).exchange_id).unwrap();
     pages.push(("an exchange", Box::new(move |n| format!("/console/exchanges/{}", id(n)))));
-    pages.push(("a receipt", Box::new(move |n| format!("/console/exchanges/{}/receipt", id(n)))));
+    pages.push(("a receipt", Box::new(move |n| format!("/console/exchanges/{}/receipt", hash(n, 21) % entries))));
     for (name, path) in pages {
-        let mut times = Vec::new();
+        let (mut times, cpu) = (Vec::new(), serving.cpu());
         let mut bytes = 0;
         for number in 0..TIMES {
             let path = path(number);
@@ -156,7 +188,14 @@ async fn pages(pki: &Path, to: SocketAddr, entries: u64) {
         }
         times.sort();
         let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-        println!("  {name}: median {:.1?}, p95 {:.1?}, longest {:.1?}, {} kB", at(50), at(95), at(100), bytes / 1_000);
+        let cpu = (serving.cpu() - cpu) / TIMES as u32;
+        let kb = bytes / 1_000;
+        println!(
+            "  {name}: median {:.1?}, p95 {:.1?}, longest {:.1?}, {cpu:.1?} of CPU each, {kb} kB",
+            at(50),
+            at(95),
+            at(100)
+        );
     }
 }
 
@@ -182,11 +221,12 @@ fn main() {
         filled::GRANTS,
         began.elapsed()
     );
-    let (mut child, https) = serve(&folder);
+    let (serving, https) = serve(&folder);
+    serving.wait_for_rest();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(600), pages(&folder.path.join("pki"), https, entries)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(600), pages(&serving, &folder.path.join("pki"), https, entries))
+            .await
+            .unwrap();
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

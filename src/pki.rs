@@ -77,6 +77,7 @@ pub struct CertificateInfo {
     /// Serial number, hexadecimal.
     pub serial: String,
     /// End of its validity, Unix time in seconds.
+    #[serde(serialize_with = "crate::time_zone::serialize")]
     pub not_after: i64,
     /// SHA-256, as in a token's `cnf`.
     pub thumbprint: String,
@@ -277,6 +278,7 @@ pub struct Ending {
     /// Its name: a certificate's subject, or a revocation list's issuer.
     pub what: String,
     /// When, Unix time in seconds.
+    #[serde(serialize_with = "crate::time_zone::serialize")]
     pub at: i64,
     /// Days before its end at which it is reported.
     pub warn_days: i64,

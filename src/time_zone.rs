@@ -10,6 +10,23 @@ pub const HO_CHI_MINH: Offset = Offset::constant(HOURS);
 /// A day in seconds.
 pub const DAY_S: i64 = 86_400;
 
+/// Formats a Unix time as RFC 3339 has it, in Ho Chi Minh City: `2026-11-28T12:10:07+07:00`. A number that is no time of the years until 9999 stays
+/// a number.
+pub fn rfc3339(unix_s: i64) -> String {
+    match jiff::Timestamp::from_second(unix_s) {
+        Ok(time) => format!("{}+07:00", HO_CHI_MINH.to_datetime(time).strftime("%Y-%m-%dT%H:%M:%S")),
+        Err(_) => unix_s.to_string(),
+    }
+}
+
+/// Serializes a Unix time as RFC 3339.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: serde::Serializer>(unix_s: &i64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&rfc3339(*unix_s))
+}
+
 /// Days since 1970 in Ho Chi Minh City, of a Unix time in seconds.
 pub fn day(unix_s: i64) -> i64 {
     unix_s.saturating_add(i64::from(HO_CHI_MINH.seconds())).div_euclid(DAY_S)

@@ -2,11 +2,11 @@
 //! sources.
 
 use super::CliError;
-use super::output::{Output, message_json, print_json, time};
+use super::output::{Output, message_json, print_json, time, timestamp};
 use super::session::ConnectionArgs;
 use crate::admin::api::{Drift, DriftKind, ListDriftRequest, ListDriftResponse, UnlistedDrift};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[derive(Args)]
 pub struct DriftArgs {
@@ -91,7 +91,7 @@ fn meaning(kind: DriftKind) -> &'static str {
 fn report(found: &ListDriftResponse) -> String {
     let now = time(crate::registry::now());
     let mut out = format!(
-        "# Khác biệt giữa dữ liệu trả về và mô tả kết nối\n\nDifferences between responses and contracts, {now} (UTC+7). Báo cáo chỉ nêu \
+        "# Khác biệt giữa dữ liệu trả về và mô tả kết nối\n\nDifferences between responses and contracts, {now}. Báo cáo chỉ nêu \
          tên trường, không có giá trị nào của phản hồi. The report names fields only; it contains no value of any response.\n"
     );
     if found.drift.is_empty() && found.unlisted.is_empty() {
@@ -122,7 +122,7 @@ fn report(found: &ListDriftResponse) -> String {
 /// The same as JSON.
 fn report_json(found: &ListDriftResponse) -> Result<Value, CliError> {
     let mut value = message_json(found)?;
-    value["time"] = json!(crate::registry::now());
+    value["time"] = timestamp(crate::registry::now());
     Ok(value)
 }
 

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::layout::{Layout, fit};
+use crate::time_zone::rfc3339;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use prost::{Message, Name};
@@ -138,8 +139,8 @@ impl Output {
     }
 }
 
-/// The JSON form of a message: every field by its name in the contract, numbers as numbers, a value of an enum by its
-/// name in lower case.
+/// The JSON form of a message: every field by its name in the contract, numbers as numbers, times as RFC 3339 (null: none, or no end), a
+/// value of an enum by its name in lower case.
 pub fn message_json<M: Message + Name>(message: &M) -> Result<Value, CliError> {
     static CONTRACTS: OnceLock<Option<DescriptorPool>> = OnceLock::new();
     let pool = CONTRACTS.get_or_init(|| DescriptorPool::decode(crate::contract::EMBEDDED).ok());
@@ -152,8 +153,13 @@ pub fn message_json<M: Message + Name>(message: &M) -> Result<Value, CliError> {
 fn object_json(message: &DynamicMessage) -> Value {
     let fields = message.descriptor();
     let fields = fields.fields().filter(|field| !field.supports_presence() || message.has_field(field));
-    let named = |field: prost_reflect::FieldDescriptor| {
-        (field.name().to_owned(), field_json(&message.get_field(&field), &field.kind()))
+    let named = |field: prost_reflect::FieldDescriptor| match &*message.get_field(&field) {
+        // Signed numbers of 64 bits are times in these services, and nothing else is.
+        Field::I64(time) => match field.name().strip_suffix("_us") {
+            Some(name) => (name.to_owned(), timestamp(time.div_euclid(1_000_000))),
+            None => (field.name().to_owned(), timestamp(*time)),
+        },
+        value => (field.name().to_owned(), field_json(value, &field.kind())),
     };
     Value::Object(fields.map(named).collect::<Map<String, Value>>())
 }
@@ -216,18 +222,25 @@ pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Formats a Unix time in seconds for people in Ho Chi Minh City.
+/// From here on, a time means that there is no end.
+const NO_END: i64 = i32::MAX as i64 * 4;
+
+/// Formats a Unix time in seconds for people in Ho Chi Minh City: `2026-11-28 12:10:07+07`.
 pub fn time(seconds: i64) -> String {
-    if seconds >= i64::from(i32::MAX) * 4 {
-        return "no end".to_owned();
+    if seconds >= NO_END { "no end".to_owned() } else { local(&rfc3339(seconds)) }
+}
+
+/// The same of a time as RFC 3339 has it, without fractions of a second.
+pub fn local(rfc3339: &str) -> String {
+    match (rfc3339.get(..19), rfc3339.ends_with("+07:00")) {
+        (Some(time), true) => format!("{}+07", time.replace('T', " ")),
+        _ => rfc3339.to_owned(),
     }
-    match jiff::Timestamp::from_second(seconds) {
-        Ok(time) => {
-            let local = crate::time_zone::HO_CHI_MINH.to_datetime(time);
-            local.strftime("%Y-%m-%d %H:%M:%S").to_string()
-        }
-        Err(_) => seconds.to_string(),
-    }
+}
+
+/// The JSON form of a Unix time in seconds: RFC 3339, or null for none and for no end.
+pub fn timestamp(seconds: i64) -> Value {
+    if seconds == 0 || seconds >= NO_END { Value::Null } else { rfc3339(seconds).into() }
 }
 
 /// A duration such as `30m`, `24h`, `90d`.

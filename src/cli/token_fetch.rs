@@ -1,7 +1,7 @@
 //! `token fetch`: a client's own token from the gateway's token endpoint: OAuth 2.0 client credentials over mutual TLS (RFC 6749, section
 //! 4.4; RFC 8705), once or for as long as it is needed.
 
-use super::output::{Output, time};
+use super::output::{Output, time, timestamp};
 use super::session::check_url;
 use super::{CliError, runtime};
 use crate::caller::CallerFiles;
@@ -106,7 +106,7 @@ fn keep(file: &Path, fetched: &Fetched, output: Output) -> Result<(), CliError> 
     write_private(file, fetched.access_token.as_bytes())
         .map_err(|error| CliError::Failed(format!("{}: {error}", file.display())))?;
     let expires = now() + i64::try_from(fetched.expires_in).unwrap_or(i64::MAX / 2);
-    let value = json!({ "file": file, "expires": expires, "scope": fetched.scope });
+    let value = json!({ "file": file, "expires": timestamp(expires), "scope": fetched.scope });
     output.result(&value, || format!("a token until {} is in {}", time(expires), file.display()))
 }
 

@@ -348,8 +348,10 @@ pub struct ListInfo {
     /// CRL number, hexadecimal.
     pub number: String,
     /// `thisUpdate`, Unix time in seconds.
+    #[serde(serialize_with = "crate::time_zone::serialize")]
     pub this_update: i64,
     /// `nextUpdate`, Unix time in seconds.
+    #[serde(serialize_with = "crate::time_zone::serialize")]
     pub next_update: i64,
     /// Number of certificates that it revokes.
     pub entries: usize,

@@ -291,6 +291,7 @@ fn t7_certs_show_reports_each_list() {
         assert!(list["issuer"].as_str().unwrap().contains("development CA"), "{list}");
         assert_eq!(list["entries"], 1);
         assert!(!list["number"].as_str().unwrap().is_empty());
-        assert!(list["this_update"].as_i64().unwrap() < list["next_update"].as_i64().unwrap());
+        // RFC 3339 in one zone: their order is that of the times.
+        assert!(list["this_update"].as_str().unwrap() < list["next_update"].as_str().unwrap());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, time};
+use crate::cli::output::{Output, time, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::checkpoint::Checkpoint;
 use crate::exchange_log::proof::is_consistent;
@@ -21,7 +21,7 @@ pub struct CompleteListing<T> {
 pub fn to_json(complete: Option<&api::Complete>) -> Value {
     complete.map_or(Value::Null, |complete| {
         json!({
-            "size": complete.size, "root": hex(&complete.root), "newest": newest(complete), "unsealed": complete.unsealed,
+            "size": complete.size, "root": hex(&complete.root), "newest": timestamp(complete.newest_us.div_euclid(1_000_000)), "unsealed": complete.unsealed,
             "pruned": complete.pruned, "from_log": complete.from_log,
         })
     })

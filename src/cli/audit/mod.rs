@@ -15,7 +15,7 @@ mod verifier;
 mod verify;
 
 use super::CliError;
-use super::output::{Output, bar, cell, print_json};
+use super::output::{Output, bar, cell, local, print_json};
 use super::session::ConnectionArgs;
 use super::session::local::owner;
 use crate::audit::index;
@@ -268,7 +268,7 @@ fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {
     output.records_with(&rows, &header, &["kind", "purpose", "ms", "exchange"], |row| {
         let text = |name: &str| cell(&row[name]);
         let total = row["total_us"].as_u64().unwrap_or(0) as f64 / 1e3;
-        let time = text("time").chars().take(19).collect::<String>().replace('T', " ");
+        let time = local(&text("time"));
         let cells = [text("index"), time, text("kind"), entries::who(row), entries::what(row), text("purpose")];
         cells.into_iter().chain([entries::outcome(row), format!("{total:.1}"), text("exchange")]).collect()
     })

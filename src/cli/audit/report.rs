@@ -5,7 +5,7 @@ use super::filter::Filter;
 use crate::audit::anomalies::LONGEST_US;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, cell, print_json, time};
+use crate::cli::output::{Output, bar, cell, print_json, time, timestamp};
 use crate::cli::session::Session;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ pub fn anomalies(session: &Session, query: &api::Query) -> Result<Vec<Value>, Cl
 fn finding(found: api::Finding) -> Value {
     let api::Finding { rule, explanation, client, entries, count, id, review, .. } = found;
     let review = review.map(|one: api::Review| {
-        json!({ "by": one.by, "time": time(one.time_us.div_euclid(1_000_000)), "reason": one.reason, "entry": one.entry })
+        json!({ "by": one.by, "time": timestamp(one.time_us.div_euclid(1_000_000)), "reason": one.reason, "entry": one.entry })
     });
     json!({
         "id": id, "rule": rule, "client": client, "explanation": explanation, "count": count, "entries": entries,

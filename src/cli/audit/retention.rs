@@ -4,11 +4,12 @@ use super::filter::{self, Filter};
 use crate::audit::retention;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, time};
+use crate::cli::output::{Output, bar, local, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
+use crate::time_zone::rfc3339;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,7 @@ pub fn prune(
 /// What a hold's entries have in common, by the names of the options that placed it.
 fn conditions(hold: &api::Hold) -> serde_json::Map<String, serde_json::Value> {
     let query = hold.query.clone().unwrap_or_default();
-    let moment = |us: i64| if us == 0 { String::new() } else { time(us.div_euclid(1_000_000)) };
+    let moment = |us: i64| if us == 0 { String::new() } else { rfc3339(us.div_euclid(1_000_000)) };
     let texts = [
         ("client", query.client),
         ("agency", query.agency),
@@ -131,7 +132,7 @@ pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<
             let listed = session.read(async { session.audit().list_holds(api::ListHoldsRequest {}).await })?;
             let value = |hold: &api::Hold| {
                 json!({
-                    "id": hold.id, "case": hold.case_number, "by": hold.by, "since": hold.since, "entries": hold.entries,
+                    "id": hold.id, "case": hold.case_number, "by": hold.by, "since": timestamp(hold.since), "entries": hold.entries,
                     "counting": hold.counting, "conditions": conditions(hold),
                 })
             };
@@ -139,7 +140,7 @@ pub fn hold(session: &Session, command: &HoldCommand, output: Output) -> Result<
             output.records(&holds, &["hold", "case", "by", "since", "entries", "conditions"], |hold| {
                 let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
                 let more = if hold["counting"] == json!(true) { " or more" } else { "" };
-                let since = time(hold["since"].as_i64().unwrap_or_default());
+                let since = local(&text("since"));
                 let conditions = hold["conditions"].as_object().into_iter().flatten();
                 let conditions =
                     conditions.map(|(name, value)| format!("{name} {}", value.as_str().unwrap_or("given")));

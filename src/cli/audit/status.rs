@@ -2,7 +2,7 @@
 
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, time};
+use crate::cli::output::{Output, time, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::tiles::checkpoint_path;
@@ -73,7 +73,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
         "cosigned": status.needs_witnesses.then_some(status.cosigned),
         "index": status.has_index.then(|| json!({
             "indexed": status.indexed, "behind": status.sealed.saturating_sub(status.indexed),
-            "rebuilt": status.index_rebuilt, "verified": verified(&status),
+            "rebuilt": status.index_rebuilt, "verified": timestamp(status.index_verified),
             "verified_entries": status.index_verified_entries, "differences": status.index_differences,
         })),
         "alarms": status.alarms.iter().map(alarm).collect::<Vec<_>>(), "open_findings": status.open_findings,

@@ -3,7 +3,7 @@
 
 use super::{export, receipt, verify};
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, duration, time};
+use crate::cli::output::{Output, bar, duration, time, timestamp};
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::{Policy, plausible_times};
 use crate::exchange_log::verify::{Against, LogFolder};
@@ -134,14 +134,15 @@ fn checkpoint(file: &Path, key: &LogVerifier, policy: Option<&Policy>, output: O
             quorum.ok_or_else(|| failed("it lacks cosignatures that the policy of witnesses wants"))?
         }
     };
-    let when = |at: u64| time(i64::try_from(at).unwrap_or(i64::MAX));
-    let by: Vec<_> = cosigned.iter().map(|one| json!({ "witness": one.witness, "time": when(one.time) })).collect();
+    let at = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    let by = cosigned.iter().map(|one| json!({ "witness": one.witness, "time": timestamp(at(one.time)) }));
+    let by: Vec<_> = by.collect();
     let root = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, checkpoint.root);
     let value =
         json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "root": root, "cosigned": by });
     output.result(&value, || {
         let head = format!("verified: checkpoint of {} entries of {}, root {root}", checkpoint.size, checkpoint.origin);
-        let lines = cosigned.iter().map(|one| format!("\ncosigned by {} on {}", one.witness, when(one.time)));
+        let lines = cosigned.iter().map(|one| format!("\ncosigned by {} on {}", one.witness, time(at(one.time))));
         lines.fold(head, |head, line| head + &line)
     })
 }

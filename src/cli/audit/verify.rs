@@ -5,7 +5,7 @@ use crate::audit::folder::{self, Expected, FolderFault};
 use crate::audit::index::{self, Checked, IndexDifference, LastVerification};
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
-use crate::cli::output::{Output, bar, duration, time};
+use crate::cli::output::{Output, bar, duration, timestamp};
 use crate::cli::session::{self, ConnectionArgs, Session, SessionTarget};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
@@ -331,7 +331,7 @@ pub(super) fn print(
         "tail": report.tail, "journal_key": report.is_chain_checked, "root": report.root, "registry_objects": objects, "indexed": indexed,
         "cosigned": report.cosigned.as_ref().map(|cosigned| json!({
             "size": cosigned.size, "root": cosigned.root, "witnesses": cosigned.witnesses,
-            "time": time(i64::try_from(cosigned.time).unwrap_or(i64::MAX)),
+            "time": timestamp(i64::try_from(cosigned.time).unwrap_or(i64::MAX)),
         })),
     });
     output.result(&value, || {
