@@ -64,7 +64,7 @@ reasons! {
     /// The token belongs to another certificate or client.
     TokenNotBound, "TOKEN_NOT_BOUND_TO_CERTIFICATE", Unauthenticated, Caller, "The access token belongs to another certificate.", "Mã truy cập thuộc về chứng thư số khác.";
     /// No grant in force for the operation's scope, or the token lacks it.
-    ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, Caller, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho thao tác này.";
+    ScopeNotGranted, "SCOPE_NOT_GRANTED", PermissionDenied, Caller, "This client has no grant in force for this operation.", "Hệ thống chưa được cấp quyền cho dịch vụ này.";
     /// The operation needs `ndxp-purpose`.
     PurposeRequired, "PURPOSE_REQUIRED", PermissionDenied, Caller, "State the purpose: metadata `ndxp-purpose` with a procedure code or dossier number.", "Cần nêu mục đích: `ndxp-purpose` là mã thủ tục hoặc mã hồ sơ.";
     /// The purpose is not in the grant.
@@ -94,7 +94,7 @@ reasons! {
     /// Not gRPC over HTTP/2.
     ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, Caller, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
     /// The gateway serves no such method.
-    OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, Caller, "No contract has this operation.", "Không có thao tác này.";
+    OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, Caller, "No contract has this operation.", "Không có dịch vụ này.";
     /// The source has no such record.
     RecordNotFound, "RECORD_NOT_FOUND", NotFound, Caller, "The source has no such record.", "Nguồn dữ liệu không có bản ghi này.";
     /// The source rejected the request.
@@ -122,7 +122,7 @@ reasons! {
     /// Too many calls are in flight.
     GatewayOverloaded, "GATEWAY_OVERLOADED", Unavailable, Gateway, "Too many calls to this source are in flight.", "Quá nhiều lượt gọi đang chờ nguồn dữ liệu này.";
     /// An operation's contract was changed during the call, and now discloses less.
-    ContractChanged, "CONTRACT_CHANGED", Aborted, Gateway, "The operation's contract changed meanwhile: read it again and start over.", "Mô tả thao tác đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
+    ContractChanged, "CONTRACT_CHANGED", Aborted, Gateway, "The operation's contract changed meanwhile: read it again and start over.", "Mô tả dịch vụ đã thay đổi trong khi gọi: đọc lại mô tả và gọi lại từ đầu.";
     /// The gateway ends, and with it an idle stream.
     GatewayEnding, "GATEWAY_ENDING", Unavailable, Gateway, "The gateway ends, perhaps to restart: call again.", "Cổng đang dừng hoặc khởi động lại: hãy gọi lại.";
     /// The exchange log cannot be written or read: no response is sent without an entry.

@@ -37,7 +37,7 @@ const MOST_LINES: usize = 20;
 const COLUMNS: [(&str, f32); 7] = [
     ("Thời gian", 62.0),
     ("Cơ quan, hệ thống yêu cầu", 112.0),
-    ("Nguồn và thao tác", 105.0),
+    ("Nguồn và dịch vụ", 105.0),
     ("Mục đích (thủ tục, hồ sơ)", 103.0),
     ("Kết quả", 100.0),
     ("Trường dữ liệu đã cung cấp", 240.0),
