@@ -1,6 +1,6 @@
 //! What cannot be undone: on a terminal, a command first says what it will stop, and asks; `--dry-run` only says it. A script is not asked.
 
-use super::output::{Output, print_json, time};
+use super::output::{Output, counted, print_json, time};
 use super::session::{PAGE, Session};
 use super::{CliError, grants, last_use};
 use crate::admin::api;
@@ -60,11 +60,6 @@ impl Caution {
     }
 }
 
-/// `1 token`, `2 tokens`.
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 /// When an object was last used, in words.
 fn last_used(session: &Session, object: &str) -> Result<String, CliError> {
     Ok(match last_use::last(session, object)? {
@@ -97,12 +92,12 @@ pub fn of_client(session: &Session, id: &str, with_grants: bool) -> Result<Vec<S
     let client = session.read(session.admin().get_client(api::ClientId { id: id.to_owned() }))?;
     let mut lines = vec![
         format!("client {id} of agency {}", client.agency),
-        format!("{} in force", count(tokens_in_force(session, id)?, "token")),
+        format!("{} in force", counted(tokens_in_force(session, id)? as u64, "token", "tokens")),
     ];
     if with_grants {
         let granted = grants::list(session, Some(id.to_owned()), Some(GrantState::InForce))?;
         let scopes: Vec<&str> = granted.iter().flat_map(|grant| grant.scopes.iter().map(String::as_str)).collect();
-        lines.push(format!("{} in force ({})", count(granted.len(), "grant"), scopes.join(", ")));
+        lines.push(format!("{} in force ({})", counted(granted.len() as u64, "grant", "grants"), scopes.join(", ")));
     }
     lines.push(last_used(session, &format!("client:{id}"))?);
     Ok(lines)
@@ -115,7 +110,7 @@ pub fn of_grant(session: &Session, id: &str) -> Result<Vec<String>, CliError> {
     let others = others.iter().filter(|other| other.id != grant.id).count();
     Ok(vec![
         format!("grant {id} of client {}: {}", grant.client, grant.scopes.join(", ")),
-        format!("the client keeps {} in force", count(others, "other grant")),
+        format!("the client keeps {} in force", counted(others as u64, "other grant", "other grants")),
         last_used(session, &format!("grant:{id}"))?,
     ])
 }
@@ -126,7 +121,7 @@ pub fn of_token(session: &Session, id: &str) -> Result<Vec<String>, CliError> {
     let others = tokens_in_force(session, &token.client)?;
     Ok(vec![
         format!("token {id} of client {}, good until {}", token.client, time(token.expires)),
-        format!("the client has {} in force, this one included", count(others, "token")),
+        format!("the client has {} in force, this one included", counted(others as u64, "token", "tokens")),
     ])
 }
 
@@ -137,7 +132,10 @@ pub fn of_key(session: &Session, kid: &str) -> Result<Vec<String>, CliError> {
     let key = key.ok_or_else(|| CliError::Failed(format!("there is no key {kid}: keys list")))?;
     Ok(vec![
         format!("key {kid} of {}", time(key.created)),
-        format!("every token that it has signed, of {} in force", count(tokens_in_force(session, "")?, "token")),
+        format!(
+            "every token that it has signed, of {} in force",
+            counted(tokens_in_force(session, "")? as u64, "token", "tokens")
+        ),
     ])
 }
 
@@ -152,6 +150,6 @@ pub fn of_person(session: &Session, id: &str) -> Result<Vec<String>, CliError> {
     let own = waiting.changes.iter().filter(|change| change.requested_by.ends_with(&format!(":{id}"))).count();
     Ok(vec![
         format!("{id} with the roles {roles}, and the sessions at the console"),
-        format!("{} of theirs waiting for approval", count(own, "change")),
+        format!("{} of theirs waiting for approval", counted(own as u64, "change", "changes")),
     ])
 }

@@ -1,6 +1,6 @@
 //! `config` and `contract`: check and show, before anything runs.
 
-use super::output::{Output, print_json};
+use super::output::{Output, counted, print_json};
 use super::{CliError, ConfigFile};
 use crate::config::{Catalogue, Config};
 use crate::contract::plan::{FieldKind, MessagePlan};
@@ -58,7 +58,9 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
                 } else {
                     format!("; no connection entry for {}: their operations are not served", missing.join(", "))
                 };
-                format!("{}: {sources} sources, {operations} operations{rest}", config.file.display())
+                let sources = counted(sources as u64, "source", "sources");
+                let operations = counted(operations as u64, "operation", "operations");
+                format!("{}: {sources}, {operations}{rest}", config.file.display())
             })
         }
         ConfigCommand::Show => match output {
@@ -212,7 +214,9 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
             let value = json!({ "ok": true, "sources": sources, "operations": count, "warnings": warned });
             output.result(&value, || {
                 let lines: String = warned.iter().map(|warning| format!("warning: {warning}\n")).collect();
-                format!("{lines}{sources} sources, {count} operations, {} warnings", warned.len())
+                let sources = counted(sources as u64, "source", "sources");
+                let operations = counted(count as u64, "operation", "operations");
+                format!("{lines}{sources}, {operations}, {}", counted(warned.len() as u64, "warning", "warnings"))
             })
         }
         ContractCommand::Openapi { server } => print_json(&crate::openapi::document(operations, &server)),

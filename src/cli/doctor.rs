@@ -1,6 +1,6 @@
 //! `doctor`: what keeps a gateway of this folder from its work, or soon will, and what to do about each. It changes nothing.
 
-use super::output::{Output, bar};
+use super::output::{Output, bar, counted};
 use super::{CliError, ConfigFile, runtime};
 use crate::config::{Catalogue, Config};
 use crate::drivers::reachability::check;
@@ -112,8 +112,7 @@ fn shown(findings: &[Finding], output: Output) -> Result<(), CliError> {
     })?;
     match findings.iter().filter(|one| one.verdict == Verdict::Fault).count() {
         0 => Ok(()),
-        1 => Err(CliError::Failed("1 fault".to_owned())),
-        count => Err(CliError::Failed(format!("{count} faults"))),
+        faults => Err(CliError::Failed(counted(faults as u64, "fault", "faults"))),
     }
 }
 
@@ -251,7 +250,9 @@ fn keys(config: &Config, report: &mut Report) {
             match staff.len() {
                 0 => report.warn("registry", "nobody administers", "staff bootstrap"),
                 people => {
-                    report.ok("registry", format!("{people} people administer, {clients} clients are registered"))
+                    let people = counted(people as u64, "person", "people");
+                    let clients = counted(clients as u64, "client", "clients");
+                    report.ok("registry", format!("staff: {people}; registered: {clients}"))
                 }
             }
         }

@@ -254,6 +254,16 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     std::time::Duration::try_from(parsed).map_err(|_| wrong())
 }
 
+/// A number of things: `1 entry`, `2 entries`, `0 entries`.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// `1 entry`, `2 entries`.
+pub fn entries(number: u64) -> String {
+    counted(number, "entry", "entries")
+}
+
 /// At most 60 characters of a text.
 pub fn short(text: &str) -> String {
     if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(59).collect::<String>() + "…" }

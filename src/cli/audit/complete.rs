@@ -2,7 +2,7 @@
 
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, time, timestamp};
+use crate::cli::output::{Output, counted, entries, time, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::checkpoint::Checkpoint;
 use crate::exchange_log::proof::is_consistent;
@@ -39,11 +39,11 @@ pub fn print(complete: Option<&api::Complete>, output: Output) {
     let newest = if newest.is_empty() { String::new() } else { format!(", the newest of {newest}") };
     let pruned = match complete.pruned {
         0 => String::new(),
-        some => format!("; {some} entries are archived and pruned, and are not in it"),
+        some => format!("; {} archived and pruned, and not in it", counted(some, "entry is", "entries are")),
     };
     anstream::println!(
-        "complete up to the checkpoint of {} entries (root {}{newest}) and {} behind it{pruned}{}",
-        complete.size,
+        "complete up to the checkpoint of {} (root {}{newest}) and {} behind it{pruned}{}",
+        entries(complete.size),
         hex(&complete.root),
         complete.unsealed,
         if complete.from_log { "; read from the log itself" } else { "" }

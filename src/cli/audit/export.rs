@@ -8,7 +8,7 @@ use super::filter::Filter;
 use crate::audit::rows::{ExportFormat, RowSink, read_rows, rendered};
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar};
+use crate::cli::output::{Output, bar, entries};
 use crate::cli::session::Session;
 use crate::exchange_log::Entry;
 use crate::exchange_log::checkpoint::LogVerifier;
@@ -166,7 +166,7 @@ pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), o
     new.keep()?;
     progress.finish_and_clear();
     let value = json!({ "entries": count, "file": out, "proofs": proofs });
-    output.result(&value, || format!("{count} entries in {}, their proofs in {}", out.display(), proofs.display()))
+    output.result(&value, || format!("{} in {}, proofs in {}", entries(count as u64), out.display(), proofs.display()))
 }
 
 fn write_line(file: &mut impl Write, line: &ProofLine) -> Result<(), CliError> {
@@ -220,8 +220,10 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
     let value = json!({ "verified": true, "origin": checkpoint.origin, "entries": count, "size": checkpoint.size });
     output.result(&value, || {
         format!(
-            "verified: {count} entries, all under the checkpoint of {} entries of {}",
-            checkpoint.size, checkpoint.origin
+            "verified: {}, all under the checkpoint of {} of {}",
+            entries(count as u64),
+            entries(checkpoint.size),
+            checkpoint.origin
         )
     })
 }

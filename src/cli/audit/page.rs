@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::report::{anomalies, bucket, count_exchanges};
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, cell};
+use crate::cli::output::{Output, cell, counted};
 use crate::cli::session::Session;
 use crate::console::auditor::figures::Figures;
 use crate::console::text::Locale;
@@ -45,6 +45,6 @@ pub fn write(
     crate::keyfile::NewFile::write(file, page.as_bytes(), force)?;
     let exchanges: u64 = figures.counts.iter().map(|count| count.exchanges).sum();
     output.result(&json!({ "exchanges": exchanges, "file": file }), || {
-        format!("{exchanges} exchanges in {}", file.display())
+        format!("{} in {}", counted(exchanges, "exchange", "exchanges"), file.display())
     })
 }

@@ -3,7 +3,7 @@
 use super::{entries, to_json};
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, entries as counted_entries};
 use crate::cli::session::Session;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::{Policy, plausible_times};
@@ -58,7 +58,8 @@ pub fn verify(file: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outp
     }
     let entry = to_json(&Found { index: receipt.index, entry });
     let value = json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "entry": entry });
-    let head = format!("verified: entry {} of {} entries of {}", receipt.index, checkpoint.size, checkpoint.origin);
+    let head =
+        format!("verified: entry {} of {} of {}", receipt.index, counted_entries(checkpoint.size), checkpoint.origin);
     output.result(&value, || format!("{head}\n{entry:#}"))
 }
 

@@ -5,7 +5,7 @@ use super::filter::Filter;
 use crate::audit::anomalies::LONGEST_US;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, cell, print_json, time, timestamp};
+use crate::cli::output::{Output, bar, cell, entries, print_json, time, timestamp};
 use crate::cli::session::Session;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -134,7 +134,8 @@ pub fn period(
     }
     if not_counted > 0 {
         anstream::println!(
-            "{not_counted} entries that may belong to this period are archived and pruned, and not counted"
+            "archived and pruned, and not counted: {} that may belong to this period",
+            entries(not_counted)
         );
     }
     complete::print(complete.as_ref(), output);

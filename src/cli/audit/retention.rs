@@ -4,7 +4,7 @@ use super::filter::{self, Filter};
 use crate::audit::retention;
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, local, timestamp};
+use crate::cli::output::{Output, bar, counted, entries, local, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::keyfile::Vault;
@@ -68,12 +68,13 @@ pub fn prune(
         "held_bundles": plan.held, "telling_bundles": plan.evidence_bundles, "archive": args.archive,
     });
     let kept = format!(
-        "{} bundles are kept by holds, {} because they record a pruning or a hold",
-        plan.held, plan.evidence_bundles
+        "kept: {} by holds, {} as records of a pruning or a hold",
+        counted(plan.held, "bundle", "bundles"),
+        plan.evidence_bundles
     );
     if args.dry_run || plan.runs.is_empty() {
         let nothing = if plan.runs.is_empty() { "nothing is old enough: " } else { "" };
-        return output.result(&value, || format!("{nothing}{} entries could be pruned; {kept}", plan.entries()));
+        return output.result(&value, || format!("{nothing}{} could be pruned; {kept}", entries(plan.entries())));
     }
     let progress = bar("archiving {bar:40} {pos}/{len} bundles, {per_sec}")?;
     progress.set_length(plan.bundles());
@@ -91,8 +92,9 @@ pub fn prune(
         std::thread::sleep(Duration::from_millis(200));
     }
     retention::prune(data, &plan, vault)?;
-    output
-        .result(&value, || format!("{} entries are pruned, and in {}; {kept}", plan.entries(), args.archive.display()))
+    output.result(&value, || {
+        format!("pruned: {}, which are in {}; {kept}", entries(plan.entries()), args.archive.display())
+    })
 }
 
 /// What a hold's entries have in common, by the names of the options that placed it.

@@ -2,7 +2,7 @@
 
 use crate::audit::service::api;
 use crate::cli::CliError;
-use crate::cli::output::{Output, time, timestamp};
+use crate::cli::output::{Output, counted, entries, time, timestamp};
 use crate::cli::session::Session;
 use crate::exchange_log::LogPaths;
 use crate::exchange_log::tiles::checkpoint_path;
@@ -52,7 +52,8 @@ pub fn warn_of_checkpoint(data: &Path) {
         std::thread::sleep(BETWEEN);
         (published, signed) = read();
     }
-    let what = |size: Option<u64>| size.map_or_else(|| "is missing".to_owned(), |size| format!("is of {size} entries"));
+    let what =
+        |size: Option<u64>| size.map_or_else(|| "is missing".to_owned(), |size| format!("is of {}", entries(size)));
     if published != signed {
         anstream::eprintln!(
             "WARNING: {} {}, {} {}: audit verify tells what that means",
@@ -85,7 +86,7 @@ pub fn show(session: &Session, output: Output) -> Result<(), CliError> {
             "no witnesses are required".to_owned()
         };
         let mut lines =
-            vec![format!("{} entries, {} under the signed checkpoint, {cosigned}", status.entries, status.sealed)];
+            vec![format!("{}, {} under the signed checkpoint, {cosigned}", entries(status.entries), status.sealed)];
         lines.push(index(&status));
         if status.alarms.is_empty() {
             lines.push("there is no alarm".into());
@@ -113,14 +114,15 @@ fn index(status: &api::GetStatusResponse) -> String {
     let verified = match verified(status) {
         None => "never verified (audit verify --index)".to_owned(),
         Some(time) => format!(
-            "verified at {time}: {} differences in {} entries",
-            status.index_differences, status.index_verified_entries
+            "verified at {time}: {} in {}",
+            counted(status.index_differences, "difference", "differences"),
+            entries(status.index_verified_entries)
         ),
     };
     format!(
-        "search index: {} entries, {behind} behind the checkpoint (it takes whole bundles of 256; searches read the rest from the log); \
+        "search index: {}, {behind} behind the checkpoint (it takes whole bundles of 256; searches read the rest from the log); \
          {verified}",
-        status.indexed
+        entries(status.indexed)
     )
 }
 

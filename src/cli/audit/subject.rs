@@ -9,7 +9,7 @@ use crate::audit::query::outcome;
 use crate::audit::service::api;
 use crate::audit::sheet::{Letterhead, Sheet, own_signature};
 use crate::cli::CliError;
-use crate::cli::output::{Output, cell, print_json};
+use crate::cli::output::{Output, cell, counted, print_json};
 use crate::cli::session::Session;
 use crate::config::OfficialNames;
 use crate::contract::ContractSet;
@@ -95,7 +95,7 @@ pub fn run(
     new.file()?.write_all(&document)?;
     new.keep()?;
     let value = json!({ "entries": entries, "file": file });
-    output.result(&value, || format!("{entries} entries in {}", file.display()))
+    output.result(&value, || format!("{} in {}", counted(entries as u64, "entry", "entries"), file.display()))
 }
 
 /// Searches for the person; returns how many entries there are, and the PDF about them.

@@ -3,7 +3,7 @@
 
 use super::{export, receipt, verify};
 use crate::cli::CliError;
-use crate::cli::output::{Output, bar, duration, time, timestamp};
+use crate::cli::output::{Output, bar, duration, entries, time, timestamp};
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::{Policy, plausible_times};
 use crate::exchange_log::verify::{Against, LogFolder};
@@ -141,7 +141,8 @@ fn checkpoint(file: &Path, key: &LogVerifier, policy: Option<&Policy>, output: O
     let value =
         json!({ "verified": true, "origin": checkpoint.origin, "size": checkpoint.size, "root": root, "cosigned": by });
     output.result(&value, || {
-        let head = format!("verified: checkpoint of {} entries of {}, root {root}", checkpoint.size, checkpoint.origin);
+        let head =
+            format!("verified: checkpoint of {} of {}, root {root}", entries(checkpoint.size), checkpoint.origin);
         let lines = cosigned.iter().map(|one| format!("\ncosigned by {} on {}", one.witness, time(at(one.time))));
         lines.fold(head, |head, line| head + &line)
     })

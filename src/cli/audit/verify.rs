@@ -5,7 +5,7 @@ use crate::audit::folder::{self, Expected, FolderFault};
 use crate::audit::index::{self, Checked, IndexDifference, LastVerification};
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
-use crate::cli::output::{Output, bar, duration, timestamp};
+use crate::cli::output::{Output, bar, counted, duration, entries, timestamp};
 use crate::cli::session::{self, ConnectionArgs, Session, SessionTarget};
 use crate::cli::{CliError, runtime};
 use crate::drivers::http::HttpEndpoint;
@@ -339,11 +339,11 @@ pub(super) fn print(
             if given { "" } else { " (with the key in the log's own folder: give --vkey to check against yours)" };
         let registry = match objects {
             None => String::new(),
-            Some(objects) => format!("the registry is what the log says: {objects} objects\n"),
+            Some(objects) => format!("the registry is what the log says: {}\n", counted(objects as u64, "object", "objects")),
         };
         let index = match indexed {
             None => String::new(),
-            Some(indexed) => format!("the search index is what the log says: {indexed} entries\n"),
+            Some(indexed) => format!("the search index is what the log says: {}\n", entries(indexed)),
         };
         let unkeyed = if report.tail == 0 || report.is_chain_checked {
             ""
@@ -357,16 +357,16 @@ pub(super) fn print(
         let cosigned = match &report.cosigned {
             None => String::new(),
             Some(cosigned) => format!(
-                "\ncosigned by {}: {} entries, root {}; {} more are signed by the log alone",
+                "\ncosigned by {}: {}, root {}; {} more signed by the log alone",
                 cosigned.witnesses.join(", "),
-                cosigned.size,
+                entries(cosigned.size),
                 cosigned.root,
                 report.sealed - cosigned.size
             ),
         };
         format!(
-            "{registry}{index}verified: {} entries of {} under the checkpoint, root {}{pruned}; {} more in the journal{unkeyed}{whose}{cosigned}",
-            report.sealed, report.origin, report.root, report.tail
+            "{registry}{index}verified: {} of {} under the checkpoint, root {}{pruned}; {} more in the journal{unkeyed}{whose}{cosigned}",
+            entries(report.sealed), report.origin, report.root, report.tail
         )
     })
 }
