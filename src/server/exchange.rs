@@ -292,6 +292,8 @@ impl Exchange {
 fn by_encoding(refusal: Refusal, headers: &HeaderMap, form: CallForm) -> Refusal {
     match form.protocol {
         CallProtocol::Grpc | CallProtocol::GrpcWeb => protocol::by_encoding(refusal, headers),
+        // A stream of Connect that names a compression is no call, so a flag of one has none.
+        CallProtocol::ConnectStream if form.fault.is_none() => protocol::by_encoding(refusal, &HeaderMap::new()),
         _ => refusal,
     }
 }

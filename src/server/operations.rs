@@ -21,6 +21,7 @@ pub fn connected(catalogue: &Catalogue) -> impl Iterator<Item = &Arc<Operation>>
 pub struct ServedOperations {
     by_plain_path: HashMap<String, Arc<Operation>>,
     read_by_get: HashSet<String>,
+    with_streams: HashSet<String>,
     document: OnceLock<Bytes>,
 }
 
@@ -31,13 +32,20 @@ impl ServedOperations {
         let is_open =
             |one: &&Arc<Operation>| one.shape == CallShape::Unary && !one.writes && one.has_no_personal_data();
         let read_by_get = connected(catalogue).filter(is_open).map(|one| one.path.clone()).collect();
-        ServedOperations { by_plain_path, read_by_get, document: OnceLock::new() }
+        let streams = connected(catalogue).filter(|one| one.shape != CallShape::Unary);
+        let with_streams = streams.map(|one| one.path.clone()).collect();
+        ServedOperations { by_plain_path, read_by_get, with_streams, document: OnceLock::new() }
     }
 
     /// Returns whether the operation of a gRPC path may be called with its message in the address: it has one response, changes nothing,
     /// and neither its request nor its response concerns a person or an enterprise.
     pub fn is_read_by_get(&self, path: &str) -> bool {
         self.read_by_get.contains(path)
+    }
+
+    /// Returns whether the operation of a gRPC path has a stream of requests or of responses.
+    pub fn has_stream(&self, path: &str) -> bool {
+        self.with_streams.contains(path)
     }
 
     /// Returns the operation of a plain JSON path, `/v1/SOURCE/OPERATION`.

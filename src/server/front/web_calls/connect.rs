@@ -26,6 +26,9 @@ pub(super) fn form(method: &Method, headers: &HeaderMap) -> CallForm {
     let (protocol, codec) = known.unwrap_or((CallProtocol::Connect, Codec::Json));
     let checked = match (method, known) {
         (&Method::POST, None) => Err(InvalidCall::WebMediaType),
+        (&Method::POST, Some((CallProtocol::GrpcWeb, _))) if !is_identity(headers, "grpc-encoding") => {
+            Err(InvalidCall::WebEncoding)
+        }
         (&Method::POST, Some((CallProtocol::GrpcWeb, _))) => {
             crate::deadline::grpc_timeout(headers).map_err(|_| InvalidCall::Timeout)
         }

@@ -38,7 +38,8 @@ fn message(query: &str) -> Result<(Codec, Bytes), InvalidCall> {
     let codec = match one("encoding")?.as_deref() {
         Some("json") => Codec::Json,
         Some("proto") => Codec::Proto,
-        _ => return Err(InvalidCall::ConnectQuery),
+        Some(_) => return Err(InvalidCall::WebMediaType),
+        None => return Err(InvalidCall::ConnectQuery),
     };
     if !matches!(one("compression")?.as_deref(), None | Some("" | "identity")) {
         return Err(InvalidCall::WebEncoding);
@@ -48,9 +49,9 @@ fn message(query: &str) -> Result<(Codec, Bytes), InvalidCall> {
     }
     let text = one("message")?.ok_or(InvalidCall::ConnectQuery)?;
     let bytes = match one("base64")?.as_deref() {
-        None | Some("0") => text.into_bytes(),
         Some("1") => BASE64_URL.decode(text).map_err(|_| InvalidCall::ConnectQuery)?,
-        Some(_) => return Err(InvalidCall::ConnectQuery),
+        // Other values mean nothing, by the protocol.
+        _ => text.into_bytes(),
     };
     Ok((codec, bytes.into()))
 }
@@ -71,11 +72,11 @@ mod tests {
             ("message=&encoding=proto", Ok((Codec::Proto, Bytes::new()))),
             ("encoding=json", Err(InvalidCall::ConnectQuery)),
             ("message=%7B%7D", Err(InvalidCall::ConnectQuery)),
-            ("message=%7B%7D&encoding=xml", Err(InvalidCall::ConnectQuery)),
+            ("message=%7B%7D&encoding=xml", Err(InvalidCall::WebMediaType)),
             ("message=%7B%7D&message=%7B%7D&encoding=json", Err(InvalidCall::ConnectQuery)),
             ("message=%%%&encoding=json&base64=1", Err(InvalidCall::ConnectQuery)),
             ("message=+/8&encoding=proto&base64=1", Err(InvalidCall::ConnectQuery)),
-            ("message=%7B%7D&encoding=json&base64=yes", Err(InvalidCall::ConnectQuery)),
+            ("message=%7B%7D&encoding=json&base64=yes", json("{}")),
             ("message=%7B%7D&encoding=json&compression=gzip", Err(InvalidCall::WebEncoding)),
             ("message=%7B%7D&encoding=json&connect=v2", Err(InvalidCall::ConnectVersion)),
         ] {

@@ -116,13 +116,17 @@ async fn method(
     let path = request.uri().clone();
     let mut request = request;
     // What a POST needs no look-up for: only other methods are read by GET, or told that they could be.
-    let by_get = request.method() != Method::POST && calls.served.borrow().operations.is_read_by_get(path.path());
+    let (by_get, has_stream) = {
+        let operations = &calls.served.borrow().operations;
+        let by_get = request.method() != Method::POST && operations.is_read_by_get(path.path());
+        (by_get, operations.has_stream(path.path()))
+    };
     let form = if by_get && request.method() == Method::GET {
         let (form, message) = connect_get::call(path.query().unwrap_or_default(), request.headers());
         *request.body_mut() = Body::from(message);
         form
     } else {
-        connect::form(request.method(), request.headers())
+        connect::form(request.method(), request.headers()).of_shape(has_stream)
     };
     let response = calls.serve(request, path, form).await;
     let mut response = response.unwrap_or_else(|refusal| response::refused(&refusal, ""));
@@ -130,6 +134,8 @@ async fn method(
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
     }
     match form.protocol {
+        // HTTP's own status: no call has begun, so there is no stream to end.
+        _ if response.status() != StatusCode::OK => connect::unary(response, form.codec),
         CallProtocol::GrpcWeb => grpc_web::response(response),
         CallProtocol::ConnectStream => connect::stream(response, form.codec),
         _ => connect::unary(response, form.codec),
