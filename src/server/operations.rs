@@ -21,7 +21,7 @@ pub fn connected(catalogue: &Catalogue) -> impl Iterator<Item = &Arc<Operation>>
 pub struct ServedOperations {
     by_plain_path: HashMap<String, Arc<Operation>>,
     read_by_get: HashSet<String>,
-    with_streams: HashSet<String>,
+    has_stream: HashMap<String, bool>,
     document: OnceLock<Bytes>,
 }
 
@@ -32,9 +32,8 @@ impl ServedOperations {
         let is_open =
             |one: &&Arc<Operation>| one.shape == CallShape::Unary && !one.writes && one.has_no_personal_data();
         let read_by_get = connected(catalogue).filter(is_open).map(|one| one.path.clone()).collect();
-        let streams = connected(catalogue).filter(|one| one.shape != CallShape::Unary);
-        let with_streams = streams.map(|one| one.path.clone()).collect();
-        ServedOperations { by_plain_path, read_by_get, with_streams, document: OnceLock::new() }
+        let has_stream = connected(catalogue).map(|one| (one.path.clone(), one.shape != CallShape::Unary)).collect();
+        ServedOperations { by_plain_path, read_by_get, has_stream, document: OnceLock::new() }
     }
 
     /// Returns whether the operation of a gRPC path may be called with its message in the address: it has one response, changes nothing,
@@ -43,9 +42,9 @@ impl ServedOperations {
         self.read_by_get.contains(path)
     }
 
-    /// Returns whether the operation of a gRPC path has a stream of requests or of responses.
-    pub fn has_stream(&self, path: &str) -> bool {
-        self.with_streams.contains(path)
+    /// Returns whether the operation of a gRPC path has a stream of requests or of responses; `None` if there is no such operation.
+    pub fn has_stream(&self, path: &str) -> Option<bool> {
+        self.has_stream.get(path).copied()
     }
 
     /// Returns the operation of a plain JSON path, `/v1/SOURCE/OPERATION`.

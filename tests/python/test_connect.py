@@ -60,7 +60,11 @@ class Door:
         if len(body) > MAX_MESSAGE and self.http == "HTTP/2":
             # It waits for room to send on, and does not see a response that comes before its request has ended.
             pytest.skip("httpx over HTTP/2 cannot be refused in the middle of a request")
-        answer = self.client.request(method, path, content=body, headers=headers)
+        try:
+            answer = self.client.request(method, path, content=body, headers=headers)
+        except httpx.RemoteProtocolError:
+            # A call that was refused before its body was read ends its connection: the next one takes another.
+            answer = self.client.request(method, path, content=body, headers=headers)
         assert answer.http_version == self.http
         assert "trailer" not in answer.headers
         return answer
@@ -454,7 +458,6 @@ def test_unexpected_compression_over_grpc_web(door):
         assert trailers_of(answer)[:2] == ([], code)
 
 
-@differs("connect.rs, form(): grpc-encoding is not looked at where no message has the flag")
 def test_unknown_grpc_encoding_without_the_flag(door):
     """grpc_web_server_unexpected: unexpected-compression sends its frame with the flag 0."""
     answer = door.send(UNIT, envelope(b"\n\x071057002"), "application/grpc-web+proto", grpc_encoding="foo")

@@ -109,11 +109,12 @@ impl CallForm {
         CallForm { timeout: checked.ok().flatten(), fault: checked.err(), ..CallForm::default() }
     }
 
-    /// Connect has media types of its own for operations with streams: with the other kind's, it is no call.
-    pub fn of_shape(self, has_stream: bool) -> Self {
-        let fits = match self.protocol {
-            CallProtocol::Connect => !has_stream,
-            CallProtocol::ConnectStream => has_stream,
+    /// Connect has media types of its own for operations with streams: with the other kind's, it is no call. `None`: nothing is known of the
+    /// operation.
+    pub fn of_shape(self, has_stream: Option<bool>) -> Self {
+        let fits = match (self.protocol, has_stream) {
+            (CallProtocol::Connect, Some(has_stream)) => !has_stream,
+            (CallProtocol::ConnectStream, Some(has_stream)) => has_stream,
             _ => true,
         };
         CallForm { fault: self.fault.or((!fits).then_some(InvalidCall::WebMediaType)), ..self }
