@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Verify receipts, exports, checkpoints and copies of an NDXP gateway's log, offline, with the log's public key.
 #[derive(Parser)]
-#[command(name = "ndxp-verify", version, about, long_about = None, propagate_version = true)]
+#[command(name = "ndxp-verify", version, long_about = None, propagate_version = true)]
 #[command(after_help = "Examples:\n  \
     ndxp-verify --key log.vkey receipt receipt.tlog-proof\n  \
     ndxp-verify --key log.vkey export entries.csv\n  \
