@@ -12,7 +12,7 @@ pub const DAY_S: i64 = 86_400;
 
 /// Formats a Unix time as RFC 3339 has it, in Ho Chi Minh City: `2026-11-28T12:10:07+07:00`. A number that is no time of the years until 9999 stays
 /// a number.
-pub fn rfc3339(unix_s: i64) -> String {
+pub fn timestamp_text(unix_s: i64) -> String {
     match jiff::Timestamp::from_second(unix_s) {
         Ok(time) => format!("{}+07:00", HO_CHI_MINH.to_datetime(time).strftime("%Y-%m-%dT%H:%M:%S")),
         Err(_) => unix_s.to_string(),
@@ -24,7 +24,7 @@ pub fn rfc3339(unix_s: i64) -> String {
 /// # Errors
 /// Those of the serializer.
 pub fn serialize<S: serde::Serializer>(unix_s: &i64, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&rfc3339(*unix_s))
+    to.serialize_str(&timestamp_text(*unix_s))
 }
 
 /// Days since 1970 in Ho Chi Minh City, of a Unix time in seconds.

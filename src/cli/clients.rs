@@ -1,6 +1,6 @@
 //! `client`: systems that may call.
 
-use super::caution::{self, Caution};
+use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, message_json, print_json, time};
 use super::session::{ConnectionArgs, PAGE};
 use super::{CliError, grants, last_use};
@@ -96,7 +96,7 @@ enum ClientCommand {
         /// Its id.
         id: String,
         #[command(flatten)]
-        caution: Caution,
+        confirmation: Confirmation,
     },
 }
 
@@ -187,9 +187,9 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
                 }
             }
         }
-        ClientCommand::Retire { id, caution } => {
+        ClientCommand::Retire { id, confirmation } => {
             let act = format!("retire {id} permanently");
-            if !caution.permits(&act, || caution::of_client(&session, &id, true), output)? {
+            if !confirmation.permits(&act, || confirmation::of_client(&session, &id, true), output)? {
                 return Ok(());
             }
             let client = session.change(session.admin().retire_client(api::ClientId { id }))?;

@@ -1,7 +1,7 @@
 //! `grant`: the rights of a client.
 
-use super::caution::{self, Caution};
 use super::changes::pending_notice;
+use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, time};
 use super::session::{ConnectionArgs, PAGE, Session};
 use super::{CliError, last_use};
@@ -55,7 +55,7 @@ enum GrantCommand {
         /// Its id.
         id: String,
         #[command(flatten)]
-        caution: Caution,
+        confirmation: Confirmation,
     },
 }
 
@@ -218,8 +218,8 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
             let waits = pending_notice(&grant.pending_change);
             output.message(&grant, || format!("changed {} of {}{waits}", grant.id, grant.client))
         }
-        GrantCommand::Withdraw { id, caution } => {
-            if !caution.permits(&format!("withdraw {id}"), || caution::of_grant(&session, &id), output)? {
+        GrantCommand::Withdraw { id, confirmation } => {
+            if !confirmation.permits(&format!("withdraw {id}"), || confirmation::of_grant(&session, &id), output)? {
                 return Ok(());
             }
             let grant = session.change(session.admin().withdraw_grant(api::GrantId { id }))?;

@@ -3,11 +3,11 @@
 mod audit;
 mod bench;
 mod call;
-mod caution;
 mod certs;
 mod changes;
 mod check;
 mod clients;
+mod confirmation;
 mod demo;
 mod doctor;
 mod drift;

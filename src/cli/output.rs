@@ -2,7 +2,7 @@
 
 use super::CliError;
 use super::layout::{Layout, fit};
-use crate::time_zone::rfc3339;
+use crate::time_zone::timestamp_text;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use prost::{Message, Name};
@@ -227,20 +227,20 @@ const NO_END: i64 = i32::MAX as i64 * 4;
 
 /// Formats a Unix time in seconds for people in Ho Chi Minh City: `2026-11-28 12:10:07+07`.
 pub fn time(seconds: i64) -> String {
-    if seconds >= NO_END { "no end".to_owned() } else { local(&rfc3339(seconds)) }
+    if seconds >= NO_END { "no end".to_owned() } else { local(&timestamp_text(seconds)) }
 }
 
 /// The same of a time as RFC 3339 has it, without fractions of a second.
-pub fn local(rfc3339: &str) -> String {
-    match (rfc3339.get(..19), rfc3339.ends_with("+07:00")) {
+pub fn local(timestamp: &str) -> String {
+    match (timestamp.get(..19), timestamp.ends_with("+07:00")) {
         (Some(time), true) => format!("{}+07", time.replace('T', " ")),
-        _ => rfc3339.to_owned(),
+        _ => timestamp.to_owned(),
     }
 }
 
 /// The JSON form of a Unix time in seconds: RFC 3339, or null for none and for no end.
 pub fn timestamp(seconds: i64) -> Value {
-    if seconds == 0 || seconds >= NO_END { Value::Null } else { rfc3339(seconds).into() }
+    if seconds == 0 || seconds >= NO_END { Value::Null } else { timestamp_text(seconds).into() }
 }
 
 /// A duration such as `30m`, `24h`, `90d`.

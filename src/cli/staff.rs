@@ -1,8 +1,8 @@
 //! `staff`: the people who administer.
 
 use super::CliError;
-use super::caution::{self, Caution};
 use super::changes::pending_notice;
+use super::confirmation::{self, Confirmation};
 use super::output::Output;
 use super::session::{ConnectionArgs, local};
 use crate::admin::{StaffDraft, api};
@@ -65,7 +65,7 @@ enum StaffCommand {
         /// Their id.
         id: String,
         #[command(flatten)]
-        caution: Caution,
+        confirmation: Confirmation,
     },
 }
 
@@ -123,8 +123,8 @@ pub fn run(args: StaffArgs, output: Output) -> Result<(), CliError> {
                 vec![person.id.clone(), roles(person).join("\n"), person.names.join("\n")]
             })
         }
-        StaffCommand::Remove { id, caution } => {
-            if !caution.permits(&format!("remove {id}"), || caution::of_person(&session, &id), output)? {
+        StaffCommand::Remove { id, confirmation } => {
+            if !confirmation.permits(&format!("remove {id}"), || confirmation::of_person(&session, &id), output)? {
                 return Ok(());
             }
             let staff = session.change(session.admin().remove_staff(api::StaffId { id }))?;

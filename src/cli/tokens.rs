@@ -1,7 +1,7 @@
 //! `token` and `keys`.
 
 use super::CliError;
-use super::caution::{self, Caution};
+use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, seconds, time};
 use super::session::{ConnectionArgs, PAGE, local};
 use super::token_fetch;
@@ -58,7 +58,7 @@ enum TokenCommand {
         #[arg(long)]
         client: Option<String>,
         #[command(flatten)]
-        caution: Caution,
+        confirmation: Confirmation,
     },
 }
 
@@ -168,17 +168,17 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
         TokenCommand::Show { id } => {
             print_tokens(&[session.read(session.admin().get_token(api::TokenId { id }))?], output)
         }
-        TokenCommand::Revoke { id: Some(id), caution, .. } => {
-            if !caution.permits(&format!("revoke {id}"), || caution::of_token(&session, &id), output)? {
+        TokenCommand::Revoke { id: Some(id), confirmation, .. } => {
+            if !confirmation.permits(&format!("revoke {id}"), || confirmation::of_token(&session, &id), output)? {
                 return Ok(());
             }
             let token = session.change(session.admin().revoke_token(api::TokenId { id }))?;
             output.message(&token, || format!("revoked {}", token.id))
         }
-        TokenCommand::Revoke { client, caution, .. } => {
+        TokenCommand::Revoke { client, confirmation, .. } => {
             let id = client.unwrap_or_default();
             let act = format!("revoke every token of {id}");
-            if !caution.permits(&act, || caution::of_client(&session, &id, false), output)? {
+            if !confirmation.permits(&act, || confirmation::of_client(&session, &id, false), output)? {
                 return Ok(());
             }
             let request = api::ClientId { id: id.clone() };
@@ -220,7 +220,7 @@ enum KeysCommand {
         /// Its id.
         kid: String,
         #[command(flatten)]
-        caution: Caution,
+        confirmation: Confirmation,
     },
     /// Make a new signing key; tokens of older keys stay valid until the last of them has expired.
     Rotate {
@@ -284,8 +284,12 @@ pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
                 vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
             })
         }
-        KeysCommand::Retire { kid, caution } => {
-            if !caution.permits(&format!("end the trust in key {kid}"), || caution::of_key(&session, &kid), output)? {
+        KeysCommand::Retire { kid, confirmation } => {
+            if !confirmation.permits(
+                &format!("end the trust in key {kid}"),
+                || confirmation::of_key(&session, &kid),
+                output,
+            )? {
                 return Ok(());
             }
             let key = session.change(session.admin().retire_key(api::KeyId { kid }))?;

@@ -6,8 +6,8 @@ mod support;
 
 mod administration;
 mod browser;
-mod caution;
 mod command_line;
+mod confirmation;
 mod console;
 mod console_auditor;
 mod console_developer;

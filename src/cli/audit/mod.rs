@@ -31,7 +31,7 @@ use filter::Filter;
 pub(in crate::cli) use filter::local_time;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-pub(in crate::cli) use subject::{SheetWords, SubjectArgs, document as subject_document};
+pub(in crate::cli) use subject::{SheetCatalogue, SubjectArgs, document as subject_document};
 pub(in crate::cli) use verifier::{Verifier, run as run_verifier};
 
 #[derive(Args)]
@@ -245,15 +245,15 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
 }
 
 /// The words of the gateway's own contracts, and its names of agencies and procedures.
-fn words_of(config: Config) -> Result<SheetWords, CliError> {
+fn words_of(config: Config) -> Result<SheetCatalogue, CliError> {
     let names = config.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
-    Ok(SheetWords { contracts: config.contracts()?, names })
+    Ok(SheetCatalogue { contracts: config.contracts()?, names })
 }
 
 /// The words of this program's contracts; agencies and procedures by their codes.
-fn embedded() -> Result<SheetWords, CliError> {
+fn embedded() -> Result<SheetCatalogue, CliError> {
     let faults = |faults: Vec<ContractFault>| faults.into_iter().map(ConfigFault::from).collect::<Vec<_>>();
-    Ok(SheetWords { contracts: ContractSet::embedded().map_err(faults)?, names: OfficialNames::default() })
+    Ok(SheetCatalogue { contracts: ContractSet::embedded().map_err(faults)?, names: OfficialNames::default() })
 }
 
 /// Opens the registry beside a log, in the name of the folder's owner.

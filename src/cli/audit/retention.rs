@@ -9,7 +9,7 @@ use crate::cli::session::Session;
 use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
-use crate::time_zone::rfc3339;
+use crate::time_zone::timestamp_text;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -93,14 +93,18 @@ pub fn prune(
     }
     retention::prune(data, &plan, vault)?;
     output.result(&value, || {
-        format!("pruned: {}, which are in {}; {kept}", entries(plan.entries()), args.archive.display())
+        format!(
+            "{}, and in {}; {kept}",
+            counted(plan.entries(), "entry is pruned", "entries are pruned"),
+            args.archive.display()
+        )
     })
 }
 
 /// What a hold's entries have in common, by the names of the options that placed it.
 fn conditions(hold: &api::Hold) -> serde_json::Map<String, serde_json::Value> {
     let query = hold.query.clone().unwrap_or_default();
-    let moment = |us: i64| if us == 0 { String::new() } else { rfc3339(us.div_euclid(1_000_000)) };
+    let moment = |us: i64| if us == 0 { String::new() } else { timestamp_text(us.div_euclid(1_000_000)) };
     let texts = [
         ("client", query.client),
         ("agency", query.agency),

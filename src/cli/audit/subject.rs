@@ -63,8 +63,8 @@ pub struct LetterheadArgs {
     #[arg(long, requires = "sheet", value_name = "NAME")]
     pub agency: Option<String>,
     /// The place that the sheet is dated at.
-    #[arg(long, requires = "sheet", value_name = "NAME")]
-    pub place: Option<String>,
+    #[arg(long = "place", requires = "sheet", value_name = "NAME")]
+    pub city: Option<String>,
     /// The title of who signs the sheet.
     #[arg(long, requires = "sheet", value_name = "TITLE")]
     pub signer: Option<String>,
@@ -74,7 +74,7 @@ pub struct LetterheadArgs {
 }
 
 /// The contracts' words and the official names that the sheet is written in.
-pub struct SheetWords {
+pub struct SheetCatalogue {
     pub contracts: ContractSet,
     pub names: OfficialNames,
 }
@@ -83,7 +83,7 @@ pub struct SheetWords {
 pub fn run(
     session: &Session,
     args: SubjectArgs,
-    words: impl FnOnce() -> Result<SheetWords, CliError>,
+    words: impl FnOnce() -> Result<SheetCatalogue, CliError>,
     output: Output,
 ) -> Result<(), CliError> {
     let Some(file) = args.sheet.clone().or_else(|| args.pdf.clone()) else {
@@ -102,7 +102,7 @@ pub fn run(
 pub fn document(
     session: &Session,
     args: SubjectArgs,
-    words: impl FnOnce() -> Result<SheetWords, CliError>,
+    words: impl FnOnce() -> Result<SheetCatalogue, CliError>,
 ) -> Result<(usize, Vec<u8>), CliError> {
     let CompleteListing { mut found, complete } = about(session, &args)?;
     found.reverse();
@@ -122,16 +122,16 @@ pub fn document(
 fn citizen(
     args: SubjectArgs,
     head: TableHeader,
-    words: &SheetWords,
+    words: &SheetCatalogue,
     found: &[Found],
     note: &str,
 ) -> Result<Vec<u8>, PdfError> {
-    let LetterheadArgs { superior, agency, place, signer, contact } = args.letterhead;
+    let LetterheadArgs { superior, agency, city, signer, contact } = args.letterhead;
     citizen_sheet(&Sheet {
         head: Letterhead {
             superior: superior.unwrap_or_default(),
             agency: agency.unwrap_or_default(),
-            city: place.unwrap_or_default(),
+            city: city.unwrap_or_default(),
             signer: signer.unwrap_or_default(),
             contact: contact.unwrap_or_default(),
         },

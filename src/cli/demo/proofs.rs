@@ -5,7 +5,7 @@ use super::participants::Participants;
 use super::{CATALOGUES, TourLine};
 use crate::audit::service::api::{GetReceiptRequest, GetReceiptResponse, get_receipt_request::Of};
 use crate::cli::CliError;
-use crate::cli::audit::{SheetWords, SubjectArgs, subject_document};
+use crate::cli::audit::{SheetCatalogue, SubjectArgs, subject_document};
 use crate::cli::session::Session;
 use crate::config::Config;
 use crate::exchange_log::checkpoint::LogVerifier;
@@ -110,7 +110,7 @@ pub fn sheet(config: &Config, folder: &Path, citizen: &str) -> Result<TourLine, 
         ..SubjectArgs::default()
     };
     let catalogue = config.catalogue()?;
-    let words = || Ok(SheetWords { contracts: catalogue.contracts, names: (*catalogue.names).clone() });
+    let words = || Ok(SheetCatalogue { contracts: catalogue.contracts, names: (*catalogue.names).clone() });
     let session = Session::audit_of(&config.data, &config.vault)?;
     let (entries, document) = subject_document(&session, args, words)?;
     NewFile::write(&file, &document, true)?;

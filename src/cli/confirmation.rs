@@ -2,16 +2,16 @@
 
 use super::output::{Output, counted, print_json, time};
 use super::session::{PAGE, Session};
-use super::{CliError, grants, last_use};
+use super::{CliError, last_use};
 use crate::admin::api;
-use crate::registry::GrantState;
+use crate::registry::now;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 
 /// How much is asked before a command that cannot be undone.
 #[derive(Args, Clone, Copy, Default)]
-pub struct Caution {
+pub struct Confirmation {
     /// Say what it would stop, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -20,7 +20,7 @@ pub struct Caution {
     yes: bool,
 }
 
-impl Caution {
+impl Confirmation {
     /// Returns whether to do it. `stops` finds out what it will stop, one line each; it is asked only where somebody reads it.
     ///
     /// # Errors
@@ -87,6 +87,23 @@ fn tokens_in_force(session: &Session, client: &str) -> Result<usize, CliError> {
     Ok(tokens.len())
 }
 
+/// Returns the grants of a client that are in force.
+fn grants_in_force(session: &Session, client: &str) -> Result<Vec<api::Grant>, CliError> {
+    let in_force = |grant: &api::Grant| {
+        let is_approved = !grant.needs_approval || !grant.approved_by.is_empty();
+        !grant.withdrawn && is_approved && (grant.not_before..grant.not_after).contains(&now())
+    };
+    session.pages(usize::MAX, in_force, |page_token| {
+        let mut admin = session.admin();
+        let client = client.to_owned();
+        async move {
+            let request = api::ListGrantsRequest { client, pending: false, page_size: PAGE, page_token };
+            let page = admin.list_grants(request).await?.into_inner();
+            Ok((page.grants, page.next_page_token))
+        }
+    })
+}
+
 /// What ends with a client, or with all of its tokens.
 pub fn of_client(session: &Session, id: &str, with_grants: bool) -> Result<Vec<String>, CliError> {
     let client = session.read(session.admin().get_client(api::ClientId { id: id.to_owned() }))?;
@@ -95,7 +112,7 @@ pub fn of_client(session: &Session, id: &str, with_grants: bool) -> Result<Vec<S
         format!("{} in force", counted(tokens_in_force(session, id)? as u64, "token", "tokens")),
     ];
     if with_grants {
-        let granted = grants::list(session, Some(id.to_owned()), Some(GrantState::InForce))?;
+        let granted = grants_in_force(session, id)?;
         let scopes: Vec<&str> = granted.iter().flat_map(|grant| grant.scopes.iter().map(String::as_str)).collect();
         lines.push(format!("{} in force ({})", counted(granted.len() as u64, "grant", "grants"), scopes.join(", ")));
     }
@@ -106,7 +123,7 @@ pub fn of_client(session: &Session, id: &str, with_grants: bool) -> Result<Vec<S
 /// What ends with a grant.
 pub fn of_grant(session: &Session, id: &str) -> Result<Vec<String>, CliError> {
     let grant = session.read(session.admin().get_grant(api::GrantId { id: id.to_owned() }))?;
-    let others = grants::list(session, Some(grant.client.clone()), Some(GrantState::InForce))?;
+    let others = grants_in_force(session, &grant.client)?;
     let others = others.iter().filter(|other| other.id != grant.id).count();
     Ok(vec![
         format!("grant {id} of client {}: {}", grant.client, grant.scopes.join(", ")),
