@@ -115,7 +115,7 @@ async fn method(
     }
     let path = request.uri().clone();
     let mut request = request;
-    // What a POST needs no look-up for: only other methods are read by GET, or told that they could be.
+    // Only other methods than POST are read by GET, or told that they could be; the media type of a POST must be of the operation's kind.
     let (by_get, has_stream) = {
         let operations = &calls.served.borrow().operations;
         let by_get = request.method() != Method::POST && operations.is_read_by_get(path.path());
