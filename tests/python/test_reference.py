@@ -1,4 +1,6 @@
 """The generated reference (docs/reference) is that of the program: its help, and the metrics that it declares and shows."""
+import html
+import json
 import re
 import subprocess
 import urllib.request
@@ -51,3 +53,14 @@ def test_a_running_gateway_has_the_metrics_of_the_page(stage):
     page = {name: (kind, set(re.findall(r"`(\w+)`", labels)), said) for name, kind, labels, said in rows}
     assert len(shown) > 40
     assert {name: page.get(name) for name in shown} == shown
+
+
+def test_the_picture_of_the_demo_is_of_this_program():
+    """`docs/record-demo.sh` draws it: every operation is there, and the closing line says that all went well."""
+    listed = subprocess.run([BINARY, "--output", "json", "contract", "list"], capture_output=True, text=True, check=True)
+    operations = {one["operation"] for one in json.loads(listed.stdout)}
+    picture = html.unescape((ROOT / "docs/demo.svg").read_text()).replace("\xa0", " ")
+    assert len(operations) > 40 and len(picture) < 150_000
+    rows = re.findall(r"│ \w+ +┆ (\w+) +┆ [\w. -]+ +┆ OK, ", picture)
+    assert set(rows) == {name.rpartition("/")[2] for name in operations}, "run docs/record-demo.sh"
+    assert f"{len(rows)} operations of 10 sources" in picture and "everything as it should be" in picture.replace("\n", " ")
