@@ -33,14 +33,21 @@ class Service:
         return lambda **fields: ask(request(**fields), timeout=20)
 
 
+def reason(error):
+    """Returns the reason in an error's details; an error of the client itself has none."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    for one in status.details if status else []:
+        if one.Is(info.DESCRIPTOR):
+            one.Unpack(info)
+    return info.reason
+
+
 def refusal(call):
     """Returns the error of a call, and the reason in its details."""
     with pytest.raises(grpc.RpcError) as error:
         call()
-    details = {one.TypeName().split(".")[-1]: one for one in rpc_status.from_call(error.value).details}
-    info = error_details_pb2.ErrorInfo()
-    details["ErrorInfo"].Unpack(info)
-    return error.value, info.reason
+    return error.value, reason(error.value)
 
 
 def eventually(holds, what, seconds=30):
@@ -49,6 +56,35 @@ def eventually(holds, what, seconds=30):
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def eventually_answered(call):
+    """Waits until a call is answered, and returns the answer: a right is in force soon after it was given."""
+    answers = []
+
+    def holds():
+        try:
+            answers.append(call())
+            return True
+        except grpc.RpcError:
+            return False
+    eventually(holds, "the call is answered")
+    return answers[0]
+
+
+def eventually_refused(call, expected):
+    """Waits until a call is refused for a reason, and returns its error; until then it may succeed."""
+    errors = []
+
+    def holds():
+        try:
+            call()
+            return False
+        except grpc.RpcError as error:
+            errors[:] = [error]
+            return reason(error) == expected
+    eventually(holds, f"refused with {expected}")
+    return errors[0]
 
 
 class Stage:
@@ -100,7 +136,7 @@ class Stage:
         for name in ("chief", "approver"):
             self.cli("certs", "issue", name, "--staff", "--folder", "pki")
         self.cli("staff", "bootstrap", "--administrator", "chief", "--approver", "approver")
-        time.sleep(1)
+        self.known("approver")
 
     def staff(self, name, *roles):
         """Registers a member of staff: requested here, approved by the approver."""
@@ -108,6 +144,20 @@ class Stage:
         self.cli("certs", "issue", name, "--staff", "--folder", "pki")
         asked = self.cli("--output", "json", "staff", "add", name, *(word for role in roles for word in ("--role", role)))
         self.cli("change", "approve", json.loads(asked)["pending_change"], *self.remote("approver"))
+        self.known(name)
+
+    def known(self, name):
+        """Waits until the running gateway knows a member of staff."""
+        command = [BINARY, "change", "list", *self.remote(name)]
+        asked = lambda: subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        admitted = lambda done: done.returncode == 0 or "ROLE_MISSING" in done.stderr
+        eventually(lambda: admitted(asked()), f"the gateway knows {name}")
+
+    def sealed(self):
+        """Waits until everything that is in the log now is under its signed checkpoint."""
+        state = lambda: json.loads(self.cli("--output", "json", "audit", "status"))
+        entries = state()["entries"]
+        eventually(lambda: state()["sealed"] >= entries, f"{entries} entries are under the checkpoint")
 
     def prepare(self, rate):
         """Starts sandbox and gateway, and registers one-stop-shop with every right. Returns the gateway's process."""
@@ -124,7 +174,10 @@ class Stage:
         self.cli("grant", "approve", json.loads(grant)["id"], *self.remote("approver"))
         self.cli("token", "issue", "--client", "one-stop-shop", "--certificate", "pki/one-stop-shop.pem",
                  "--out", "shop.jwt")
-        time.sleep(1)
+        call = [BINARY, "call", "BudgetUnitService/GetUnit", "--data", '{"unitCode": "1057000"}', "--ca", "pki/ca.pem",
+                "--to", f"https://localhost:{self.port}", "--certificate", "pki/one-stop-shop.pem", "--token-file", "shop.jwt"]
+        calls = lambda: subprocess.run(call, cwd=self.folder, capture_output=True, timeout=60).returncode == 0
+        eventually(calls, "client, grant and token are in force")
         return gateway
 
     def stop(self):

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 import verify_log
-from conftest import Service, refusal
+from conftest import Service, eventually, refusal
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -22,7 +22,6 @@ def auditor(stage, name):
 @pytest.fixture(scope="module")
 def hoa(stage):
     stage.staff("hoa-audit", "auditor")
-    time.sleep(1)
     return auditor(stage, "hoa-audit")
 
 
@@ -62,7 +61,7 @@ def vkey(stage):
 
 def test_searches_return_the_log_page_by_page(stage, hoa, ask):
     made = [ask() for _ in range(5)]
-    time.sleep(1.2)
+    stage.sealed()
     found, token = [], ""
     while True:
         page = hoa.Search(query={"client": "one-stop-shop", "operation": "VerifyCitizen"}, page_size=2, page_token=token)
@@ -89,9 +88,10 @@ def test_a_search_for_a_person_needs_a_reason_and_is_logged(stage, hoa, ask):
     assert refused(lambda: hoa.Search(query={"subject": person}, reason="Nguyen Van A")) == "FIELD_INVALID"
     found = hoa.Search(query={"subject": person}, reason="12/KN-2026").entries
     assert found and all(one.entry.subjects or one.entry.response_subjects for one in found)
-    time.sleep(1)
-    acts = [one for one in hoa.Search(query={}, page_size=50).entries if one.entry.event == "audit.search"]
-    assert acts[0].entry.actor == "staff:hoa-audit" and acts[0].entry.object == "reason:12/KN-2026"
+    of_search = lambda one: one.entry.event == "audit.search" and one.entry.object == "reason:12/KN-2026"
+    acts = []
+    eventually(lambda: acts.extend(filter(of_search, hoa.Search(query={}, page_size=50).entries)) or acts, "it is logged")
+    assert acts[0].entry.actor == "staff:hoa-audit"
     assert acts[0].entry.subjects[0] == found[0].entry.subjects[0]
     assert person not in str(acts[0])
 
@@ -101,7 +101,6 @@ def test_only_auditors_search_and_only_own_receipts_are_given(stage, hoa, shop, 
                 lambda: list(shop.Export(query={})), lambda: list(shop.Tail(query={}))):
         assert refused(call) == "STAFF_UNKNOWN"
     stage.staff("dung-op", "operator")
-    time.sleep(1)
     assert refused(lambda: auditor(stage, "dung-op").Search(query={})) == "ROLE_MISSING"
     own = shop.GetReceipt(exchange_id=ask())
     found, index = verify_log.verify_receipt(vkey(stage), own.receipt)
@@ -127,13 +126,13 @@ def test_entries_are_tailed_within_a_second_and_counted_by_the_hour(stage, hoa, 
     thread = threading.Thread(target=follow)
     thread.start()
     ready.wait()
-    time.sleep(0.7)
+    stream.initial_metadata()  # The gateway has taken the call.
     ask()
     told = time.monotonic()
     ask()
     thread.join(10)
     assert len(seen) == 2 and seen[0][0] - told < 1.5
-    time.sleep(1)
+    stage.sealed()
     counts = hoa.Statistics(query={"client": "one-stop-shop", "operation": "VerifyCitizen"}, bucket="HOUR").counts
     logged = hoa.Search(query={"client": "one-stop-shop", "operation": "VerifyCitizen"}, page_size=1000).entries
     assert sum(one.exchanges for one in counts) == sum(1 for one in logged if one.entry.kind == 1) >= 2
@@ -145,7 +144,7 @@ def test_many_people_under_one_dossier_are_found_odd(stage, hoa, ask):
     for number in range(12):
         # None of these people is known, but looking them up is an anomaly all the same.
         ask(person=f"0220900{number:05}", purpose=dossier)
-    time.sleep(1.2)
+    stage.sealed()
     now = time.time_ns() // 1000
     found = hoa.ListFindings(from_us=now - 3_600_000_000, to_us=now).findings
     one = next(one for one in found if one.rule == "MANY_PEOPLE_ONE_DOSSIER" and dossier in one.explanation)
@@ -158,7 +157,7 @@ def test_many_people_under_one_dossier_are_found_odd(stage, hoa, ask):
 def test_checkpoints_are_consistent_and_exports_carry_their_proofs(stage, hoa, ask):
     before = hoa.GetCheckpoint().checkpoint
     ask()
-    time.sleep(1)
+    stage.sealed()
     after = hoa.GetCheckpoint()
     old, old_root = verify_log.open_note(vkey(stage), before)
     new, new_root = verify_log.open_note(vkey(stage), after.checkpoint)
@@ -183,7 +182,7 @@ def test_the_log_of_a_running_gateway_is_verified_from_afar(stage, hoa, ask):
 def test_an_export_in_parquet_is_read_by_another_implementation(stage, hoa, ask):
     from pyarrow import parquet
     ask()
-    time.sleep(1)
+    stage.sealed()
     for ending in ("parquet", "jsonl"):
         stage.cli("audit", "export", "--client", "one-stop-shop", "--out", f"shop.{ending}")
         assert "verified" in stage.cli("audit", "verify", "--export", f"shop.{ending}")

@@ -3,6 +3,7 @@ import concurrent.futures
 import time
 
 import grpc
+from conftest import eventually_answered
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -120,10 +121,10 @@ def test_a_server_stream_of_a_grpcio_server_passes_through_and_is_cut_to_its_gra
     stage.cli("grant", "add", "--client", "reader", "--scope", "feed:read", "--field", "number", "--field", "text",
               "--legal-basis", "test")
     stage.cli("token", "issue", "--client", "reader", "--certificate", "pki/reader.pem", "--out", "reader.jwt")
-    time.sleep(2)
     bearer = [("authorization", f"Bearer {(stage.folder / 'reader.jwt').read_text()}")]
     with stage.channel("reader") as channel:
-        items = list(channel.unary_stream(path)(bytes([8, 100]), metadata=bearer, timeout=10))
+        # The gateway has read contract, entry, client, grant and token.
+        items = eventually_answered(lambda: list(channel.unary_stream(path)(bytes([8, 100]), metadata=bearer, timeout=10)))
         assert len(items) == 100
         assert all(b"hidden" not in item and b"x" * 1000 in item for item in items)
         broken = channel.unary_stream(path)(bytes([8, 7]), metadata=bearer, timeout=10)
@@ -135,6 +136,6 @@ def test_a_server_stream_of_a_grpcio_server_passes_through_and_is_cut_to_its_gra
             assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert seen == 7
     server.stop(0)
-    found = stage.cli("--output", "json", "audit", "search", "--source", "feed", "--limit", "9")
+    found = stage.cli("--output", "json", "audit", "search", "--source", "feed", "--limit", "1000")
     assert '"response_messages":100' in found and '"SOURCE_UNAVAILABLE"' in found
     assert '"secret"' not in found

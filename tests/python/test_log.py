@@ -16,7 +16,6 @@ def vkey(stage):
 @pytest.fixture(scope="module")
 def auditor(stage):
     stage.staff("auditor", "auditor")
-    time.sleep(1)
     return fetcher(stage, "auditor")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Looks at what a Prometheus has of a gateway: see run.sh. Usage: check.py wait|all URL FOLDER"""
+"""Looks at what a Prometheus has of a gateway: see run.sh. Usage: check.py wait|scraped|all URL FOLDER"""
 import json
 import sys
 import time
@@ -42,6 +42,10 @@ def query(text):
 
 if what == "wait":
     eventually(lambda: query('up{job="ndxp"} == 1'), "Prometheus does not scrape the gateway")
+    sys.exit()
+
+if what == "scraped":
+    eventually(lambda: query('ndxp_exchanges_total{source="budgetunit", reason="OK"} == 3'), "the first calls are not counted")
     sys.exit()
 
 wrong = []

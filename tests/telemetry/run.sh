@@ -65,5 +65,7 @@ calls() {
   return 0
 }
 "$root/tests/telemetry/check.py" wait "http://$listen" "$dir"
-calls; sleep 2; calls
+calls
+"$root/tests/telemetry/check.py" scraped "http://$listen" "$dir"
+calls
 "$root/tests/telemetry/check.py" all "http://$listen" "$dir" || { cat prometheus.log; exit 1; }
