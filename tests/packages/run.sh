@@ -130,6 +130,11 @@ proved "init, enable, start: a call is answered, and doctor finds nothing wrong"
 pid() { inside systemctl show -P MainPID ndxp-gateway.service; }
 count() { "$python" -c 'import json, sys; log = json.load(sys.stdin); print(log["sealed"] + log["tail"])'; }
 entries() { gateway --output json audit verify --registry --vkey "$vkey" 2> "$dir/verify.log" | count; }
+serves_calls() { # the process that runs now has answered a second's worth of the load
+  nsenter -t "$leader" -n "$python" -c 'import re, sys, urllib.request
+page = urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=5).read().decode()
+sys.exit(sum(map(int, re.findall(r"^ndxp_exchanges_total\{.*reason=\"OK\"\} (\d+)$", page, re.M))) < 30)'
+}
 under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, and another process serves them afterwards
   local before flag=$dir/calls; before=$(pid)
   nsenter -t "$leader" -n "$python" tests/packages/load.py "$dir/machine/root/srv/shop" "$flag" > "$dir/load.json" 2> "$dir/load.log" & local load=$!
@@ -137,7 +142,7 @@ under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, an
   install_package "$1" || fail "$2: apt"
   until_true "another process serves" sh -c "[ \"\$(nsenter -t $leader -a -r -w systemctl show -P MainPID ndxp-gateway.service)\" != $before ]"
   until_true "it is ready" inside systemctl is-active -q ndxp-gateway.service
-  sleep 2
+  until_true "it has answered calls" serves_calls
   rm "$flag"
   wait $load || fail "$2: $(cat "$dir/load.json")"
   proved "$2: $(cat "$dir/load.json")"
