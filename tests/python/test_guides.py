@@ -219,3 +219,13 @@ def test_commands_are_found_over_several_lines_and_before_a_pipe():
     assert commands(text) == [["grant", "add", "--client", "x", "--scope", "y"], ["call", "A/B", "--data", "{\n}"]]
     with pytest.raises(AssertionError):
         commands("    cd x && ndxp-gateway audit status\n")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operation.md", "docs/adding-a-source.md"])
+def test_every_command_of_a_page_is_taken(page):
+    """Blocks of other pages have comments, and other programs' commands: only this program's are looked at, to their comment."""
+    blocks_of_page = "\n".join(blocks((ROOT / page).read_text())).replace("\\\n", " ")
+    found = [line.strip() for line in blocks_of_page.splitlines() if re.match(r" +(runuser -u ndxp -- )?ndxp-gateway ", line)]
+    words = [of_program(shlex.split(line, comments=True)) for line in found]
+    assert len(words) > {"README.md": 30}.get(page, 0)
+    assert not [wrong for wrong in map(fault, words) if wrong]
