@@ -430,3 +430,32 @@ def test_serve_ends_without_a_data_folder_that_it_can_write(folder):
     done = bound(not_writable(folder), folder, "serve")
     folder.joinpath("data").chmod(0o700)
     assert done.returncode == 1 and "the exchange log: data/journal: Permission denied" in done.stderr, done.stderr
+
+
+@pytest.fixture
+def production(folder):
+    """A folder as `init` lays it, whose examples of one hub and one source were renamed."""
+    pki = folder / "pki"
+    given = ["--certificate", pki / "gateway.pem", "--client-ca", pki / "ca.pem", "--crl", pki / "ca.crl"]
+    made = run(folder, "init", "--folder", "etc", "--data", "var", "--node", "qn-dc1", "--host", "localhost",
+               "--administrator", "lan", "--approver", "minh", *given)
+    assert made.returncode == 0, made.stderr
+    for name in ("pki", "secrets"):
+        shutil.copytree(folder / name, folder / "etc" / name, dirs_exist_ok=True)
+    for example in ("hubs/ndxp.toml", "sources/population.toml"):
+        (folder / "etc" / f"{example}.example").rename(folder / "etc" / example)
+    return folder / "etc"
+
+
+def test_the_folder_of_init_is_accepted_once_its_examples_are_filled_in(production):
+    replaced("hubs/ndxp.toml", "FILL-IN.example", "ndxp.gov.vn")(production)
+    done = run(production, "config", "check")
+    assert done.returncode == 0 and done.stdout.startswith("gateway.toml: 1 source, "), done.stdout + done.stderr
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError,
+                   reason="src/config/entries.rs https: a host with FILL-IN is refused: fill in the address")
+def test_an_example_that_is_not_filled_in_is_refused(production):
+    done = run(production, "config", "check")
+    assert done.returncode == 2, f"accepted: {done.stdout}"
+    Mistake("", None, HUB, "address", "FILL-IN").check(production, done.stderr)
