@@ -410,7 +410,10 @@ def test_serve_ends_with_the_address_that_it_cannot_have(folder, taken):
 def not_writable(folder):
     """A data folder that its own user cannot write, and a process that permissions bind: root, too."""
     mode("data", 0o500)(folder)
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("this machine's root cannot drop a capability")
+    return prefix
 
 
 def bound(prefix, folder, *args):
