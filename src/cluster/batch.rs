@@ -1,0 +1,142 @@
+//! A batch as it is on the gateway's own disk and in etcd: the same bytes.
+//!
+//! The bytes name the writer, the number, and the SHA-256 of the batch before it. So a batch that is put under another
+//! key, left out or exchanged is noticed by the sealer.
+
+use super::ClusterError;
+use super::codec::{Decoder, Encoder};
+use super::keys::Incarnation;
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// Maximum bytes of a batch's entries; a put costs per put, not per byte, and etcd keeps thousands of puts in memory.
+pub const MAX_BATCH_BYTES: usize = 128 << 10;
+/// Maximum number of a batch's entries.
+pub const MAX_BATCH_ENTRIES: usize = 4096;
+/// Before each batch: the format and its version.
+const MAGIC: &[u8; 8] = b"ndxpbat1";
+
+/// The SHA-256 of a batch; zeros before the first one.
+pub type BatchHash = [u8; 32];
+
+/// Entries that become durable together, by one writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterBatch {
+    /// Who wrote it.
+    pub writer: Incarnation,
+    /// Its number, from 1. A number is never used for other bytes.
+    pub seq: u64,
+    /// The hash of the batch before it.
+    pub before: BatchHash,
+    /// Its entries, not none.
+    pub entries: Vec<Vec<u8>>,
+}
+
+/// A batch that is ready to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedBatch {
+    /// Who wrote it.
+    pub writer: Incarnation,
+    /// Its number.
+    pub seq: u64,
+    /// What is written.
+    pub bytes: Vec<u8>,
+}
+
+/// The hash of a batch's bytes.
+pub fn hash(bytes: &[u8]) -> BatchHash {
+    let mut hash = BatchHash::default();
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+impl WriterBatch {
+    /// Returns the bytes. The writer keeps the bounds ([`MAX_BATCH_BYTES`], [`MAX_BATCH_ENTRIES`]): a batch beyond them is
+    /// not read by any sealer.
+    pub fn encode(&self) -> EncodedBatch {
+        let mut out =
+            Encoder(Vec::with_capacity(128 + self.entries.iter().map(|entry| entry.len() + 4).sum::<usize>()));
+        out.fixed(MAGIC).bytes(self.writer.to_string().as_bytes()).u64(self.seq).fixed(&self.before);
+        out.u64(self.entries.len() as u64);
+        for entry in &self.entries {
+            out.bytes(entry);
+        }
+        EncodedBatch { writer: self.writer.clone(), seq: self.seq, bytes: out.0 }
+    }
+
+    /// Reads a batch, and checks that it is the one that its key names.
+    ///
+    /// # Errors
+    /// [`ClusterError::Malformed`].
+    pub fn decode(bytes: &[u8], writer: &Incarnation, seq: u64) -> Result<Self, ClusterError> {
+        let wrong = |reason: &str| ClusterError::malformed(format!("batch {seq} of {writer}"), reason);
+        let batch = read(bytes).ok_or_else(|| wrong("not in the form of a batch"))?;
+        if batch.writer != *writer || batch.seq != seq {
+            return Err(wrong("is another batch"));
+        }
+        let size = batch.entries.iter().map(Vec::len).sum::<usize>();
+        if batch.entries.is_empty() || batch.entries.len() > MAX_BATCH_ENTRIES || size > MAX_BATCH_BYTES {
+            return Err(wrong("has no entries, or too many"));
+        }
+        Ok(batch)
+    }
+}
+
+impl EncodedBatch {
+    /// Reads the bytes of a batch from the own disk.
+    ///
+    /// # Errors
+    /// [`ClusterError::Malformed`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, ClusterError> {
+        let wrong = || ClusterError::malformed("a batch on the own disk", "not in the form of a batch");
+        let WriterBatch { writer, seq, .. } = read(&bytes).ok_or_else(wrong)?;
+        Ok(EncodedBatch { writer, seq, bytes })
+    }
+
+    /// The key in etcd.
+    pub fn key(&self) -> Vec<u8> {
+        self.writer.batch_key(self.seq)
+    }
+}
+
+fn read(bytes: &[u8]) -> Option<WriterBatch> {
+    let mut decoder = Decoder(bytes.strip_prefix(MAGIC)?);
+    let writer = Incarnation::decode(&mut decoder)?;
+    let (seq, before) = (decoder.u64()?, decoder.fixed()?);
+    let entries = (0..decoder.count(4)?).map(|_| decoder.bytes().map(<[u8]>::to_vec)).collect::<Option<Vec<_>>>()?;
+    decoder.end()?;
+    Some(WriterBatch { writer, seq, before, entries })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn batch() -> WriterBatch {
+        let writer = Incarnation::parse("dc1.0123456789abcdef").unwrap();
+        WriterBatch { writer, seq: 3, before: [7; 32], entries: vec![b"one".to_vec(), Vec::new(), vec![0; 1000]] }
+    }
+
+    #[test]
+    fn a_batch_is_read_back_under_its_own_key_only() {
+        let (batch, encoded) = (batch(), batch().encode());
+        assert_eq!(WriterBatch::decode(&encoded.bytes, &batch.writer, 3).unwrap(), batch);
+        assert_eq!(EncodedBatch::from_bytes(encoded.bytes.clone()).unwrap(), encoded);
+        assert!(WriterBatch::decode(&encoded.bytes, &batch.writer, 4).is_err());
+        let other = Incarnation::parse("dc2.0123456789abcdef").unwrap();
+        assert!(WriterBatch::decode(&encoded.bytes, &other, 3).is_err());
+    }
+
+    #[test]
+    fn no_bytes_beside_a_batch_are_accepted() {
+        let bytes = batch().encode().bytes;
+        for length in 0..bytes.len() {
+            assert!(EncodedBatch::from_bytes(bytes[..length].to_vec()).is_err(), "{length}");
+        }
+        assert!(EncodedBatch::from_bytes([bytes.as_slice(), b"x"].concat()).is_err());
+        // A count beyond what is there takes no memory.
+        let mut out = Encoder::default();
+        out.fixed(MAGIC).bytes(b"dc1.0123456789abcdef").u64(1).fixed(&[0; 32]).u64(u64::MAX);
+        assert!(EncodedBatch::from_bytes(out.0).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! The one transaction that makes a sealing count.
+//!
+//! Safety is here alone: the checkpoint moves only if it is still the one that this sealing was built on, and this term is
+//! still the elected one. Nothing that was signed for it leaves the process before that.
+
+use super::ClusterError;
+use super::election::Leadership;
+use super::keys::{self, CHECKPOINT, CLUSTER, Incarnation, SEALER};
+use super::member::{EtcdMember, Txn, TxnCondition, TxnOperation};
+use super::members::EtcdMembers;
+use super::sealing::Sealing;
+use super::state::{LogId, SealedState};
+use super::timers::Timers;
+
+/// The transaction that commits a sealing built on the checkpoint of revision `base`.
+pub fn commit_txn(sealing: &Sealing, base: i64, leadership: Leadership) -> Txn {
+    let mark = |writer: &Incarnation| {
+        let mark = sealing.state.writers.get(writer).map_or(0, |progress| progress.mark);
+        TxnOperation::Put(writer.mark_key(), keys::number(mark), 0)
+    };
+    let checkpoint = TxnOperation::Put(CHECKPOINT.to_vec(), sealing.state.encode(), 0);
+    Txn {
+        conditions: term_conditions(base, leadership),
+        then: std::iter::once(checkpoint).chain(sealing.writers.iter().map(mark)).collect(),
+        otherwise: Vec::new(),
+    }
+}
+
+/// What must hold for whatever a sealer changes: nobody has moved the checkpoint, and nobody else was elected.
+pub fn term_conditions(base: i64, leadership: Leadership) -> Vec<TxnCondition> {
+    vec![
+        TxnCondition::ModifiedAt(CHECKPOINT.to_vec(), base),
+        TxnCondition::CreatedAt(SEALER.to_vec(), leadership.created),
+    ]
+}
+
+/// Begins a log in an empty etcd, by command, once; returns whether it was begun now.
+///
+/// # Errors
+/// As for [`EtcdMembers::settle`].
+pub async fn begin_log<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    log: LogId,
+) -> Result<bool, ClusterError> {
+    let conditions = [CLUSTER, CHECKPOINT].map(|key| TxnCondition::CreatedAt(key.to_vec(), 0)).to_vec();
+    let put = |key: &[u8], value: Vec<u8>| TxnOperation::Put(key.to_vec(), value, 0);
+    let then = vec![put(CLUSTER, log.to_vec()), put(CHECKPOINT, SealedState::begin(log).encode())];
+    let otherwise = vec![TxnOperation::Get(CLUSTER.to_vec())];
+    let outcome = members.settle(&Txn { conditions, then, otherwise }).await?;
+    // An earlier repetition of the same request may have begun it.
+    let is_ours = outcome.found.into_iter().flatten().any(|there| there.value == log);
+    Ok(outcome.succeeded || is_ours)
+}

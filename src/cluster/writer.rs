@@ -1,0 +1,184 @@
+//! A gateway's batches: numbered, chained, and durable on the own disk and in etcd before any response is sent.
+//!
+//! The put is conditional: the key must be new, and its number above the mark. So whatever becomes of a request, the same
+//! put can be repeated, also by a later start of the gateway, and a put that arrives late has no effect.
+
+use super::ClusterError;
+use super::batch::{self, BatchHash, EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, WriterBatch};
+use super::keys::{self, GatewayName, Incarnation};
+use super::member::{EtcdMember, Txn, TxnCondition, TxnOperation, TxnOutcome};
+use super::members::EtcdMembers;
+use super::own_disk::OwnDisk;
+use super::state::SealedState;
+use super::timers::Timers;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Maximum number of batches in flight. Two are enough where the members are within 10 ms of each other.
+pub const MAX_IN_FLIGHT: usize = 8;
+/// Pause before the first repetition of a put at all members; doubled up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Maximum pause between two repetitions.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes the batches of one start of a gateway.
+pub struct BatchWriter<M, T, D> {
+    members: Arc<EtcdMembers<M, T>>,
+    disk: Arc<D>,
+    incarnation: Incarnation,
+    position: Mutex<WriterPosition>,
+}
+
+/// What the next batch follows.
+#[derive(Debug, Default)]
+struct WriterPosition {
+    seq: u64,
+    hash: BatchHash,
+    in_flight: usize,
+}
+
+impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
+    /// Begins an incarnation: its mark must not exist yet.
+    ///
+    /// # Errors
+    /// [`ClusterError::IncarnationTaken`] if it exists, perhaps by a request of this call whose outcome was unknown: another
+    /// number is drawn then. Otherwise as for [`EtcdMembers::settle`].
+    pub async fn begin(
+        members: Arc<EtcdMembers<M, T>>,
+        disk: Arc<D>,
+        gateway: GatewayName,
+        number: u64,
+    ) -> Result<Self, ClusterError> {
+        let incarnation = Incarnation { gateway, number };
+        let mark = incarnation.mark_key();
+        let txn = Txn {
+            conditions: vec![TxnCondition::CreatedAt(mark.clone(), 0)],
+            then: vec![TxnOperation::Put(mark, keys::number(0), 0)],
+            otherwise: Vec::new(),
+        };
+        if !members.settle(&txn).await?.succeeded {
+            return Err(ClusterError::IncarnationTaken(incarnation));
+        }
+        Ok(BatchWriter { members, disk, incarnation, position: Mutex::default() })
+    }
+
+    /// The incarnation.
+    pub fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
+    }
+
+    /// Numbers a batch. From now on it has to be [`written`](BatchWriter::write), whatever becomes of its callers.
+    ///
+    /// # Errors
+    /// [`ClusterError::Overloaded`] while as many as permitted are in flight; [`ClusterError::Refused`] for a batch without
+    /// entries, or one that is too large.
+    pub fn next_batch(&self, entries: Vec<Vec<u8>>) -> Result<EncodedBatch, ClusterError> {
+        let size = entries.iter().map(Vec::len).sum::<usize>();
+        if entries.is_empty() || entries.len() > MAX_BATCH_ENTRIES || size > MAX_BATCH_BYTES {
+            return Err(ClusterError::Refused(format!("a batch of {} entries, {size} bytes", entries.len())));
+        }
+        let mut position = self.position();
+        if position.in_flight >= MAX_IN_FLIGHT {
+            return Err(ClusterError::Overloaded(format!("{MAX_IN_FLIGHT} batches are in flight")));
+        }
+        let (writer, seq, before) = (self.incarnation.clone(), position.seq + 1, position.hash);
+        let batch = WriterBatch { writer, seq, before, entries }.encode();
+        position.seq = seq;
+        position.hash = batch::hash(&batch.bytes);
+        position.in_flight += 1;
+        Ok(batch)
+    }
+
+    /// Makes a batch durable, and returns when it is so: on the own disk and in etcd. Its responses may be sent then.
+    /// Without a success it is repeated without end, with the same bytes; each time that all members have failed,
+    /// `unavailable` is called with the reason, so that its callers can be refused. The future has to be run to its end.
+    ///
+    /// # Errors
+    /// Only such that do not pass: [`ClusterError::Conflict`], [`ClusterError::RolledBack`], [`ClusterError::OwnDisk`] …
+    /// The batch counts as not written, and the log stops on this gateway.
+    pub async fn write(
+        &self,
+        batch: &EncodedBatch,
+        unavailable: impl FnMut(&ClusterError) + Send,
+    ) -> Result<(), ClusterError> {
+        let (durable, stored) = tokio::join!(self.disk.append(batch), put(&self.members, batch, unavailable));
+        durable?;
+        stored?;
+        self.position().in_flight -= 1;
+        Ok(())
+    }
+
+    fn position(&self) -> MutexGuard<'_, WriterPosition> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Offers the batches of earlier starts again that are not known to be sealed, before the gateway serves; returns their
+/// number. They keep their incarnations and numbers.
+///
+/// # Errors
+/// As for [`BatchWriter::write`]; the own disk's.
+pub async fn offer_unsealed<M: EtcdMember, T: Timers, D: OwnDisk>(
+    members: &EtcdMembers<M, T>,
+    disk: &D,
+    state: &SealedState,
+) -> Result<usize, ClusterError> {
+    let batches = disk.batches().await?;
+    let open = batches.iter().filter(|batch| !state.is_sealed(&batch.writer, batch.seq));
+    let mut offered = 0;
+    for batch in open {
+        put(members, batch, |_| ()).await?;
+        offered += 1;
+    }
+    Ok(offered)
+}
+
+/// Repeats the put of a batch until its outcome is known.
+async fn put<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    batch: &EncodedBatch,
+    mut unavailable: impl FnMut(&ClusterError) + Send,
+) -> Result<(), ClusterError> {
+    let (txn, mut pause) = (put_txn(batch), FIRST_PAUSE);
+    loop {
+        match members.settle(&txn).await {
+            Ok(outcome) => return judge(batch, &outcome),
+            Err(error) if error.may_pass() => unavailable(&error),
+            Err(error) => return Err(error),
+        }
+        members.timers().sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// The put of a batch: only if its key is new, and its number above the mark.
+fn put_txn(batch: &EncodedBatch) -> Txn {
+    let (key, mark) = (batch.key(), batch.writer.mark_key());
+    Txn {
+        conditions: vec![
+            TxnCondition::CreatedAt(key.clone(), 0),
+            TxnCondition::ValueBelow(mark.clone(), keys::number(batch.seq)),
+        ],
+        then: vec![TxnOperation::Put(key.clone(), batch.bytes.clone(), 0)],
+        otherwise: vec![TxnOperation::Get(key), TxnOperation::Get(mark)],
+    }
+}
+
+/// Whether the batch is in etcd or sealed.
+fn judge(batch: &EncodedBatch, outcome: &TxnOutcome) -> Result<(), ClusterError> {
+    if outcome.succeeded {
+        return Ok(());
+    }
+    let [there, mark] = outcome.found.as_slice() else {
+        return Err(ClusterError::Refused("the response lacks what was there".into()));
+    };
+    let Some(mark) = mark else {
+        return Err(ClusterError::RolledBack(format!("the mark of {} is gone", batch.writer)));
+    };
+    let is_sealed = keys::parse_number(&mark.value).is_some_and(|mark| mark >= batch.seq);
+    match there {
+        Some(there) if there.value == batch.bytes => Ok(()),
+        None if is_sealed => Ok(()),
+        _ => Err(ClusterError::Conflict { key: String::from_utf8_lossy(&batch.key()).into_owned() }),
+    }
+}
