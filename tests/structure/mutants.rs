@@ -1,5 +1,5 @@
-//! The faults that `simulator/mutants.sh` puts back still have their place in the source: a patch that does not apply any more is found
-//! here within a second, and not at the end of CI.
+//! The faults that `simulator/mutants.sh` and `simulator/cluster/mutants.sh` put back still have their place in the source: a patch
+//! that does not apply any more is found here within a second, and not at the end of CI.
 
 use std::path::Path;
 
@@ -27,7 +27,8 @@ fn hunks(patch: &str) -> Vec<(String, String)> {
 fn every_mutant_applies_to_the_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = 0;
-    for entry in std::fs::read_dir(root.join("simulator/mutants")).unwrap() {
+    let folders = ["simulator/mutants", "simulator/cluster/mutants"];
+    for entry in folders.iter().flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap()) {
         let path = entry.unwrap().path();
         for (file, lines) in hunks(&std::fs::read_to_string(&path).unwrap()) {
             let text = std::fs::read_to_string(root.join(&file)).unwrap();
@@ -35,7 +36,7 @@ fn every_mutant_applies_to_the_source() {
             found += 1;
         }
     }
-    assert!(found >= 7, "{found}");
+    assert!(found >= 14, "{found}");
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! The log over etcd by seed: the gateway's own source (`src/cluster`) over a simulated etcd. `docs/cluster-simulator.md`.
+#![allow(clippy::expect_used)]
+
+// The gateway's own source; not all of it is used here.
+#[allow(dead_code, unused_imports)]
+#[path = "../../../src/cluster/mod.rs"]
+mod cluster;
+mod conformance;
+mod exchange_log;
+mod gateway;
+mod model;
+mod mvcc;
+#[cfg(not(simulator))]
+mod process;
+#[cfg(not(simulator))]
+mod real;
+mod runtime;
+mod simulated;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// A failing seed, its cause and its trace.
+type Failure = (u64, String, Vec<String>);
+
+fn number(text: String) -> Option<u64> {
+    text.replace('_', "").parse().ok()
+}
+
+/// Runs one seed.
+fn run(seed: u64, trace: bool) -> Option<Failure> {
+    let only = std::env::var("NDXP_TROUBLE").ok();
+    match catch_unwind(AssertUnwindSafe(|| world::run(seed, only.as_deref(), trace))) {
+        Ok(Ok(())) => None,
+        Ok(Err((violation, trace))) => Some((seed, violation, trace)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Some((seed, format!("panic: {text}"), Vec::new()))
+        }
+    }
+}
+
+/// Runs seeds on all cores; returns the lowest failing one of those that ran.
+fn run_all(from: u64, count: u64) -> Option<Failure> {
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(None::<Failure>));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + count {
+                return;
+            }
+            if let Some(failure) = run(seed, false) {
+                next.store(from + count, Ordering::Relaxed);
+                let mut failed = runtime::locked(&failed);
+                if failed.as_ref().is_none_or(|(lowest, ..)| seed < *lowest) {
+                    *failed = Some(failure);
+                }
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    failed.into_inner().unwrap_or_default()
+}
+
+/// Runs the conformance suite over the simulated members.
+fn conformance() -> ExitCode {
+    let runtime = runtime::Runtime::new(0, false);
+    let etcd = simulated::SimulatedEtcd::new(&runtime);
+    let member = |member| simulated::SimulatedMember { etcd: etcd.clone(), from: 0, member };
+    let members: Vec<_> = (0..simulated::MEMBERS).map(member).collect();
+    let timers = runtime.timers();
+    let verdict = runtime.run(async move { conformance::run(&members, &timers).await });
+    runtime.kill(simulated::NETWORK);
+    match verdict {
+        Ok(passed) => println!("simulated etcd: {} cases of the contract", passed.len()),
+        Err(reason) => {
+            println!("simulated etcd: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// `real ETCD` runs everything over that program; `gateway FOLDER NUMBER ENDPOINT…` is a process of that run.
+#[cfg(not(simulator))]
+fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
+    use std::path::Path;
+    let ended = match arguments {
+        [mode, program] if mode == "real" => real::run(Path::new(program)),
+        [mode, folder, machine, endpoints @ ..] if mode == "gateway" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let machine = machine.parse().expect("a number");
+            Err(runtime.block_on(process::run(Path::new(folder), machine, endpoints)).to_string())
+        }
+        _ => return None,
+    };
+    Some(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("stopped: {reason}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[cfg(simulator)]
+fn over_real_etcd(_: &[String]) -> Option<ExitCode> {
+    None
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = over_real_etcd(&arguments) {
+        return code;
+    }
+    if arguments.first().is_some_and(|mode| mode == "conformance") {
+        return conformance();
+    }
+    if let Some(seed) = std::env::var("NDXP_SEED").ok().and_then(number) {
+        return run(seed, true).map_or(ExitCode::SUCCESS, |failure| report(&failure));
+    }
+    let argument = |at: usize| arguments.get(at).cloned().and_then(number);
+    let (count, from) = (argument(0).unwrap_or(10_000), argument(1).unwrap_or(0));
+    let began = Instant::now();
+    let failed = run_all(from, count);
+    let took = began.elapsed().as_secs_f64();
+    match failed {
+        None => {
+            println!("{count} seeds in {took:.1} s, {:.0} a second: every promise held", count as f64 / took);
+            ExitCode::SUCCESS
+        }
+        Some((seed, ..)) => {
+            println!("after {took:.1} s:");
+            // Once more, with its trace.
+            run(seed, true).map_or(ExitCode::FAILURE, |failure| report(&failure))
+        }
+    }
+}
+
+fn report((seed, violation, trace): &Failure) -> ExitCode {
+    trace.iter().for_each(|line| println!("{line}"));
+    println!("seed {seed}: {violation}");
+    println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml");
+    ExitCode::FAILURE
+}
