@@ -56,9 +56,12 @@ impl CallerMemory {
 /// The reason that no message could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The peer ended the stream in the middle of a message, or sent data after a single message.
+    /// The peer ended the stream in the middle of a message, or the bytes are no messages.
     #[error("the stream of messages is broken")]
     Broken,
+    /// There is no message where there must be one, or a second one.
+    #[error("the operation takes exactly one message")]
+    Cardinality,
     /// The compressed flag is set.
     #[error("the message is compressed")]
     Compressed,
@@ -80,6 +83,7 @@ impl From<FrameError> for Refusal {
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::Broken => Refusal::with(Reason::RequestMalformed, error.to_string()),
+            FrameError::Cardinality => Refusal::with(Reason::ProtocolUnsupported, error.to_string()),
             FrameError::Compressed => Reason::EncodingUnsupported.into(),
             FrameError::TooLarge(_) => Refusal::with(Reason::MessageTooLarge, error.to_string()),
             FrameError::Connection => Reason::Cancelled.into(),
@@ -92,6 +96,19 @@ impl From<FrameError> for Refusal {
         }
     }
 }
+
+/// Why a body ended before its end.
+pub trait BodyFault {
+    /// Whether its bytes were wrong; else the connection failed.
+    fn is_malformed(&self) -> bool {
+        false
+    }
+}
+
+impl BodyFault for h2::Error {}
+impl BodyFault for hyper::Error {}
+impl BodyFault for std::convert::Infallible {}
+impl BodyFault for () {}
 
 /// Adds the five bytes before a message.
 pub fn frame(message: &[u8]) -> Bytes {
@@ -129,6 +146,7 @@ pub struct FrameReader<B> {
 impl<B> FrameReader<B>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: BodyFault,
 {
     /// Reads messages of at most `limit` bytes from `body`.
     pub fn new(body: B, limit: usize) -> Self {
@@ -177,10 +195,10 @@ where
     /// # Errors
     /// As for [`Self::next`]; or there is none, or a second one.
     pub async fn only(&mut self) -> Result<Bytes, FrameError> {
-        let message = self.next().await?.ok_or(FrameError::Broken)?;
+        let message = self.next().await?.ok_or(FrameError::Cardinality)?;
         match self.next().await? {
             None => Ok(message),
-            Some(_) => Err(FrameError::Broken),
+            Some(_) => Err(FrameError::Cardinality),
         }
     }
 
@@ -245,6 +263,7 @@ where
     async fn fill(&mut self) -> Result<(), FrameError> {
         match self.body.frame().await {
             None => self.ended = true,
+            Some(Err(error)) if error.is_malformed() => return Err(FrameError::Broken),
             Some(Err(_)) => return Err(FrameError::Connection),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if self.buffer.is_empty() && self.chunk.is_empty() => self.chunk = data,
@@ -357,9 +376,9 @@ mod tests {
     async fn one_message_is_read_and_nothing_else_is_taken_for_one() {
         assert_eq!(read(&frame(b"abc")).await.unwrap(), "abc");
         assert_eq!(read(&frame(b"")).await.unwrap(), "");
-        assert_eq!(read(&[]).await, Err(FrameError::Broken));
+        assert_eq!(read(&[]).await, Err(FrameError::Cardinality));
         assert_eq!(read(&[0, 0, 0, 0, 2, 1]).await, Err(FrameError::Broken));
-        assert_eq!(read(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await, Err(FrameError::Broken));
+        assert_eq!(read(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await, Err(FrameError::Cardinality));
         assert_eq!(read(&[1, 0, 0, 0, 1, 7]).await, Err(FrameError::Compressed));
         assert_eq!(read(&[0, 0, 0, 0, 9]).await, Err(FrameError::TooLarge(8)));
         assert_eq!(read(&[0, 255, 255, 255, 255]).await, Err(FrameError::TooLarge(8)));

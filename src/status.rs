@@ -86,13 +86,13 @@ reasons! {
     /// The metadata is over the limit.
     MetadataTooLarge, "METADATA_TOO_LARGE", ResourceExhausted, Caller, "The metadata is larger than this gateway accepts (16 kB).", "Siêu dữ liệu vượt quá kích thước cho phép (16 kB).";
     /// Compressed messages are not accepted.
-    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, Caller, "Compressed messages are not accepted: use grpc-encoding identity.", "Không nhận thông điệp nén: dùng grpc-encoding identity.";
+    EncodingUnsupported, "ENCODING_UNSUPPORTED", Unimplemented, Caller, "Compressed messages are not accepted: send them as they are (identity).", "Không nhận thông điệp nén: gửi nguyên dạng (identity).";
     /// A message is marked as compressed, and `grpc-encoding` names no compression.
     CompressionFlagInvalid, "COMPRESSION_FLAG_INVALID", Internal, Caller, "The message is marked as compressed, but grpc-encoding names no compression.", "Thông điệp được đánh dấu là nén, nhưng grpc-encoding không nêu cách nén.";
     /// The request did not arrive in time.
     RequestTimeout, "REQUEST_TIMEOUT", DeadlineExceeded, Caller, "The request did not arrive in time: send it without a pause.", "Yêu cầu không đến kịp thời gian: hãy gửi liền mạch.";
     /// Not gRPC over HTTP/2.
-    ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, Caller, "This port speaks gRPC over HTTP/2.", "Cổng này chỉ phục vụ gRPC trên HTTP/2.";
+    ProtocolUnsupported, "PROTOCOL_UNSUPPORTED", Unimplemented, Caller, "The request is not a call that this port serves.", "Yêu cầu không phải là lời gọi mà cổng này phục vụ.";
     /// The gateway serves no such method.
     OperationUnknown, "OPERATION_UNKNOWN", Unimplemented, Caller, "No contract has this operation.", "Không có dịch vụ này.";
     /// The source has no such record.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the container image of a built gateway; nothing is compiled, no registry is asked. Needs buildah and, for the probes' `wget`,
-# Debian's busybox-static. Usage: deploy/container/build.sh [BINARY [OUTDIR]]      # target/optimised/ndxp-gateway, target/container
+# Builds the container image of a built gateway; nothing is compiled, no registry is asked. Needs buildah.
+# Usage: deploy/container/build.sh [BINARY [OUTDIR]]      # target/optimised/ndxp-gateway, target/container
 # Writes OUTDIR/rootfs, and OUTDIR/ndxp-gateway.oci.tar, which `podman load`, `skopeo copy oci-archive:` and containerd take.
 #   ROOTFS_ONLY=1   lays the root alone
 set -euo pipefail
@@ -15,8 +15,6 @@ ldd "$binary" | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) 
   mkdir -p "rootfs$(dirname "$library")"
   install -m 0755 "$(realpath "$library")" "rootfs$library"
 done
-busybox=$(command -v busybox) && ! ldd "$busybox" > /dev/null 2>&1 || { echo "busybox-static is missing" >&2; exit 1; }
-install -m 0755 "$busybox" rootfs/usr/bin/wget
 echo 'ndxp:x:64110:64110:NDXP gateway:/var/lib/ndxp:/usr/sbin/nologin' > rootfs/etc/passwd
 echo 'ndxp:x:64110:' > rootfs/etc/group
 printf 'hosts: files dns\npasswd: files\ngroup: files\n' > rootfs/etc/nsswitch.conf

@@ -20,6 +20,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = LogVerifier::parse(&text);
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
-    let _ =
-        read_segment(&LocalDisk, file.path(), Reading { first: 0, before: None, from: 0, key: None, keyed_from: 0 });
+    let reading = Reading { first: 0, before: None, from: 0, key: None, keyed_from: 0, start: None };
+    let _ = read_segment(&LocalDisk, file.path(), reading);
 });

@@ -5,12 +5,9 @@ use super::messages::{invalid, refused};
 use crate::audit::AuditError;
 use crate::audit::index::SearchIndex;
 use crate::audit::last_use::{LastUse, LastUses};
-use crate::exchange_log::clock;
-use crate::exchange_log::key::open_reader;
-use crate::keyfile::Vault;
+use crate::exchange_log::{LogOpener, clock};
 use crate::status::{Reason, Refusal};
 use crate::time_zone::DAY_S;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -19,7 +16,7 @@ const PERIOD_DAYS: u32 = 90;
 /// Maximum number of objects of a request.
 const MAX_OBJECTS: usize = 1_000;
 /// Longest time that a call looks.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The log cannot be read; the details are for those who run the gateway.
 pub(super) fn unread(error: &AuditError) -> Status {
@@ -29,7 +26,7 @@ pub(super) fn unread(error: &AuditError) -> Status {
 
 /// Lists the last use of each object, as far as it is found out.
 pub(super) fn list(
-    (data, vault): (&Path, &Vault),
+    opener: &LogOpener,
     uses: &LastUses,
     api::ListLastUseRequest { objects }: api::ListLastUseRequest,
 ) -> Result<api::ListLastUseResponse, Status> {
@@ -38,7 +35,7 @@ pub(super) fn list(
     }
     let from_us = clock::now_us() - i64::from(PERIOD_DAYS) * DAY_S * 1_000_000;
     let found = || {
-        let (reader, index) = (open_reader(data, vault)?, SearchIndex::read(data, vault));
+        let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
         uses.of((&reader, index.as_ref()), &objects, from_us, Instant::now() + PATIENCE)
     };
     let found = found().map_err(|error| unread(&error))?;

@@ -326,7 +326,7 @@ impl AdminService for Admin {
 
     async fn list_last_use(&self, request: Request<api::ListLastUseRequest>) -> AdminResult<api::ListLastUseResponse> {
         self.read(request, &rules::LIST_LAST_USE, |admin, _, message| {
-            last_use::list((&admin.config.data, &admin.config.vault), &admin.last_uses, message)
+            last_use::list(&admin.opener, &admin.last_uses, message)
         })
         .await
     }
@@ -336,7 +336,7 @@ impl AdminService for Admin {
         request: Request<api::ChangeGrantRequest>,
     ) -> AdminResult<api::PreviewGrantChangeResponse> {
         self.read(request, &rules::PREVIEW_GRANT_CHANGE, |admin, store, message| {
-            preview::preview((&admin.config.data, &admin.config.vault), store, &admin.contracts.load(), message)
+            preview::preview(&admin.opener, store, &admin.contracts.load(), message)
         })
         .await
     }

@@ -20,6 +20,7 @@ use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::audit::last_use::LastUses;
 use crate::config::Config;
 use crate::contract::ContractSet;
+use crate::exchange_log::LogOpener;
 use crate::identity::principal::Principal;
 use crate::registry::{Actor, Store};
 use crate::status::{Reason, Refusal};
@@ -55,6 +56,7 @@ pub struct Admin {
     door: Option<StaffAuthorizer>,
     work: AdminWork,
     overview: Option<Overview>,
+    opener: Arc<LogOpener>,
     last_uses: Arc<LastUses>,
     revocations: Arc<Revocations>,
     checker: Option<SourceChecker>,
@@ -80,6 +82,7 @@ impl Admin {
     /// as an extension, which nobody can send from outside.
     pub fn local(config: Arc<Config>, store: Arc<dyn Store>, contracts: Arc<ArcSwap<ContractSet>>) -> Self {
         Admin {
+            opener: Arc::new(LogOpener::new(&config.data, &config.vault)),
             config,
             store,
             contracts,

@@ -10,14 +10,11 @@ use crate::audit::index::SearchIndex;
 use crate::audit::query::Query;
 use crate::audit::search;
 use crate::contract::{ContractSet, Operation};
-use crate::exchange_log::key::open_reader;
-use crate::exchange_log::{Entry, Kind, clock};
-use crate::keyfile::Vault;
+use crate::exchange_log::{Entry, Kind, LogOpener, clock};
 use crate::registry::{Grant, GrantView, Store};
 use crate::time_zone::{DAY_S, day};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -32,7 +29,7 @@ const MAX_FIELDS: usize = 50;
 
 /// Counts what a change would have refused.
 pub(super) fn preview(
-    (data, vault): (&Path, &Vault),
+    opener: &LogOpener,
     store: &dyn Store,
     contracts: &ContractSet,
     message: api::ChangeGrantRequest,
@@ -44,7 +41,7 @@ pub(super) fn preview(
     let mut counts = Counts::new(contracts, &after, others);
     let from_us = clock::now_us() - PERIOD_DAYS * DAY_S * 1_000_000;
     let mut read = || -> Result<bool, AuditError> {
-        let (reader, index) = (open_reader(data, vault)?, SearchIndex::read(data, vault));
+        let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
         let query = Query { grant: Some(before.id.clone()), from_us: Some(from_us), ..Query::default() };
         let mut next = Some(u64::MAX);
         while next.is_some() && Instant::now() < until {

@@ -2,7 +2,7 @@
 
 use super::output::{Output, counted, print_json};
 use super::{CliError, ConfigFile};
-use crate::config::{Catalogue, Config};
+use crate::config::{Catalogue, Config, schema};
 use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::contract::warnings::{ContractWarning, warnings};
 use crate::contract::{ContractSet, Operation};
@@ -28,9 +28,14 @@ enum ConfigCommand {
     Check,
     /// Show the configuration with every default, and the address of each source. Never shows a secret.
     Show,
+    /// Print the JSON Schema of gateway.toml, for editors that complete and check it.
+    Schema,
 }
 
 pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
+    if matches!(args.command, ConfigCommand::Schema) {
+        return print_json(&schema::gateway());
+    }
     let config = args.config.load()?;
     let catalogue = config.catalogue()?;
     match args.command {
@@ -63,10 +68,7 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
                 format!("{}: {sources}, {operations}{rest}", config.file.display())
             })
         }
-        ConfigCommand::Show => match output {
-            Output::Json => print_json(&config_json(&config, &catalogue)),
-            Output::Human => print_json(&config_json(&config, &catalogue)),
-        },
+        ConfigCommand::Show | ConfigCommand::Schema => print_json(&config_json(&config, &catalogue)),
     }
 }
 

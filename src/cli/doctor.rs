@@ -4,15 +4,14 @@ use super::output::{Output, bar, counted};
 use super::{CliError, ConfigFile, runtime};
 use crate::config::{Catalogue, Config};
 use crate::drivers::reachability::check;
-use crate::exchange_log::key::{self, open_reader};
 use crate::exchange_log::{LockOwner, LogPaths, clock};
+use crate::exchange_log::{LogOpener, key};
 use crate::identity::tls;
 use crate::pki::{Ending, expirations};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Page, Store, now, signing_key};
 use crate::server::{check_tls, registry_path};
 use clap::Args;
-use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -149,18 +148,10 @@ fn certificates(config: &Config, catalogue: Option<&Catalogue>, report: &mut Rep
 
 /// The gateway of this folder, if it runs, and the limits of a process.
 fn process(config: &Config, report: &mut Report) -> bool {
-    let needed = config.listen.open_files();
-    match getrlimit(Resource::Nofile).maximum {
-        Some(files) if files < needed => report.warn(
-            "process",
-            format!("{files} open files are allowed, and listen.max_connections may need {needed}"),
-            "raise LimitNOFILE in the unit, or lower listen.max_connections",
-        ),
-        _ => report.ok("process", "enough open files are allowed"),
-    }
     match LockOwner::of(&LogPaths::new(&config.data)) {
         Ok(Some(owner)) => {
             report.ok("process", format!("a gateway of this folder runs (process {})", owner.pid()));
+            open_files(owner.pid(), config.listen.open_files(), report);
             true
         }
         Ok(None) => {
@@ -175,6 +166,22 @@ fn process(config: &Config, report: &mut Report) -> bool {
             report.fault("process", error.to_string(), "is the data folder this account's?");
             false
         }
+    }
+}
+
+/// Whether the gateway's process may have as many files open as its connections need.
+fn open_files(pid: i32, needed: u64, report: &mut Report) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let hard = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1));
+    match hard.and_then(|hard| hard.parse::<u64>().ok()) {
+        Some(files) if files < needed => report.warn(
+            "process",
+            format!("{files} open files are allowed, and listen.max_connections may need {needed}"),
+            "raise LimitNOFILE in the unit, or lower listen.max_connections",
+        ),
+        Some(files) => report.ok("process", format!("{files} open files are allowed, enough for {needed}")),
+        // Unlimited, or another account's process.
+        None => {}
     }
 }
 
@@ -263,7 +270,7 @@ fn keys(config: &Config, report: &mut Report) {
 /// Whether the clock is behind the log: the gateway would go on from the log's time.
 fn time(config: &Config, report: &mut Report) {
     let newest = || {
-        let reader = open_reader(&config.data, &config.vault).ok()?;
+        let reader = LogOpener::new(&config.data, &config.vault).open().ok()?;
         let mut newest = None;
         reader
             .newest_first(reader.size(), |found| {

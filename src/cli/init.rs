@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 
 const TEMPLATE: &str = include_str!("../../deploy/init/gateway.toml");
 const NAMES: &str = include_str!("../../seeds/names.toml");
+/// The folder of the package's configuration, and the unit that the package installs for it.
+const PACKAGED: (&str, &str) = ("/etc/ndxp", "/usr/lib/systemd/system/ndxp-gateway.service");
+/// The account of the package's unit.
+const ACCOUNT: &str = "ndxp";
 const UNITS: [(&str, &str); 2] = [
     ("ndxp-gateway.service", include_str!("../../deploy/systemd/ndxp-gateway.service")),
     ("ndxp-gateway.socket", include_str!("../../deploy/systemd/ndxp-gateway.socket")),
@@ -133,11 +137,16 @@ pub fn run(args: &InitArgs, output: Output) -> Result<(), CliError> {
         let reason = "is there already: init overwrites nothing; change it by hand, or choose another --folder";
         return Err(CliError::Usage(format!("{} {reason}", file.display())));
     }
+    let packaged = is_packaged(&file);
+    if packaged && rustix::process::geteuid().is_root() && uzers::get_user_by_name(ACCOUNT).is_some() {
+        let remedy = format!("runuser -u {ACCOUNT} -- ndxp-gateway init");
+        return Err(CliError::Usage(format!("the keys must be the gateway's account's, not root's: {remedy}")));
+    }
     let answers = answers(args)?;
     must_exist(file.parent().unwrap_or(Path::new(".")), &answers)?;
     let text =
         answers.iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
-    let mut written = lay(&file, &text, &args.data)?;
+    let mut written = lay(&file, &text, &args.data, packaged)?;
     let config = Config::load(&file)?;
     let connection = ConnectionArgs::local(file.clone());
     let verifier = tokens::make_keys(&connection)?;
@@ -146,7 +155,7 @@ pub fn run(args: &InitArgs, output: Output) -> Result<(), CliError> {
         local::bootstrap(&connection, draft(administrator), draft(approver))?;
     }
     written.insert(0, file.clone());
-    let next = next_steps(&config, args.administrator.is_some(), &file);
+    let next = next_steps(&config, args.administrator.is_some(), &file, packaged);
     let value = json!({ "written": written, "vkey": verifier, "next": next });
     output.result(&value, || {
         let files: String = written.iter().map(|file| format!("wrote {}\n", file.display())).collect();
@@ -159,15 +168,23 @@ pub fn run(args: &InitArgs, output: Output) -> Result<(), CliError> {
     })
 }
 
-/// Lays the files beside the configuration.
-fn lay(file: &Path, text: &str, data: &Path) -> Result<Vec<PathBuf>, CliError> {
+/// Whether the installed package has the units for this configuration: then another copy of them would only hide its next ones.
+fn is_packaged(file: &Path) -> bool {
+    let (folder, unit) = PACKAGED;
+    file.parent() == Some(Path::new(folder)) && Path::new(unit).exists()
+}
+
+/// Lays the files beside the configuration. Names that are there already are somebody's own.
+fn lay(file: &Path, text: &str, data: &Path, packaged: bool) -> Result<Vec<PathBuf>, CliError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let data = std::path::absolute(data)?.display().to_string();
     let program = std::env::current_exe()?.display().to_string();
     let mut files = vec![(folder.join("names.toml"), NAMES.to_owned())];
+    files.retain(|(path, _)| !path.exists());
     files.extend(examples().map(|(name, text)| (folder.join(format!("{name}.example")), text)));
-    for (name, unit) in UNITS {
+    for (name, unit) in UNITS.into_iter().filter(|_| !packaged) {
         let unit = unit.replace("/etc/ndxp/gateway.toml", &file.display().to_string());
+        let unit = unit.replace("/etc/ndxp/environment", &folder.join("environment").display().to_string());
         let unit = unit.replace("/usr/bin/ndxp-gateway", &program).replace("/var/lib/ndxp", &data);
         files.push((folder.join("units").join(name), unit));
     }
@@ -181,7 +198,7 @@ fn lay(file: &Path, text: &str, data: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 /// What remains to be done, in order.
-fn next_steps(config: &Config, people: bool, file: &Path) -> Vec<String> {
+fn next_steps(config: &Config, people: bool, file: &Path, packaged: bool) -> Vec<String> {
     let name = file.display();
     let mut steps = Vec::new();
     let faults = match check_tls(config) {
@@ -195,9 +212,10 @@ fn next_steps(config: &Config, people: bool, file: &Path) -> Vec<String> {
     }
     steps.push(format!("keys rotate --config {name}"));
     steps.push(format!("doctor --config {name}"));
-    steps.push(
-        "install the units: cp units/* /etc/systemd/system/, systemctl enable --now ndxp-gateway.socket ndxp-gateway"
-            .to_owned(),
-    );
+    let enable = "systemctl enable --now ndxp-gateway.socket ndxp-gateway";
+    steps.push(match packaged {
+        true => enable.to_owned(),
+        false => format!("install the units: cp units/* /etc/systemd/system/, {enable}"),
+    });
     steps
 }

@@ -1,7 +1,7 @@
 //! What a package installs beside the binary: completions for shells, and pages for man(1), both made from the command line itself.
 
-use super::{Cli, CliError};
-use clap::{Args, CommandFactory};
+use super::CliError;
+use clap::Args;
 use std::path::PathBuf;
 
 /// Which shell.
@@ -14,7 +14,7 @@ pub struct CompletionsArgs {
 /// Prints the completions of a shell.
 pub fn run_completions(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "ndxp-gateway", &mut text);
+    clap_complete::generate(args.shell, &mut super::command(), "ndxp-gateway", &mut text);
     std::io::Write::write_all(&mut std::io::stdout(), &text)?;
     Ok(())
 }
@@ -30,5 +30,5 @@ pub struct ManArgs {
 /// Writes one page for each command.
 pub fn run_man(args: &ManArgs) -> Result<(), CliError> {
     let failed = |error| CliError::Failed(format!("{} cannot be written: {error}", args.folder.display()));
-    clap_mangen::generate_to(Cli::command(), &args.folder).map_err(failed)
+    clap_mangen::generate_to(super::command(), &args.folder).map_err(failed)
 }

@@ -11,12 +11,14 @@ mod confirmation;
 mod demo;
 mod doctor;
 mod drift;
+mod examples;
 mod grants;
 mod init;
 mod last_use;
 mod layout;
 mod manual;
 mod output;
+mod probe;
 mod profile;
 mod sandbox;
 mod serve;
@@ -37,7 +39,7 @@ use crate::pki::PkiError;
 use crate::registry::RegistryError;
 use crate::sandbox::SandboxError;
 use crate::server::StartError;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use output::Output;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,10 +53,17 @@ use tonic_types::StatusExt;
                         3 the gateway cannot be reached.\nLogs go to standard error; NDXP_LOG sets their level.")]
 struct Cli {
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value = "human", env = "NDXP_OUTPUT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "human",
+        env = "NDXP_OUTPUT",
+        help_heading = "Global options"
+    )]
     output: Output,
     /// Show every column and line of a table, whatever the terminal's width.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     wide: bool,
     #[command(subcommand)]
     command: Command,
@@ -101,6 +110,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Look for what keeps a gateway from its work, or soon will: certificates, keys, ports, disk, clock, sources, witnesses.
     Doctor(doctor::DoctorArgs),
+    /// Succeed if the gateway of this machine is alive, or ready: for the probes of containers and balancers.
+    Probe(probe::ProbeArgs),
     /// Check the gateway's configuration, or show it with every default.
     Config(check::ConfigArgs),
     /// Check, list or show contracts; list where sources have drifted from them.
@@ -242,9 +253,14 @@ macro_rules! failures {
 
 failures!(LogKeyError, RegistryError, IssueError, PkiError, LogError, std::io::Error);
 
+/// The command line, with its examples.
+fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
+}
+
 /// Parses the command line, runs the command, and returns the exit code.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     // Files that commands write are private, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     if cli.wide {
@@ -271,6 +287,7 @@ pub fn run() -> ExitCode {
         Command::Witness(args) => witness::run(&args),
         Command::Audit(args) => audit::run(args, cli.output),
         Command::Doctor(args) => doctor::run(&args, cli.output),
+        Command::Probe(args) => probe::run(&args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),
         Command::Contract(args) => check::run_contract(args, cli.output),
         Command::Completions(args) => manual::run_completions(&args),

@@ -1,6 +1,8 @@
 //! Reads TOML, and reports all faults together, with file, line and what to do.
 
+use super::schema::KeyRecorder;
 use crate::drivers::credentials::Secret;
+use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -31,6 +33,8 @@ pub struct Document {
     text: String,
     faults: RefCell<Vec<ConfigFault>>,
     named: RefCell<Vec<PathBuf>>,
+    /// Takes the keys that are asked for, in place of reading them.
+    recorder: Option<KeyRecorder>,
 }
 
 impl Document {
@@ -44,7 +48,21 @@ impl Document {
             line: 0,
             reason: format!("cannot be read: {error}: name another file, or run in its folder"),
         })?;
-        Ok(Document { file: file.to_owned(), text, faults: RefCell::default(), named: RefCell::default() })
+        Ok(Document::of(file, text, None))
+    }
+
+    fn of(file: &Path, text: String, recorder: Option<KeyRecorder>) -> Self {
+        let (faults, named) = Default::default();
+        Document { file: file.to_owned(), text, faults, named, recorder }
+    }
+
+    /// Returns the keys that `read` asks a file for. Each that must be given has the value of its example.
+    pub(super) fn recorded<T>(file: &Path, read: impl FnOnce(&Path, &Table<'_>) -> Option<T>) -> KeyRecorder {
+        let document = Document::of(file, String::new(), Some(KeyRecorder::default()));
+        let root = DeTable::new();
+        // What its examples lack does not matter: no file is there.
+        let _ = read(file, &Table::new(&document, &root, String::new(), 0));
+        document.recorder.unwrap_or_default()
     }
 
     /// Reads the file's table with `read`.
@@ -105,6 +123,13 @@ impl<'d> Table<'d> {
         self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
+    /// Takes a key's schema, if keys are recorded; returns whether they are.
+    fn records(&self, key: &str, schema: impl FnOnce() -> Value) -> bool {
+        let Some(recorder) = &self.document.recorder else { return false };
+        recorder.take(self.full(key), schema());
+        true
+    }
+
     fn full(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
@@ -124,18 +149,25 @@ impl<'d> Table<'d> {
         read
     }
 
-    /// Whether a key is given.
+    /// Whether a key is given. Where keys are recorded, each is: what depends on it is recorded, too.
     pub fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
+        self.document.recorder.is_some() || self.get(key).is_some()
     }
 
     /// A text, where given.
     pub fn text(&self, key: &str) -> Option<String> {
+        if self.records(key, || json!({ "type": "string" })) {
+            return None;
+        }
         self.typed(key, "a text in quotes", |value| value.get_ref().as_str().map(str::to_owned))
     }
 
     /// A text that must be given, as in `example`.
     pub fn needed(&self, key: &str, example: &str) -> Option<String> {
+        if self.records(key, || json!({ "type": "string", "examples": [example] })) {
+            self.document.recorder.iter().for_each(|recorder| recorder.need(&self.full(key)));
+            return Some(example.to_owned());
+        }
         if self.get(key).is_none() {
             self.fault(key, format!("is missing: add {key} = {example:?}"));
         }
@@ -150,6 +182,10 @@ impl<'d> Table<'d> {
 
     /// A whole number within bounds, or its default.
     pub fn number(&self, key: &str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
+        let (min, max) = (bounds.start(), bounds.end());
+        if self.records(key, || json!({ "type": "integer", "minimum": min, "maximum": max, "default": default })) {
+            return default;
+        }
         let what = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         let read = |value: &Spanned<DeValue<'_>>| {
             let digits: String = value.get_ref().as_integer()?.as_str().chars().filter(|c| *c != '_').collect();
@@ -160,11 +196,17 @@ impl<'d> Table<'d> {
 
     /// Yes or no, or its default.
     pub fn flag(&self, key: &str, default: bool) -> bool {
+        if self.records(key, || json!({ "type": "boolean", "default": default })) {
+            return default;
+        }
         self.typed(key, "true or false", |value| value.get_ref().as_bool()).unwrap_or(default)
     }
 
     /// A list of texts; empty where not given.
     pub fn texts(&self, key: &str) -> Vec<String> {
+        if self.records(key, || json!({ "type": "array", "items": { "type": "string" } })) {
+            return Vec::new();
+        }
         let read = |value: &Spanned<DeValue<'_>>| {
             value.get_ref().as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
         };
@@ -173,6 +215,10 @@ impl<'d> Table<'d> {
 
     /// One text, or a list of them, that must be given.
     pub fn text_or_texts(&self, key: &str, example: &str) -> Option<Vec<String>> {
+        let list = || json!({ "type": "array", "items": { "type": "string" } });
+        if self.records(key, || json!({ "oneOf": [{ "type": "string" }, list()], "examples": [example] })) {
+            return Some(vec![example.to_owned()]);
+        }
         match self.get(key) {
             Some(value) if value.get_ref().as_array().is_some() => Some(self.texts(key)),
             _ => self.needed(key, example).map(|text| vec![text]),
@@ -197,6 +243,9 @@ impl<'d> Table<'d> {
 
     /// A table below this one, where given.
     pub fn table(&self, key: &str) -> Option<Table<'d>> {
+        if self.records(key, || json!({ "type": "object", "additionalProperties": false })) {
+            return Some(Table::new(self.document, self.table, self.full(key), 0));
+        }
         let value = self.get(key)?;
         let Some(table) = value.get_ref().as_table() else {
             self.fault(key, "must be a table");
@@ -227,6 +276,10 @@ impl<'d> Table<'d> {
 
     /// A secret, from a file or the environment. In the file itself it is refused: configuration is copied about.
     pub fn secret(&self, key: &str) -> Option<Secret> {
+        let source = |name: &str| json!({ "type": "object", "properties": { name: { "type": "string" } }, "required": [name], "additionalProperties": false });
+        if self.records(key, || json!({ "oneOf": [source("file"), source("env")] })) {
+            return Some(Secret::new(&"0".repeat(64)));
+        }
         let Some(value) = self.get(key) else {
             self.fault(key, format!("is missing: add {key} = {{ file = \"…\" }} or {{ env = \"…\" }}"));
             return None;

@@ -19,17 +19,18 @@ pub fn check(paths: &LogPaths, sealed: u64, key: Option<&ChainKey>) -> Result<()
     let disk = &*paths.disk;
     let found = segments(disk, &paths.journal)?;
     no_others(paths)?;
+    let all = |first, before| Reading { first, before, from: u64::MAX, key, keyed_from: 0, start: None };
     let mut last: Option<(&PathBuf, Segmented)> = None;
     for (position, (first, path)) in found.iter().enumerate() {
         let before = found.get(position + 1).map(|(next, _)| *next);
         if before.is_some_and(|before| before <= sealed) {
-            read_segment(disk, path, Reading { first: *first, before: None, from: u64::MAX, key, keyed_from: 0 })?;
+            read_segment(disk, path, all(*first, None))?;
             continue;
         }
         if last.is_none() && *first > sealed {
             return Err(LogError::corrupt(path, 0, format!("entries {sealed} to {} are missing", first - 1)));
         }
-        let read = read_segment(disk, path, Reading { first: *first, before, from: u64::MAX, key, keyed_from: 0 })?;
+        let read = read_segment(disk, path, all(*first, before))?;
         if let Some((_, earlier)) = &last {
             read.follows(path, earlier)?;
         }

@@ -10,7 +10,7 @@ use super::blocks::Blocks;
 pub use super::blocks::SEGMENT_BYTES;
 use super::disk::{Disk, Open, remove, sync_folder};
 use super::preallocated::{PreallocatedSegment, Preallocator, UNNAMED};
-use super::segment::{self, BATCH_HEAD, ChainKey, Reading, Record, Segmented, Tag};
+use super::segment::{self, BATCH_HEAD, ChainKey, HEAD, Reading, Record, SECTOR, SegmentBytes, Segmented, Tag};
 use super::storage::Storage;
 use super::{LogError, LogPaths};
 use std::io::ErrorKind;
@@ -21,6 +21,8 @@ use std::sync::Arc;
 const WANT_NEXT: u64 = SEGMENT_BYTES / 8;
 /// Trailing zeros of a file that are kept: an entry may end in zeros, and none is longer.
 const KEPT_ZEROS: usize = 64 << 10;
+/// Zeros after which a reader of what is new looks no further: more than a disk loses of the end of one write.
+const MAX_ZEROS: usize = 1 << 20;
 
 /// A segment open for writing.
 pub struct Journal {
@@ -67,12 +69,15 @@ pub fn segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<(u64, PathBuf)>, L
     Ok(found)
 }
 
-/// Reads a segment.
+/// Reads a segment, or what is in it from an earlier reading's position on. That leaves unread what is behind 1 MiB of
+/// zeros, which only a start and a verification look at.
 ///
 /// # Errors
 /// It cannot be read, or holds neither what was written to it nor the remains of a crash; with file and offset.
 pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Result<Segmented, LogError> {
-    let (bytes, length) = read_written(disk, path).map_err(|error| LogError::io(path, &error))?;
+    let base = reading.start.map_or(0, |start| start.offset / SECTOR as u64 * SECTOR as u64);
+    let max_zeros = if reading.start.is_some() { MAX_ZEROS } else { usize::MAX };
+    let (head, rest, length) = read_written(disk, path, base, max_zeros).map_err(|error| LogError::io(path, &error))?;
     if length < SEGMENT_BYTES {
         // It had its whole length before it had its name.
         Err(LogError::corrupt(path, length, "the segment was cut off here: no crash leaves it so"))
@@ -80,23 +85,26 @@ pub fn read_segment(disk: &dyn Disk, path: &Path, reading: Reading<'_>) -> Resul
         // No batch is this large, except in the simulator's small segments.
         Err(LogError::corrupt(path, SEGMENT_BYTES, "something was put behind the segment's end"))
     } else {
-        segment::parse(path, &bytes, reading)
+        segment::parse(path, &SegmentBytes { head: &head, base, rest: &rest }, reading)
     }
 }
 
-/// Returns a file's bytes and length, without most of the zeros at its end: most of a segment is its initial zeros, and
-/// memory of 64 MB that is used once stays with the process for long.
-fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
+/// Returns a file's head, its bytes from `base` on, and its length. Most of the zeros at its end are left out: most of a
+/// segment is its initial zeros, and memory of 64 MB that is used once stays with the process for long. Stops at a run
+/// of more than `max_zeros`.
+fn read_written(disk: &dyn Disk, path: &Path, base: u64, max_zeros: usize) -> std::io::Result<(Head, Vec<u8>, u64)> {
     let file = disk.open(path, Open::Read)?;
-    let (mut written, mut zeros, mut at, mut piece) = (Vec::new(), 0, 0, vec![0; PIECE]);
+    let mut head = [0; HEAD];
+    file.read_at(&mut head, 0)?;
+    let (mut written, mut zeros, mut at, mut piece) = (Vec::new(), 0, base, vec![0; PIECE]);
     loop {
         let data = file.data_from(at)?;
         zeros += usize::try_from(data.saturating_sub(at)).map_err(std::io::Error::other)?;
         at = at.max(data);
-        let read = file.read_at(&mut piece, at)?;
+        let read = if zeros > max_zeros { 0 } else { file.read_at(&mut piece, at)? };
         if read == 0 {
             written.resize(written.len() + zeros.min(KEPT_ZEROS), 0);
-            return Ok((written, at));
+            return Ok((head, written, if zeros > max_zeros { file.size()? } else { at }));
         }
         at += read as u64;
         if piece[..read] == ZEROS[..read] {
@@ -107,6 +115,8 @@ fn read_written(disk: &dyn Disk, path: &Path) -> std::io::Result<(Vec<u8>, u64)>
         }
     }
 }
+
+type Head = [u8; HEAD];
 
 static ZEROS: [u8; PIECE] = [0; PIECE];
 /// Bytes that are read at once.
@@ -136,7 +146,7 @@ impl Journal {
             if *first > next {
                 return Err(LogError::corrupt(path, 0, format!("entries {next} to {} are missing", first - 1)));
             }
-            let reading = Reading { first: *first, before, from: next, key: Some(&key), keyed_from: 0 };
+            let reading = Reading { first: *first, before, from: next, key: Some(&key), keyed_from: 0, start: None };
             let mut read = read_segment(disk, path, reading)?;
             if let Some((_, earlier)) = &last {
                 read.follows(path, earlier)?;

@@ -3,7 +3,7 @@
 //! one.
 
 use super::checkpoint::{LogSigner, LogVerifier};
-use super::reader::{LogReader, VKEY_FILE};
+use super::reader::VKEY_FILE;
 use super::segment::ChainKey;
 use super::tiles::checkpoint_path;
 use super::{LogError, LogPaths};
@@ -92,16 +92,6 @@ pub fn chain(data: &Path, vault: &Vault, verifier: &LogVerifier) -> Result<Optio
         return Ok(Some(signer.chain_key()));
     }
     Err(LogKeyError::Unusable(path(data), "is not the key that this log is verified with".into()))
-}
-
-/// Opens a reader of a data folder's log that verifies entries behind the checkpoint by the log's key, if that can be
-/// read.
-///
-/// # Errors
-/// The log cannot be read, or the key is not the log's.
-pub fn open_reader(data: &Path, vault: &Vault) -> Result<LogReader, LogError> {
-    let wrong = |error: LogKeyError| LogError::Io { path: path(data), reason: error.to_string() };
-    LogReader::open_with(data, &|verifier| chain(data, vault, verifier).map_err(wrong))
 }
 
 /// Returns an existing file of a log, if there is one.

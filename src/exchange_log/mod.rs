@@ -28,6 +28,7 @@ pub mod journal;
 pub mod key;
 mod lock_owner;
 pub mod note;
+mod opener;
 mod pipeline;
 mod preallocated;
 pub mod proof;
@@ -57,6 +58,7 @@ use writer::Queued;
 pub(crate) use crash::crash_point;
 pub use entry::{Entry, Kind};
 pub use lock_owner::LockOwner;
+pub use opener::LogOpener;
 pub use pipeline::{Health, Pipeline};
 pub use submission_batch::open_thread_queues;
 

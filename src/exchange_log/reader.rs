@@ -10,7 +10,7 @@ use super::cosignature::Policy;
 use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
-use super::segment::{ChainKey, Reading};
+use super::segment::{BatchPosition, ChainKey, Reading};
 use super::tiles::{bundle_path, checkpoint_path, edge_tiles, read_bundle, read_tile, subtree, tile_path};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, LogError, LogPaths};
@@ -38,8 +38,18 @@ pub fn published_file(disk: &dyn Disk, tiles: &Path) -> Result<&'static str, Log
     Ok(if policy(disk, tiles)?.needs_witnesses() { COSIGNED_FILE } else { "checkpoint" })
 }
 
-/// Finds the key of the journal's chain, by the log's own; `None` if it is not available.
-pub type FindChain<'f> = dyn Fn(&LogVerifier) -> Result<Option<ChainKey>, LogError> + 'f;
+/// How entries behind the checkpoint are read.
+pub(super) struct TailReading<'f> {
+    /// Finds the key of the journal's chain, by the log's own; `None` if it is not available.
+    pub(super) chain: &'f dyn Fn(&LogVerifier) -> Result<Option<ChainKey>, LogError>,
+    /// Where an earlier reader found the first of them.
+    pub(super) start: Option<BatchPosition>,
+}
+
+impl TailReading<'_> {
+    /// Without the log's key, from the beginning of the journal.
+    const UNKEYED: TailReading<'static> = TailReading { chain: &|_| Ok(None), start: None };
+}
 
 /// Full tiles by level and index.
 type CheckedTiles = HashMap<(usize, u64), Arc<Vec<Hash>>>;
@@ -57,6 +67,8 @@ pub struct LogReader {
     pruned: Pruned,
     /// Entries behind the checkpoint, as the journal has them.
     tail: Vec<Vec<u8>>,
+    /// Where the journal has the first of them.
+    tail_start: Option<BatchPosition>,
     /// The bundle that is not full: read at once, since the next sealing deletes its file.
     last_bundle: Vec<Vec<u8>>,
     /// The tiles of the right edge, by level, hashed up to the checkpoint's root.
@@ -130,16 +142,15 @@ impl LogReader {
     /// [`LogError::Io`] if a file cannot be read; [`LogError::Corrupt`] if one is not what was written: a signature, a
     /// hash or a batch is wrong.
     pub fn open(data: &Path) -> Result<Self, LogError> {
-        Self::persist(&LogPaths::new(data), Some(&|_| Ok(None)))
+        Self::persist(&LogPaths::new(data), Some(&TailReading::UNKEYED))
     }
 
-    /// The same; returns entries behind the checkpoint only if the log wrote them, provided that its key can be read:
-    /// `chain` returns the key of its journal's chain ([`super::key::chain`]).
+    /// The same; returns entries behind the checkpoint only if the log wrote them, provided that its key is found.
     ///
     /// # Errors
-    /// As for [`LogReader::open`]; or `chain` reports another log's key.
-    pub fn open_with(data: &Path, chain: &FindChain<'_>) -> Result<Self, LogError> {
-        Self::persist(&LogPaths::new(data), Some(chain))
+    /// As for [`LogReader::open`]; or the key is another log's.
+    pub(super) fn open_with(data: &Path, tail: &TailReading<'_>) -> Result<Self, LogError> {
+        Self::persist(&LogPaths::new(data), Some(tail))
     }
 
     /// Opens a log whose folders are known.
@@ -147,7 +158,7 @@ impl LogReader {
     /// # Errors
     /// As for [`LogReader::open`].
     pub fn open_at(paths: &LogPaths) -> Result<Self, LogError> {
-        Self::persist(paths, Some(&|_| Ok(None)))
+        Self::persist(paths, Some(&TailReading::UNKEYED))
     }
 
     /// Opens the log below `data` without the entries behind the checkpoint.
@@ -158,7 +169,7 @@ impl LogReader {
         Self::persist(&LogPaths::new(data), None)
     }
 
-    fn persist(paths: &LogPaths, tail: Option<&FindChain<'_>>) -> Result<Self, LogError> {
+    fn persist(paths: &LogPaths, tail: Option<&TailReading<'_>>) -> Result<Self, LogError> {
         let (mut last, mut corrupt) = (LogError::Closed, 0);
         for _ in 0..20 {
             match Self::try_open(paths, tail) {
@@ -173,7 +184,7 @@ impl LogReader {
         Err(last)
     }
 
-    fn try_open(paths: &LogPaths, tail: Option<&FindChain<'_>>) -> Result<Self, LogError> {
+    fn try_open(paths: &LogPaths, tail: Option<&TailReading<'_>>) -> Result<Self, LogError> {
         let (paths, disk) = (paths.clone(), &*paths.disk);
         let vkey_path = paths.tiles.join(VKEY_FILE);
         let missing = || LogError::Io { path: vkey_path.clone(), reason: "is missing".into() };
@@ -200,6 +211,7 @@ impl LogReader {
             note,
             pruned,
             tail: Vec::new(),
+            tail_start: None,
             last_bundle: Vec::new(),
             edge: Vec::new(),
             checked: Mutex::default(),
@@ -211,9 +223,14 @@ impl LogReader {
             reader.last_bundle = read_bundle(disk, &reader.paths.tiles, sealed / TILE as u64, width)?;
         }
         reader.edge = reader.checked_edge()?;
-        if let Some(chain) = tail {
+        if let Some(TailReading { chain, start }) = tail {
             let key = chain(&reader.verifier)?;
-            reader.tail = reader.journal_after(sealed, key.as_ref())?;
+            let read = match reader.journal_after(sealed, key.as_ref(), *start) {
+                // The segment may be another one of this name.
+                Err(LogError::Corrupt { .. }) if start.is_some() => reader.journal_after(sealed, key.as_ref(), None),
+                read => read,
+            };
+            (reader.tail, reader.tail_start) = read?;
         }
         // A copy of a log may lack it; verification requires it.
         if let Some(signed) = signed.filter(|signed| *signed != reader.note) {
@@ -311,10 +328,16 @@ impl LogReader {
         Ok(self.pruned.has(bundle) || Pruned::read(&*self.paths.disk, &self.paths.tiles)?.has(bundle))
     }
 
-    fn journal_after(&self, sealed: u64, key: Option<&ChainKey>) -> Result<Vec<Vec<u8>>, LogError> {
+    /// Returns the entries behind the checkpoint, and where the journal has the first of them.
+    fn journal_after(
+        &self,
+        sealed: u64,
+        key: Option<&ChainKey>,
+        start: Option<BatchPosition>,
+    ) -> Result<(Vec<Vec<u8>>, Option<BatchPosition>), LogError> {
         let disk = &*self.paths.disk;
         let found = segments(disk, &self.paths.journal)?;
-        let mut tail = Vec::new();
+        let (mut tail, mut tail_start) = (Vec::new(), None);
         for (position, (first, path)) in found.iter().enumerate() {
             let before = found.get(position + 1).map(|(next, _)| *next);
             if before.is_some_and(|before| before <= sealed) {
@@ -323,7 +346,8 @@ impl LogReader {
             // Sealed and freed since the checkpoint was read, or while it was read: start again with the newer one.
             let moved_on = || LogError::Io { path: path.clone(), reason: "the journal has moved on".into() };
             let next = sealed + tail.len() as u64;
-            let reading = Reading { first: *first, before, from: next, key, keyed_from: next + 1 };
+            let start = start.filter(|start| start.serves(*first, next));
+            let reading = Reading { first: *first, before, from: next, key, keyed_from: next + 1, start };
             let read = read_segment(disk, path, reading).map_err(|error| match error {
                 LogError::Corrupt { .. } if disk.open(path, Open::Read).is_err() => moved_on(),
                 other => other,
@@ -331,9 +355,15 @@ impl LogReader {
             if *first > next {
                 return Err(moved_on());
             }
+            tail_start = tail_start.or(Some(read.start));
             tail.extend(read.records.into_iter().map(|record| record.bytes));
         }
-        Ok(tail)
+        Ok((tail, tail_start))
+    }
+
+    /// Where the journal has the first entry behind the checkpoint; `None` if none were read.
+    pub(super) fn tail_start(&self) -> Option<BatchPosition> {
+        self.tail_start
     }
 
     /// Entries in the log.

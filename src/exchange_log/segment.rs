@@ -25,7 +25,7 @@ pub const HEAD: usize = 64;
 pub(super) const BATCH_HEAD: usize = 88;
 const MAGIC: &[u8; 8] = b"NDXPJNL2";
 /// The smallest unit that a disk writes or loses.
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// An entry with its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,44 @@ pub struct Record {
     pub index: u64,
     /// The entry's bytes.
     pub bytes: Vec<u8>,
+}
+
+/// A place between two batches of a segment, where a later reader may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchPosition {
+    /// The segment, by its first index.
+    segment: u64,
+    /// Offset of the next batch.
+    pub(super) offset: u64,
+    /// First index of the next batch.
+    next: u64,
+    /// The tag that the next batch must name.
+    tag: Tag,
+}
+
+impl BatchPosition {
+    /// Returns whether a reader of entries from `from` on may begin here.
+    pub(super) fn serves(&self, segment: u64, from: u64) -> bool {
+        self.segment == segment && self.next <= from
+    }
+}
+
+/// The bytes of a segment that are read: its head, and all from an offset on. Zeros at its end may be left out.
+pub(super) struct SegmentBytes<'b> {
+    /// The first [`HEAD`] bytes.
+    pub(super) head: &'b [u8],
+    /// Offset of the rest: a multiple of [`SECTOR`].
+    pub(super) base: u64,
+    /// All from there on; the head itself, if that is 0.
+    pub(super) rest: &'b [u8],
+}
+
+impl<'b> SegmentBytes<'b> {
+    /// A segment that is read from its beginning.
+    #[cfg(test)]
+    fn complete(bytes: &'b [u8]) -> Self {
+        SegmentBytes { head: bytes, base: 0, rest: bytes }
+    }
 }
 
 /// The result of reading a segment.
@@ -46,6 +84,8 @@ pub struct Segmented {
     pub last: u64,
     /// See `last`.
     pub end: u64,
+    /// Behind the last batch that ends at or before the first requested entry.
+    pub(super) start: BatchPosition,
     /// The end of the last byte that is not zero: beyond `end`, a batch that a crash cut short.
     pub written: u64,
     /// The tag that its first batch must name.
@@ -88,6 +128,8 @@ pub struct Reading<'r> {
     pub key: Option<&'r ChainKey>,
     /// Batches that end below are not checked with it: the tree proves their entries. 0: all are checked.
     pub keyed_from: u64,
+    /// Where to begin, by an earlier reading of this segment; `None`: at its first batch.
+    pub start: Option<BatchPosition>,
 }
 
 /// Makes and checks the tags of batches.
@@ -175,28 +217,38 @@ fn batch_head(bytes: &[u8], at: usize) -> Option<BatchHead> {
     })
 }
 
-/// Reads a segment's bytes (zeros at the end may be left out) up to the entry `before`.
-pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<Segmented, LogError> {
-    let wrong = |at: usize, reason: String| LogError::corrupt(path, at as u64, reason);
+/// Returns the tag that a segment's first batch must name, by its head.
+fn tag_of_head(path: &Path, bytes: &[u8], segment: u64) -> Result<Tag, LogError> {
     let mut first = [0; HEAD];
     // Zeros that were left out.
     let there = bytes.len().min(HEAD);
     first[..there].copy_from_slice(&bytes[..there]);
     let after: Tag = number(&first, 16).unwrap_or_default();
-    if first != *head(reading.first, &after) {
-        // A segment gets its name when its head is on the disk.
-        return Err(wrong(0, "is no journal segment of this index: no crash leaves it so".into()));
+    if first == *head(segment, &after) {
+        return Ok(after);
     }
+    // A segment gets its name when its head is on the disk.
+    Err(LogError::corrupt(path, 0, "is no journal segment of this index: no crash leaves it so"))
+}
+
+/// Reads a segment's bytes up to the entry `before`.
+pub(super) fn parse(path: &Path, segment: &SegmentBytes<'_>, reading: Reading<'_>) -> Result<Segmented, LogError> {
+    let (bytes, base) = (segment.rest, segment.base);
+    let wrong = |at: usize, reason: String| LogError::corrupt(path, base + at as u64, reason);
+    let after = tag_of_head(path, segment.head, reading.first)?;
+    let begin = BatchPosition { segment: reading.first, offset: HEAD as u64, next: reading.first, tag: after };
+    let start = reading.start.unwrap_or(begin);
+    let mut at = usize::try_from(start.offset.saturating_sub(base)).unwrap_or(usize::MAX);
     let mut read = Segmented {
         records: Vec::new(),
-        next: reading.first,
-        last: HEAD as u64,
+        next: start.next,
+        last: start.offset,
         end: 0,
+        start,
         written: 0,
         after,
-        tag: after,
+        tag: start.tag,
     };
-    let mut at = HEAD;
     while reading.before.is_none_or(|before| read.next < before) {
         let whole = batch_head(bytes, at).and_then(|head| Some((bytes.get(head.body.clone())?, head)));
         let Some((body, batch)) = whole.filter(|(body, head)| crc32c::crc32c(body) == head.sum) else { break };
@@ -215,8 +267,11 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         }
         read.next += u64::from(batch.count);
         read.tag = batch.tag;
-        read.last = at as u64;
+        read.last = base + at as u64;
         at = batch.body.end;
+        if read.next <= reading.from {
+            read.start = BatchPosition { offset: base + at as u64, next: read.next, tag: read.tag, ..read.start };
+        }
     }
     match reading.before {
         Some(before) if read.next != before => return Err(wrong(at, format!("entry {} is missing", read.next))),
@@ -224,8 +279,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8], reading: Reading<'_>) -> Result<S
         None if cut_short(bytes, at, reading.first) && follows_where_it_stands(bytes, at, read.next, &read.tag) => {}
         None => return Err(wrong(at, format!("the batch of entry {} is damaged", read.next))),
     }
-    read.end = at as u64;
-    read.written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1).max(read.end);
+    read.end = base + at as u64;
+    read.written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| base + last as u64 + 1).max(read.end);
     Ok(read)
 }
 
@@ -331,7 +386,8 @@ mod tests {
     }
 
     fn read(bytes: &[u8], key: Option<&ChainKey>) -> Result<Segmented, LogError> {
-        parse(Path::new("7.seg"), bytes, Reading { first: 7, before: None, from: 0, key, keyed_from: 0 })
+        let reading = Reading { first: 7, before: None, from: 0, key, keyed_from: 0, start: None };
+        parse(Path::new("7.seg"), &SegmentBytes::complete(bytes), reading)
     }
 
     fn refused(bytes: &[u8]) -> String {
@@ -351,6 +407,35 @@ mod tests {
         let mut made = head(7, &[0; 32]);
         made.resize(10_000, 0);
         assert_eq!(read(&made, Some(&key())).unwrap().records, []);
+    }
+
+    #[test]
+    fn a_later_reading_begins_where_the_earlier_one_s_entries_began() {
+        let (bytes, at) = segment();
+        let read = |from, start: Option<BatchPosition>, bytes: &[u8]| {
+            let base = start.map_or(0, |start| start.offset / SECTOR as u64 * SECTOR as u64);
+            let part = SegmentBytes { head: &bytes[..HEAD], base, rest: &bytes[base as usize..] };
+            let reading = Reading { first: 7, before: None, from, key: Some(&key()), keyed_from: 0, start };
+            parse(Path::new("7.seg"), &part, reading)
+        };
+        for (from, batch) in [(7, 0), (8, 0), (9, 1), (10, 1), (12, 2)] {
+            let first = read(from, None, &bytes).unwrap();
+            assert_eq!(first.start.offset, at[batch] as u64, "{from}");
+            let next = 7 + 2 * batch as u64;
+            assert!(first.start.serves(7, next) && !first.start.serves(7, next - 1) && !first.start.serves(8, next));
+            // What is before it is not read again; what is behind it is, as it is read from the beginning.
+            let mut changed = bytes.clone();
+            changed[HEAD..at[batch]].fill(7);
+            let later = read(from, Some(first.start), &changed).unwrap();
+            assert_eq!(later.records, first.records);
+            assert_eq!((later.next, later.last, later.end, later.written), (13, first.last, first.end, first.written));
+            changed[at[2] + BATCH_HEAD + 9] ^= 1;
+            let error = read(from, Some(first.start), &changed).err().unwrap().to_string();
+            let whole = read(from, None, &[&bytes[..at[2]], &changed[at[2]..]].concat()).err().unwrap().to_string();
+            assert_eq!(error, whole);
+        }
+        let end = read(13, None, &bytes).unwrap().start;
+        assert_eq!((end.offset, read(13, Some(end), &bytes).unwrap().records), (bytes.len() as u64, vec![]));
     }
 
     #[test]

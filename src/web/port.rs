@@ -2,6 +2,8 @@
 
 use super::Web;
 use crate::accept::accept;
+use crate::access::refusals::{Identity, RefusalKind};
+use crate::exchange_log::{Entry, Kind};
 use crate::identity::arrival::{ArrivalError, ArrivalFailure, arrive, is_proxied, plain};
 use crate::identity::ends::certificate_ended;
 use crate::identity::refused::{Cause, RefusedHandshake};
@@ -116,8 +118,10 @@ impl Web {
                         if stream.session().peer_certificates().is_some() {
                             web.handshakes.came_through(address.ip());
                         }
-                        if let Some(why) = connection(router, stream, address, (gate, until), stop).await {
-                            refusals.closed(&node, "https", address, &why);
+                        match connection(router, stream, address, (gate, until), stop).await {
+                            ConnectionEnd::Ended => {}
+                            ConnectionEnd::CertificateOver(why) => refusals.closed(&node, "https", address, &why),
+                            ConnectionEnd::Unreadable(certificate) => web.unreadable(address, certificate.as_deref()),
                         }
                     }
                     Err(why) => {
@@ -152,20 +156,46 @@ impl Web {
         self.refused(address, Reason::GatewayOverloaded, Cause::TooMany);
     }
 
+    /// Logs a request whose head cannot be read: the connection has ended with a status of 400 or 431.
+    fn unreadable(&self, address: SocketAddr, certificate: Option<&Certificate>) {
+        let reason = Reason::RequestMalformed;
+        let entry = Entry {
+            peer: address.to_string(),
+            certificate: certificate.map(|certificate| certificate.thumbprint.0.to_vec()).unwrap_or_default(),
+            status: reason.code() as u32,
+            reason: reason.as_str().to_owned(),
+            ..Entry::begin(Kind::Connection, &self.config.node)
+        };
+        let by = certificate.map_or(Identity::Address(address.ip().into()), |certificate| {
+            Identity::Certificate(certificate.thumbprint)
+        });
+        self.refusals.note_detached(RefusalKind::Connection, by, entry);
+    }
+
     fn refused(&self, address: SocketAddr, reason: Reason, cause: Cause) {
         self.refusals.handshake(&self.config.node, "https", address, reason, &RefusedHandshake::plain(cause));
     }
 }
 
+/// How a connection ended.
+enum ConnectionEnd {
+    /// By either side, in order or not.
+    Ended,
+    /// Its certificate is no longer valid.
+    CertificateOver(RefusedHandshake),
+    /// The head of a request cannot be read; with the certificate of its peer.
+    Unreadable(Option<Arc<Certificate>>),
+}
+
 /// Serves the requests of a connection, until it ends; `gate` is the TLS state at its acceptance, which also limits its
-/// time. Returns why its certificate is no longer valid, if that ended it.
+/// time.
 async fn connection(
     router: Router,
     stream: ServerStream<TcpStream>,
     address: SocketAddr,
     (gate, until): (watch::Receiver<Arc<TlsAcceptors>>, i64),
     stop: CancellationToken,
-) -> Option<RefusedHandshake> {
+) -> ConnectionEnd {
     let certificate = stream.session().peer_certificates().and_then(Certificate::of).map(Arc::new);
     let known = certificate.clone();
     let peer = certificate.map(|certificate| Arc::new(Peer { certificate, address }));
@@ -209,17 +239,17 @@ async fn connection(
                     // A client that reads no response does not close the connection by itself.
                     let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
                 }
-                return None;
+                return ConnectionEnd::Ended;
             }
             () = stop.cancelled(), if !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
             ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection of the HTTPS port ended");
-                }
-                return None;
+                let Err(error) = ended else { return ConnectionEnd::Ended };
+                tracing::debug!(%error, "a connection of the HTTPS port ended");
+                let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+                return if is_unreadable { ConnectionEnd::Unreadable(known.clone()) } else { ConnectionEnd::Ended };
             }
             (why, in_time) = &mut over => {
                 if in_time {
@@ -227,7 +257,7 @@ async fn connection(
                     connection.as_mut().graceful_shutdown();
                     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
                 }
-                return Some(why);
+                return ConnectionEnd::CertificateOver(why);
             }
         }
     }

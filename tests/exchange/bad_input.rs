@@ -127,7 +127,7 @@ async fn invalid_messages_are_refused_with_a_reason() {
     // Two messages for a unary call, none, and a compressed one.
     let one = actor.encode(ENTERPRISE, &json!({ "enterpriseCode": "0100109106" }));
     for messages in [vec![one.clone(), one.clone()], vec![]] {
-        assert_eq!(actor.raw(ENTERPRISE, &metadata, messages).await.unwrap().reason(), "REQUEST_MALFORMED");
+        assert_eq!(actor.raw(ENTERPRISE, &metadata, messages).await.unwrap().reason(), "PROTOCOL_UNSUPPORTED");
     }
     alive(&stage, &actor).await;
 }

@@ -2,7 +2,7 @@
 # The container image and the Kubernetes manifests: the image is built by buildah and looked into; the manifests are valid for Kubernetes'
 # own schemas, fit one another and the image; and the pod that they describe is run (pod.py), by bubblewrap: no cluster is here, and podman's
 # runtime refuses machines with both kinds of cgroups. Each step prints what it proved. Usage: tests/packages/container.sh [BINARY]
-# Needs buildah, busybox-static, bubblewrap, and target/kubernetes with kubernetes-validate (.ci/run installs them). Loopback only.
+# Needs buildah, bubblewrap, and target/kubernetes with kubernetes-validate (.ci/run installs them). Loopback only.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 binary=$(realpath "${1:-target/debug/ndxp-gateway}") dir=$(mktemp -d)

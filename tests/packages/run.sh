@@ -96,7 +96,10 @@ proved "systemd-analyze security:$(sed -n 's/.*Overall exposure level[^:]*://p' 
 inside sh -e > "$dir/init.log" 2>&1 << 'SETUP'
 cd /srv && ndxp-gateway sandbox init --folder dev
 install -o ndxp -g ndxp -m 0600 dev/pki/gateway.* dev/pki/ca.pem dev/pki/ca.crl dev/pki/to-sources.* /etc/ndxp/pki
+! ndxp-gateway init --node qn-dc1 --host localhost 2> refused.log
+grep -q 'runuser -u ndxp -- ndxp-gateway init' refused.log
 runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host localhost --administrator lan --approver minh
+test ! -e /etc/ndxp/units
 install -d -o ndxp -g ndxp -m 0700 /etc/ndxp/secrets && install -o ndxp -g ndxp -m 0600 dev/secrets/* /etc/ndxp/secrets
 for folder in hubs sources; do install -o ndxp -g ndxp -m 0600 dev/$folder/*.toml /etc/ndxp/$folder; done
 # The CA of hubs and sources is another file than that of clients.

@@ -4,6 +4,7 @@ JSON in wrong forms has its tests in `tests/exchange/web_calls.rs`; here are tho
 import json
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -15,11 +16,6 @@ HIDDEN = b"GET /hidden HTTP/1.1\r\nhost: localhost\r\n\r\n"
 TE = b"transfer-encoding: chunked\r\n"
 LENGTH = b"content-length: 22\r\n"
 CALL = b"POST " + UNIT + b" HTTP/1.1\r\n"
-
-
-def differs(why):
-    """What the gateway fails: the test turns red once it no longer does."""
-    return pytest.mark.xfail(strict=True, reason=why)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +123,6 @@ def test_large_heads_are_431(wire, headers, body):
     assert closed and (statuses == [431] or closed == "reset" and not statuses)
 
 
-@differs("web/port.rs, connection(): an error of hyper's parser (is_parse) is a debug line; the caller is known, the log has nothing")
 @pytest.mark.parametrize("sent", [WIRE["folded"], WIRE["other-length-twice"], dict(headers=b"x: " + b"a" * 40_000 + b"\r\n")],
                          ids=["folded", "other-length-twice", "long"])
 def test_a_refused_head_of_a_known_caller_has_an_entry(stage, wire, sent):
@@ -135,7 +130,9 @@ def test_a_refused_head_of_a_known_caller_has_an_entry(stage, wire, sent):
     newest = lambda: json.loads(stage.cli("--output", "json", "audit", "search", "--limit", "1").splitlines()[0])["index"]
     before = newest()
     wire(**sent)
-    assert newest() > before
+    until = time.monotonic() + 10
+    while newest() == before:
+        assert time.monotonic() < until, "no entry"
 
 
 def test_metadata_within_the_head_s_bound_have_their_own(wire):
@@ -177,7 +174,6 @@ def test_malformed_chunks_are_refused_with_an_entry_and_end_the_connection(wire,
     assert closed and len(found) == 1 and found[0][0] >= 400 and found[0][1]["ndxp-exchange-id"]
 
 
-@differs("form.rs, RequestBody::poll_frame(): each error of a body is BrokenBody, so 'the caller cancelled the call' (499)")
 def test_malformed_chunks_are_the_request_s_fault(wire):
     found, _ = wire(TE, CHUNKS["not-hex"])
     assert (found[0][0], reason(found[0])) == (400, "REQUEST_MALFORMED")

@@ -6,13 +6,9 @@ use crate::access::reads::ReadPermit;
 use crate::audit::anomalies::{self, Finding};
 use crate::audit::index::SearchIndex;
 use crate::audit::reviews::{Reviews, object_of};
-use crate::exchange_log::key::open_reader;
-use crate::exchange_log::reader::LogReader;
-use crate::exchange_log::{Entry, clock};
-use crate::keyfile::Vault;
+use crate::exchange_log::{Entry, LogOpener, clock};
 use crate::status::{Reason, Refusal};
 use crate::time_zone::{day, day_begins};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -104,10 +100,10 @@ impl Audit {
         if self.open_findings.begin(Instant::now())
             && let Ok(own) = self.streams.begin("open findings")
         {
-            let (folder, open) = ((self.data.clone(), self.vault.clone()), self.open_findings.clone());
+            let (opener, open) = (self.opener.clone(), self.open_findings.clone());
             tokio::spawn(async move {
                 let began = Instant::now();
-                let found = reading(&own, move || search(&folder.0, &folder.1)).await.ok().flatten();
+                let found = reading(&own, move || search(&opener)).await.ok().flatten();
                 open.end(found, began);
             });
         }
@@ -121,9 +117,10 @@ impl Audit {
 /// When a period began, and its findings: what each is about, and its newest entry.
 type FoundSince = (i64, Arc<Vec<(String, u64)>>);
 
-fn search(data: &Path, vault: &Vault) -> Result<Option<FoundSince>, AuditError> {
-    let reader: LogReader = open_reader(data, vault)?;
-    let Some(index) = SearchIndex::read(data, vault) else { return Ok(None) };
+fn search(opener: &LogOpener) -> Result<Option<FoundSince>, AuditError> {
+    let (reader, Some(index)) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault())) else {
+        return Ok(None);
+    };
     let now = clock::now_us();
     let from_us = day_begins(day(now.div_euclid(1_000_000)) - (OPEN_DAYS - 1)) * 1_000_000;
     let found = anomalies::findings(&reader, &index, from_us, now)?;

@@ -20,11 +20,10 @@ use crate::access::reads::{ReadPermit, ReadPermits, limits};
 use crate::access::staff::{RoleRule, StaffAuthorizer};
 use crate::contract::formats::{self, Format};
 use crate::contract::validate::Violation;
-use crate::exchange_log::key::open_reader;
 use crate::exchange_log::proof;
 use crate::exchange_log::pseudonym::{PersonKind, Pseudonyms};
 use crate::exchange_log::reader::{Found, LogReader};
-use crate::exchange_log::{Entry, ExchangeLog, LogError};
+use crate::exchange_log::{Entry, ExchangeLog, LogError, LogOpener};
 use crate::identity::principal::Principal;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
@@ -76,6 +75,7 @@ const BY_CLIENTS: WorkLimits = limits(4, 256, 4, 50, 100);
 pub struct Audit {
     data: PathBuf,
     vault: Vault,
+    opener: Arc<LogOpener>,
     host: Host,
     pseudonyms: Arc<Pseudonyms>,
     reads: Arc<ReadPermits>,
@@ -166,9 +166,21 @@ impl Audit {
         let pseudonyms = Arc::new(Pseudonyms::open(&crate::exchange_log::pseudonym::folder(data))?);
         let (reads, streams, receipts) =
             (ReadPermits::new(BY_STAFF), ReadPermits::new(STREAMS), ReadPermits::new(BY_CLIENTS));
-        let (data, vault) = (data.to_owned(), vault.clone());
+        let (data, vault, opener) = (data.to_owned(), vault.clone(), Arc::new(LogOpener::new(data, vault)));
         let (open_findings, hold_counts, exports) = Default::default();
-        Ok(Audit { data, vault, host, pseudonyms, reads, streams, receipts, open_findings, hold_counts, exports })
+        Ok(Audit {
+            data,
+            vault,
+            opener,
+            host,
+            pseudonyms,
+            reads,
+            streams,
+            receipts,
+            open_findings,
+            hold_counts,
+            exports,
+        })
     }
 
     /// Reads the log, and its index if there is one, on a separate thread.
@@ -177,8 +189,9 @@ impl Audit {
         permit: &ReadPermit,
         read: impl FnOnce(&LogReader, Option<&SearchIndex>) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Status> {
-        let (data, vault) = (self.data.clone(), self.vault.clone());
-        reading(permit, move || read(&open_reader(&data, &vault)?, SearchIndex::read(&data, &vault).as_ref())).await
+        let opener = self.opener.clone();
+        let index = |opener: &LogOpener| SearchIndex::read(opener.data(), opener.vault());
+        reading(permit, move || read(&opener.open()?, index(&opener).as_ref())).await
     }
 
     /// Checks whether a caller may call a method, before its message is read.
@@ -372,7 +385,7 @@ impl AuditService for Audit {
         let rule = &rules::COUNT_EXCHANGES;
         let (query, permit) = self.asked(&request, rule, (query, true), &reason, &self.streams).await?;
         let days = bucket == api::Bucket::Day as i32;
-        Ok(Response::new(streams::count((self.data.clone(), self.vault.clone()), query, days, permit)))
+        Ok(Response::new(streams::count(self.opener.clone(), query, days, permit)))
     }
 
     async fn list_findings(

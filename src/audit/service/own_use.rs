@@ -7,7 +7,6 @@ use crate::audit::index::SearchIndex;
 use crate::audit::query::{Query, outcome};
 use crate::audit::search;
 use crate::audit::statistics::{HOUR_US, statistics};
-use crate::exchange_log::key::open_reader;
 use crate::exchange_log::reader::{Found, LogReader};
 use crate::exchange_log::{Kind, clock};
 use crate::status::Reason;
@@ -39,9 +38,9 @@ impl Audit {
             days => days.min(DAYS.1),
         };
         let from_us = clock::now_us() - i64::from(days) * DAY_S * 1_000_000;
-        let (data, vault, id) = (self.data.clone(), self.vault.clone(), client.client.id.clone());
+        let (opener, id) = (self.opener.clone(), client.client.id.clone());
         let read = move || {
-            let (reader, index) = (open_reader(&data, &vault)?, SearchIndex::read(&data, &vault));
+            let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
             // Whole hours: the index counts those.
             let from_us = Some(from_us.div_euclid(HOUR_US) * HOUR_US);
             let query = Query { client: Some(id), from_us, ..Query::default() };

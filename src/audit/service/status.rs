@@ -3,18 +3,17 @@
 use super::{Audit, AuditError, api, invalid, reading, refused, rules};
 use crate::access::reads::ReadPermit;
 use crate::audit::index::{self, SearchIndex};
-use crate::exchange_log::Entry;
 use crate::exchange_log::disk::LocalDisk;
 use crate::exchange_log::reader::{self, LogReader};
-use crate::keyfile::Vault;
+use crate::exchange_log::{Entry, LogOpener};
 use crate::registry::admin_event::MAX_JUSTIFICATION;
 use crate::status::{Reason, Refusal};
 use crate::witness::alarm::{self, ForkAlarm};
 use std::path::Path;
 use tonic::{Request, Response, Status};
 
-fn status(data: &Path, vault: &Vault) -> Result<api::GetStatusResponse, AuditError> {
-    let reader = LogReader::open(data)?;
+fn status(opener: &LogOpener) -> Result<api::GetStatusResponse, AuditError> {
+    let (reader, data, vault) = (opener.open()?, opener.data(), opener.vault());
     let alarm = |alarm: ForkAlarm| api::Alarm {
         id: alarm.id(),
         text: alarm.to_string(),
@@ -68,8 +67,8 @@ pub(super) fn reason(text: &str) -> Result<&str, Status> {
 
 impl Audit {
     pub(super) async fn status(&self, permit: &ReadPermit) -> Result<Response<api::GetStatusResponse>, Status> {
-        let (data, vault) = (self.data.clone(), self.vault.clone());
-        let status = reading(permit, move || status(&data, &vault)).await?;
+        let opener = self.opener.clone();
+        let status = reading(permit, move || status(&opener)).await?;
         let open_findings = if status.has_index { self.open_findings(permit).await? } else { None };
         Ok(Response::new(api::GetStatusResponse { open_findings, ..status }))
     }

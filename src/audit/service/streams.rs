@@ -7,15 +7,15 @@ use crate::audit::AuditError;
 use crate::audit::index::{self, Checked, IndexDifference, LastVerification, SearchIndex};
 use crate::audit::query::Query;
 use crate::audit::{search, statistics};
-use crate::exchange_log::Entry;
-use crate::exchange_log::key::open_reader;
 use crate::exchange_log::proof::inclusion;
 use crate::exchange_log::reader::{Found, LogReader, Published};
 use crate::exchange_log::tree::TILE;
+use crate::exchange_log::{Entry, LogOpener};
 use crate::keyfile::Vault;
 use futures_util::{Stream, TryStreamExt, stream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::Status;
@@ -154,7 +154,7 @@ pub(super) fn verify_index((data, vault): (PathBuf, Vault), permit: ReadPermit) 
 
 /// Counts exchanges from the log itself, with its progress; ends early if its reader is gone.
 pub(super) fn count(
-    (data, vault): (PathBuf, Vault),
+    opener: Arc<LogOpener>,
     query: Query,
     days: bool,
     permit: ReadPermit,
@@ -163,7 +163,7 @@ pub(super) fn count(
     tokio::spawn(async move {
         let progress = to.clone();
         let counted = reading(&permit, move || {
-            let (reader, mut said) = (open_reader(&data, &vault)?, Instant::now());
+            let (reader, mut said) = (opener.open()?, Instant::now());
             let counted = statistics::from_log(&reader, &query, days, MAX_COUNTS, |done, of| {
                 if said.elapsed() < SAID_EVERY {
                     return true;

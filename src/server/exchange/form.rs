@@ -3,13 +3,14 @@
 use super::protocol::InvalidCall;
 use crate::contract::Operation;
 use crate::contract::json::{read_message, write_message};
-use crate::frame::{FrameError, FrameReader};
+use crate::frame::{BodyFault, FrameError, FrameReader};
 use crate::http2::Incoming;
 use crate::status::{Reason, Refusal};
 use axum::body::Body as WebBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use prost_reflect::DynamicMessage;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -145,10 +146,34 @@ pub enum RequestBody {
     Web(WebBody),
 }
 
-/// Why a body ended before its end. Which it was makes no difference to the call.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the connection failed")]
-pub struct BrokenBody;
+/// Why a body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenBody {
+    /// The connection failed, or was given up.
+    #[error("the connection failed")]
+    Connection,
+    /// Its chunks cannot be read (RFC 9112, section 7.1).
+    #[error("the chunks of the body are malformed")]
+    Malformed,
+}
+
+impl BodyFault for BrokenBody {
+    fn is_malformed(&self) -> bool {
+        *self == BrokenBody::Malformed
+    }
+}
+
+impl BrokenBody {
+    /// By the cause that hyper's decoder of chunks reports: these kinds are for wrong bytes only.
+    fn of_web(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let is_malformed = causes.any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| matches!(io.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
+        });
+        if is_malformed { BrokenBody::Malformed } else { BrokenBody::Connection }
+    }
+}
 
 impl Body for RequestBody {
     type Data = Bytes;
@@ -156,8 +181,8 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         match self.get_mut() {
-            RequestBody::Http2(body) => Pin::new(body).poll_frame(context).map_err(|_| BrokenBody),
-            RequestBody::Web(body) => Pin::new(body).poll_frame(context).map_err(|_| BrokenBody),
+            RequestBody::Http2(body) => Pin::new(body).poll_frame(context).map_err(|_| BrokenBody::Connection),
+            RequestBody::Web(body) => Pin::new(body).poll_frame(context).map_err(|error| BrokenBody::of_web(&error)),
         }
     }
 

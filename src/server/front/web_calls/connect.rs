@@ -1,6 +1,6 @@
 //! The Connect protocol (https://connectrpc.com/docs/protocol/), version 1.
 
-use super::error::ErrorBody;
+use super::error::{ErrorBody, code_name};
 use super::{frames, metadata, with_head};
 use crate::frame::{HEADER, frame_with_flag};
 use crate::server::exchange::form::{CallForm, CallProtocol, Codec};
@@ -106,7 +106,12 @@ pub(super) fn unary(response: http::Response<ResponseBody>, codec: Codec) -> Res
             let error = ErrorBody::of(&head.headers);
             let status = if head.status == StatusCode::OK { http_status(error.code()) } else { head.status };
             error.put_retry_after(&mut sent);
-            with_head(status, "application/json", sent, Body::from(error.to_connect().to_string()))
+            let mut body = error.to_connect();
+            if head.status != StatusCode::OK {
+                // No code has these statuses (Connect, "Error Codes"); this is the one that clients infer from them.
+                body["code"] = code_name(tonic::Code::Unknown).into();
+            }
+            with_head(status, "application/json", sent, Body::from(body.to_string()))
         }
     }
 }

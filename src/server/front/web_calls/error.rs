@@ -128,7 +128,7 @@ fn sorted(metadata: std::collections::HashMap<String, String>) -> Map<String, Va
 }
 
 /// A code as Connect names it.
-fn code_name(code: Code) -> &'static str {
+pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "ok",
         Code::Cancelled => "canceled",
