@@ -131,8 +131,12 @@ fn body_of(root: &mut Element) -> Option<&mut Element> {
     root.children.iter_mut().find(|child| child.name == "Body" && !child.children.is_empty())
 }
 
-/// The request as read by a source that repeats its first page.
+/// The request as read by a source with a fault: one that repeats its first page does not see another offset, and none
+/// says that nothing has changed (304), since a fault is of a response with a body.
 pub fn requested(mut request: HttpRequest, fault: Fault) -> HttpRequest {
+    if fault.kind != FaultKind::None {
+        request.headers.remove(http::header::IF_NONE_MATCH);
+    }
     if fault.kind == FaultKind::RepeatedPages {
         request.query.iter_mut().filter(|(name, _)| name == "offset").for_each(|(_, from)| *from = "0".to_owned());
     }
@@ -343,6 +347,16 @@ mod tests {
     fn lie(kind: FaultKind, body: &str) -> String {
         String::from_utf8(altered(HttpReply::typed(200, "application/json", body), kind.into()).body)
             .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_source_with_a_fault_has_always_changed() {
+        let request = || {
+            let headers = [(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("\"a\""))].into_iter().collect();
+            HttpRequest { headers, ..HttpRequest::default() }
+        };
+        let is_conditional = |kind: FaultKind| requested(request(), kind.into()).header("if-none-match").is_some();
+        assert!(is_conditional(FaultKind::None) && !is_conditional(FaultKind::Garbage));
     }
 
     #[test]

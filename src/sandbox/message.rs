@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 /// A complete request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HttpRequest {
     /// Method.
     pub method: Method,
