@@ -1,4 +1,4 @@
-"""Writes cli.md and metrics.md: docs/reference/generate.sh."""
+"""Writes cli.md, metrics.md and gateway.schema.json: docs/reference/generate.sh."""
 import pathlib
 import re
 import subprocess
@@ -36,7 +36,8 @@ def without_common(page):
         if not skipped:
             kept.append(line)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
-    return text.removesuffix("\n\nOptions:").removesuffix("\nOptions:").strip()
+    # Headings with nothing left under them.
+    return re.sub(r"^(Options|Global options):\n*(?=^\S|\Z)", "", text, flags=re.M).strip()
 
 
 def command_line(binary):
@@ -112,6 +113,8 @@ def metrics(root):
 def main(binary, folder):
     folder = pathlib.Path(folder)
     (folder / "cli.md").write_text(command_line(str(pathlib.Path(binary).resolve())))
+    schema = subprocess.run([binary, "config", "schema"], capture_output=True, text=True, check=True)
+    (folder / "gateway.schema.json").write_text(schema.stdout)
     (folder / "metrics.md").write_text(metrics(pathlib.Path(__file__).resolve().parents[2]))
 
 

@@ -2,17 +2,23 @@
 
 use super::output::{Output, counted, print_json};
 use super::{CliError, ConfigFile};
-use crate::config::{Catalogue, Config, schema};
+use crate::config::{Catalogue, Config, ConfigFault, fault_at, schema};
 use crate::contract::plan::{FieldKind, MessagePlan};
 use crate::contract::warnings::{ContractWarning, warnings};
 use crate::contract::{ContractSet, Operation};
-use crate::exchange_log::key;
+use crate::exchange_log::{LockOwner, LogPaths, key};
 use crate::guard::GuardSettings;
 use crate::identity::tls::Revocation;
+use crate::server::StartError;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// There while the package's socket unit is enabled.
+const SOCKET_UNIT: &str = "/etc/systemd/system/sockets.target.wants/ndxp-gateway.socket";
 
 #[derive(Args)]
 pub struct ConfigArgs {
@@ -40,6 +46,8 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     let catalogue = config.catalogue()?;
     match args.command {
         ConfigCommand::Check => {
+            let exposed = [config.exposed.clone(), catalogue.exposed.clone()];
+            refuse(&[exposed.concat(), revocation(&config), data(&config), ports(&config)].concat())?;
             let gate = crate::server::check_tls(&config).map_err(|error| CliError::Usage(error.to_string()))?;
             key::read(&config.data, &config.vault, &config.log.origin)
                 .map_err(|error| CliError::Usage(error.to_string()))?;
@@ -56,12 +64,19 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
                 .filter(|source| !catalogue.sources.contains_key(&source.id))
                 .map(|source| source.id.as_str())
                 .collect();
-            let value = json!({ "ok": true, "operations": operations, "sources": sources, "unconnected": missing });
+            let unused = &catalogue.unused_hubs;
+            let value = json!({
+                "ok": true, "operations": operations, "sources": sources, "unconnected": missing, "unused_hubs": unused,
+            });
             output.result(&value, || {
                 let rest = if missing.is_empty() {
                     String::new()
                 } else {
                     format!("; no connection entry for {}: their operations are not served", missing.join(", "))
+                };
+                let rest = match unused.is_empty() {
+                    true => rest,
+                    false => format!("{rest}; no source uses the hub {}", unused.join(", ")),
                 };
                 let sources = counted(sources as u64, "source", "sources");
                 let operations = counted(operations as u64, "operation", "operations");
@@ -70,6 +85,58 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
         }
         ConfigCommand::Show | ConfigCommand::Schema => print_json(&config_json(&config, &catalogue)),
     }
+}
+
+/// Refuses a configuration with such faults.
+fn refuse(faults: &[ConfigFault]) -> Result<(), CliError> {
+    let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    if lines.is_empty() { Ok(()) } else { Err(CliError::Usage(lines.join("\n"))) }
+}
+
+/// Revocation lists that cannot be read, or are none: the other files of TLS were read with the configuration.
+fn revocation(config: &Config) -> Vec<ConfigFault> {
+    let key = match &config.tls.revocation {
+        Revocation::Checked(sources) if !sources.files.is_empty() => "tls.crl",
+        _ => "tls.crl_url",
+    };
+    match crate::server::check_tls(config) {
+        Err(StartError::Tls(fault)) => vec![fault_at(&config.file, key, fault)],
+        _ => Vec::new(),
+    }
+}
+
+/// A data folder in which no file can be made.
+fn data(config: &Config) -> Vec<ConfigFault> {
+    let folder = &config.data;
+    let probe = if folder.exists() { tempfile::NamedTempFile::new_in(folder).err() } else { None };
+    let remedy = "run as the gateway's account, or give it the folder";
+    probe
+        .map(|error| fault_at(&config.file, "data", format!("{}: {error}: {remedy}", folder.display())))
+        .into_iter()
+        .collect()
+}
+
+/// Addresses of `[listen]` that the gateway cannot have, unless it has them already.
+fn ports(config: &Config) -> Vec<ConfigFault> {
+    let listen = &config.listen;
+    if matches!(LockOwner::of(&LogPaths::new(&config.data)), Ok(Some(_))) {
+        return Vec::new();
+    }
+    let all = [
+        ("listen.grpc", Some(listen.grpc)),
+        ("listen.https", listen.https),
+        ("listen.operator_http", listen.operator_http),
+    ];
+    let taken = |(key, address): (&str, Option<SocketAddr>)| {
+        let bound = address?;
+        let error = TcpListener::bind(bound).err()?;
+        // systemd listens for the gateway while it does not run.
+        let is_ours = error.kind() == ErrorKind::AddrInUse && Path::new(SOCKET_UNIT).exists();
+        let remedy = "end what listens there (ss -ltnp), or listen elsewhere";
+        let fault = || fault_at(&config.file, key, format!("{bound}: {error}: {remedy}"));
+        (!is_ours).then(fault)
+    };
+    all.into_iter().filter_map(taken).collect()
 }
 
 fn guard_json(guard: &GuardSettings) -> Value {

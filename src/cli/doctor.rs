@@ -88,6 +88,10 @@ pub fn run(args: &DoctorArgs, output: Output) -> Result<(), CliError> {
             None
         }
     };
+    let exposed = catalogue.iter().flat_map(|catalogue| &catalogue.exposed);
+    for fault in config.exposed.iter().chain(exposed) {
+        report.fault("secrets", fault.to_string(), "chmod 600: whoever reads it is the gateway to others");
+    }
     certificates(&config, catalogue.as_ref(), &mut report);
     let runs = process(&config, &mut report);
     ports(&config, runs, &mut report);

@@ -105,7 +105,7 @@ const EXAMPLES: [Examples; 82] = [
     ("audit prune", &["audit prune --keep 730d --archive /srv/archive --dry-run"]),
     ("audit hold add", &["audit hold add --client one-stop-shop --case 118/2026"]),
     ("audit hold list", &["audit hold list"]),
-    ("audit hold release", &["audit hold release 5f2c81"]),
+    ("audit hold release", &["audit hold release 3"]),
     ("audit index", &["audit index", "audit index --rebuild"]),
     ("doctor", &["doctor --config /etc/ndxp/gateway.toml", "doctor --offline"]),
     ("probe", &["probe --config /etc/ndxp/gateway.toml", "probe --ready --to 127.0.0.1:9464"]),

@@ -12,11 +12,11 @@ use crate::contract::settings::Settings;
 use crate::drivers::connection::{RequestHash, SourceConnection, XRoadIds, XRoadMember};
 use crate::drivers::credentials::Credentials;
 use crate::drivers::http::HttpEndpoint;
-use crate::drivers::{Protocol, registry};
+use crate::drivers::registry;
 use crate::guard::{BreakerSettings, GuardSettings, RetrySettings};
 use crate::http2::client::Keepalive;
 use crate::identity::tls;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -97,6 +97,9 @@ impl SourceEntry {
     }
 }
 
+/// Hubs by id; `None`: something is wrong with the entry, which is reported there.
+type Hubs = HashMap<String, Option<HubEntry>>;
+
 struct HubEntry {
     addresses: Vec<String>,
     health_path: Option<String>,
@@ -106,41 +109,75 @@ struct HubEntry {
     credentials: HashMap<&'static str, Arc<Credentials>>,
 }
 
-/// Reads every hub, then every source, and returns them with the files that they name.
+/// The entries of both folders.
+pub struct Entries {
+    /// The sources.
+    pub sources: Sources,
+    /// The files that the entries name.
+    pub files: Vec<PathBuf>,
+    /// Hubs that no source uses.
+    pub unused_hubs: Vec<String>,
+    /// Secrets that every account may read.
+    pub exposed: Vec<ConfigFault>,
+}
+
+/// Reads every hub, then every source.
 ///
 /// # Errors
 /// All faults of all files together.
-pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<(Sources, Vec<PathBuf>), Vec<ConfigFault>> {
-    let (mut faults, mut named) = (Vec::new(), Vec::new());
-    let mut known_hubs = HashMap::new();
+pub fn load(hubs: &Path, sources: &Path, contracts: &ContractSet) -> Result<Entries, Vec<ConfigFault>> {
+    let (mut faults, mut about) = (Vec::new(), EntryFiles::default());
+    let mut known_hubs: Hubs = HashMap::new();
     for file in toml_files(hubs, &mut faults) {
-        let Some((id, hub)) = one(&file, read_hub, &mut named, &mut faults) else { continue };
-        if known_hubs.insert(id.clone(), hub).is_some() {
-            faults.push(file_fault(&file, format!("hub {id:?} has an entry already")));
-        }
+        let read = |table: &Table<'_>| {
+            let (id, hub) = read_hub(table)?;
+            // Known by its name, also if something is wrong with the rest.
+            let is_new = known_hubs.insert(id.clone(), hub).is_none();
+            if !is_new {
+                table.fault("hub", format!("hub {id:?} has an entry already"));
+            }
+            Some(())
+        };
+        one(&file, read, &mut about, &mut faults);
     }
     let mut found = Sources::new();
     for file in toml_files(sources, &mut faults) {
         let read = |table: &Table<'_>| read_source(table, &known_hubs, contracts);
-        let Some(entry) = one(&file, read, &mut named, &mut faults) else { continue };
+        let Some(entry) = one(&file, read, &mut about, &mut faults) else { continue };
         let id = entry.source.clone();
         if found.insert(id.clone(), Arc::new(entry)).is_some() {
             faults.push(file_fault(&file, format!("source {id:?} has an entry already")));
         }
     }
-    if faults.is_empty() { Ok((found, named)) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let targets =
+        |entry: &Arc<SourceEntry>| [Some(entry.first.hub.clone()), entry.second.as_ref().map(|two| two.1.hub.clone())];
+    let used: BTreeSet<String> = found.values().flat_map(targets).flatten().flatten().collect();
+    let mut unused_hubs: Vec<String> = known_hubs.into_keys().filter(|hub| !used.contains(hub)).collect();
+    unused_hubs.sort_unstable();
+    Ok(Entries { sources: found, files: about.named, unused_hubs, exposed: about.exposed })
+}
+
+/// What entries say of files: which they name, and which of those are secrets that every account may read.
+#[derive(Default)]
+struct EntryFiles {
+    named: Vec<PathBuf>,
+    exposed: Vec<ConfigFault>,
 }
 
 /// Reads one entry; `None` if something is wrong with it.
 fn one<T>(
     file: &Path,
     read: impl FnOnce(&Table<'_>) -> Option<T>,
-    named: &mut Vec<PathBuf>,
+    about: &mut EntryFiles,
     faults: &mut Vec<ConfigFault>,
 ) -> Option<T> {
     let document = Document::open(file).map_err(|fault| faults.push(fault)).ok()?;
     let entry = document.read(read).map_err(|more| faults.extend(more)).ok();
-    named.extend(document.named());
+    about.named.extend(document.named());
+    about.exposed.extend(document.exposed());
     entry
 }
 
@@ -217,27 +254,36 @@ fn read_tls(table: &Table<'_>) -> Option<rustls::ClientConfig> {
         };
         let own = own.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
         // hyper-rustls sets ALPN by the versions that a driver supports.
-        tls::client_config(&ca?, own, &[]).map_err(|fault| table.fault("ca", fault)).ok()
+        let ca = ca?;
+        let at_fault = |path: &Path| match own {
+            Some((certificate, _)) if certificate == path => "certificate",
+            Some((_, key)) if key == path => "key",
+            _ => "ca",
+        };
+        tls::client_config(&ca, own, &[]).map_err(|fault| table.fault(at_fault(&fault.path), &fault)).ok()
     })
 }
 
-fn read_hub(table: &Table<'_>) -> Option<(String, HubEntry)> {
+fn read_hub(table: &Table<'_>) -> Option<(String, Option<HubEntry>)> {
     let id = table.needed("hub", "ndxp");
     let addresses = read_addresses(table, "https://ndxp.example:443");
     let health_path = read_health_path(table);
     let keepalive = read_keepalive(table);
     let tls = read_tls(table);
     let credentials = table.section("credentials", |all| {
-        let read = |protocol: Protocol| {
-            let credentials = all.table(protocol.name).and_then(|table| credentials::read(&table))?;
-            Some((protocol.name, Arc::new(credentials)))
-        };
-        registry::protocols().into_iter().filter_map(read).collect()
+        let given =
+            registry::protocols().into_iter().filter_map(|protocol| Some((protocol.name, all.table(protocol.name)?)));
+        // All are read, so that all faults are reported.
+        let read: Vec<_> = given.map(|(name, table)| Some((name, Arc::new(credentials::read(&table)?)))).collect();
+        read.into_iter().collect::<Option<HashMap<_, _>>>()
     });
-    Some((id?, HubEntry { addresses: addresses?, health_path, keepalive, tls: tls?, credentials }))
+    let parts = addresses.zip(tls).zip(credentials);
+    let hub =
+        parts.map(|((addresses, tls), credentials)| HubEntry { addresses, health_path, keepalive, tls, credentials });
+    Some((id?, hub))
 }
 
-fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &ContractSet) -> Option<SourceEntry> {
+fn read_source(table: &Table<'_>, hubs: &Hubs, contracts: &ContractSet) -> Option<SourceEntry> {
     let source = table.parsed("source", "population", |text| {
         let known = contracts.sources().iter().any(|known| known.id == text);
         if known { Ok(text.to_owned()) } else { Err(format!("no contract serves a source {text:?}")) }
@@ -347,12 +393,7 @@ fn read_source(table: &Table<'_>, hubs: &HashMap<String, HubEntry>, contracts: &
 }
 
 /// Reads the second hub of a source that moves.
-fn read_second(
-    table: &Table<'_>,
-    hubs: &HashMap<String, HubEntry>,
-    protocol: &str,
-    path: &str,
-) -> Option<(SecondMode, UpstreamTarget)> {
+fn read_second(table: &Table<'_>, hubs: &Hubs, protocol: &str, path: &str) -> Option<(SecondMode, UpstreamTarget)> {
     let path = table.text("path").unwrap_or_else(|| path.to_owned());
     let reached = table.needed("hub", "ndop").and_then(|hub| through_hub(table, &hub, hubs, protocol, &path));
     let share = table.number("share_percent", 10, 1..=99) as u32;
@@ -368,19 +409,14 @@ fn read_second(
     Some((mode?, reached?))
 }
 
-fn through_hub(
-    table: &Table<'_>,
-    id: &str,
-    hubs: &HashMap<String, HubEntry>,
-    protocol: &str,
-    path: &str,
-) -> Option<UpstreamTarget> {
+fn through_hub(table: &Table<'_>, id: &str, hubs: &Hubs, protocol: &str, path: &str) -> Option<UpstreamTarget> {
     let Some(hub) = hubs.get(id) else {
         let mut known: Vec<&str> = hubs.keys().map(String::as_str).collect();
         known.sort_unstable();
         table.fault("hub", format!("there is no hub {id:?}; known: {}", known.join(", ")));
         return None;
     };
+    let hub = hub.as_ref()?;
     let Some(credentials) = hub.credentials.get(protocol).cloned() else {
         table.fault("hub", format!("hub {id:?} has no [credentials.{protocol}], which this source needs"));
         return None;
@@ -458,12 +494,18 @@ fn read_guard(table: &Table<'_>, default: GuardSettings) -> GuardSettings {
         backoff: ms("retry_backoff_ms", default.retry.backoff, 1..=10_000),
         budget_percent: table.number("retry_budget_percent", default.retry.budget_percent, 0..=100),
     };
+    let concurrency = table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize;
+    // By default no more than there are.
+    let min = table.number("min_concurrency", default.min.min(concurrency) as u64, 1..=100_000) as usize;
+    if min > concurrency {
+        table.fault("min_concurrency", format!("must not be above concurrency ({concurrency})"));
+    }
     let hedge =
         if table.has("hedge_ms") { Some(ms("hedge_ms", Duration::from_secs(1), 1..=60_000)) } else { default.hedge };
     GuardSettings {
         hedge,
-        concurrency: table.number("concurrency", default.concurrency as u64, 1..=100_000) as usize,
-        min: table.number("min_concurrency", default.min as u64, 1..=100_000) as usize,
+        concurrency,
+        min,
         queue: table.number("queue", default.queue as u64, 0..=1_000_000) as usize,
         streams: table.number("streams", default.streams as u64, 1..=1_000_000) as usize,
         breaker,

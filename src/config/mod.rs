@@ -17,9 +17,9 @@ use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 use crate::registry::Network;
-pub use entries::{SecondMode, SourceEntry, Sources};
+pub use entries::{Entries, SecondMode, SourceEntry, Sources};
 pub use names::OfficialNames;
-pub use reader::{ConfigFault, Document, Table};
+pub use reader::{ConfigFault, Document, Table, fault_at};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub use web::WebSettings;
 pub struct Config {
     /// Its file.
     pub file: PathBuf,
+    /// Secrets of it that every account may read.
+    pub exposed: Vec<ConfigFault>,
     /// This gateway's name in the exchange log.
     pub node: String,
     /// The folder of registry, log and keys.
@@ -183,6 +185,10 @@ pub struct Catalogue {
     pub sources: Sources,
     /// Official names of agencies and procedures.
     pub names: Arc<OfficialNames>,
+    /// Hubs that no source uses.
+    pub unused_hubs: Vec<String>,
+    /// Secrets that every account may read.
+    pub exposed: Vec<ConfigFault>,
     /// Files that the entries name: secrets, certificates, keys; and that of the names.
     pub files: Vec<PathBuf>,
 }
@@ -212,7 +218,9 @@ impl Config {
     /// # Errors
     /// All faults together, with file, line and reason.
     pub fn load(file: &Path) -> Result<Self, Vec<ConfigFault>> {
-        Document::open(file).map_err(|fault| vec![fault])?.read(|table| read(file, table))
+        let document = Document::open(file).map_err(|fault| vec![fault])?;
+        let config = document.read(|table| read(file, table))?;
+        Ok(Config { exposed: document.exposed(), ..config })
     }
 
     /// Reads only the contracts: administration needs nothing else, whatever is wrong with a source's entry.
@@ -233,10 +241,20 @@ impl Config {
     /// All faults together, with file, line and reason.
     pub fn catalogue(&self) -> Result<Catalogue, Vec<ConfigFault>> {
         let contracts = self.contracts()?;
-        let (sources, mut files) = entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
+        let unread = |(key, folder): (&str, &PathBuf)| {
+            let error = std::fs::read_dir(folder).err()?;
+            Some(fault_at(&self.file, key, format!("{}: the folder cannot be read: {error}", folder.display())))
+        };
+        let folders = [("hubs_dir", &self.hubs_dir), ("sources_dir", &self.sources_dir)];
+        let unread: Vec<ConfigFault> = folders.into_iter().filter_map(unread).collect();
+        if !unread.is_empty() {
+            return Err(unread);
+        }
+        let Entries { sources, mut files, unused_hubs, exposed } =
+            entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
         files.extend(self.names.clone());
         let names = self.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
-        Ok(Catalogue { contracts, sources, names: Arc::new(names), files })
+        Ok(Catalogue { contracts, sources, unused_hubs, exposed, names: Arc::new(names), files })
     }
 }
 
@@ -268,6 +286,10 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         let disk_warn_days = log.number("disk_warn_days", 14, 0..=3_650) as u32;
         let every = Duration::from_secs(log.number("prune_every_s", 86_400, 1..=31_536_000));
         let retention = log.path("archive").map(|archive| Retention { archive, days, every });
+        let is_inside = |archive: &Path| data.as_deref().is_some_and(|data| archive.starts_with(data));
+        if retention.as_ref().is_some_and(|retention| is_inside(&retention.archive)) {
+            log.fault("archive", "must be another folder than data, on another disk if there is one");
+        }
         if retention.is_none() && log.has("keep_days") {
             log.fault("keep_days", "needs a folder to archive to: archive = \"archive\"");
         }
@@ -284,6 +306,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let names = table.path("names");
     Some(Config {
         file: file.to_owned(),
+        exposed: Vec::new(),
         node: node?,
         data: data?,
         listen: listen?,
@@ -329,6 +352,15 @@ fn read_listen(table: &Table<'_>) -> Option<Listen> {
         None => Some(None),
     };
     let operator_http = loopback(table, "operator_http");
+    for (key, own, other, theirs) in [
+        ("https", https.flatten(), "grpc", grpc),
+        ("operator_http", operator_http.flatten(), "grpc", grpc),
+        ("operator_http", operator_http.flatten(), "https", https.flatten()),
+    ] {
+        if own.is_some() && own == theirs && own.is_some_and(|address| address.port() != 0) {
+            table.fault(key, format!("is the address of listen.{other}: choose another port"));
+        }
+    }
     let proxies = table.texts("proxy_protocol_from");
     let proxies = proxies.iter().map(|text| Network::parse(text)).collect::<Result<Vec<_>, _>>();
     let proxies = proxies.map_err(|reason| table.fault("proxy_protocol_from", reason)).ok();
@@ -398,6 +430,7 @@ fn read_tls(table: &Table<'_>, data: Option<&Path>) -> Option<TlsFiles> {
     };
     // `serve` and `config check` read the revocation lists themselves: an administrator must be able to suspend a
     // client while a list is at fault.
+    table.keep_private("key", &files.key);
     let unchecked = TlsFiles { revocation: Revocation::Unchecked, ..files.clone() };
     match crate::identity::tls::server_config(&unchecked) {
         Ok(_) => Some(files),
@@ -492,8 +525,16 @@ fn read_rate(table: &Table<'_>, key: &str, default: u64) -> RateLimit {
     RateLimit { each_second, burst: each_second.saturating_mul(4) }
 }
 
+/// Accepts an issuer of OAuth 2.0 (RFC 8414, section 2).
+fn issuer(text: &str) -> Result<String, String> {
+    let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.query().is_none());
+    let is_issuer = uri.is_some_and(|uri| uri.host().is_some()) && !text.contains('#');
+    let wrong = "must be https:// and a host, this gateway's as clients reach it, without query and fragment";
+    if is_issuer { Ok(text.to_owned()) } else { Err(wrong.to_owned()) }
+}
+
 fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
-    let issuer = table.needed("issuer", "https://ndxp.quangninh.gov.vn");
+    let issuer = table.parsed("issuer", "https://ndxp.quangninh.gov.vn", issuer);
     let audience = table.needed("audience", "ndxp-gateway");
     let leeway_s = table.number("leeway_s", 30, 0..=300) as u32;
     let longest = MAX_LIFETIME.as_secs();

@@ -5,7 +5,9 @@ use crate::drivers::credentials::Secret;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use strsim::levenshtein;
 use toml::Spanned;
@@ -33,6 +35,8 @@ pub struct Document {
     text: String,
     faults: RefCell<Vec<ConfigFault>>,
     named: RefCell<Vec<PathBuf>>,
+    /// Secrets that every account may read: the gateway works with them, and `config check` refuses them.
+    exposed: RefCell<Vec<ConfigFault>>,
     /// Takes the keys that are asked for, in place of reading them.
     recorder: Option<KeyRecorder>,
 }
@@ -46,14 +50,17 @@ impl Document {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigFault {
             file: file.display().to_string(),
             line: 0,
-            reason: format!("cannot be read: {error}: name another file, or run in its folder"),
+            reason: match error.kind() {
+                ErrorKind::InvalidData => "is not UTF-8: save it as UTF-8".to_owned(),
+                _ => format!("cannot be read: {error}: name another file, or run in its folder"),
+            },
         })?;
         Ok(Document::of(file, text, None))
     }
 
     fn of(file: &Path, text: String, recorder: Option<KeyRecorder>) -> Self {
-        let (faults, named) = Default::default();
-        Document { file: file.to_owned(), text, faults, named, recorder }
+        let (faults, named, exposed) = Default::default();
+        Document { file: file.to_owned(), text, faults, named, exposed, recorder }
     }
 
     /// Returns the keys that `read` asks a file for. Each that must be given has the value of its example.
@@ -87,9 +94,17 @@ impl Document {
     }
 
     fn report(&self, offset: usize, reason: impl Into<String>) {
+        self.faults.borrow_mut().push(self.fault_at(offset, reason));
+    }
+
+    fn fault_at(&self, offset: usize, reason: impl Into<String>) -> ConfigFault {
         let line = self.text.get(..offset).unwrap_or(&self.text).matches('\n').count() + 1;
-        let file = self.file.display().to_string();
-        self.faults.borrow_mut().push(ConfigFault { file, line, reason: reason.into() });
+        ConfigFault { file: self.file.display().to_string(), line, reason: reason.into() }
+    }
+
+    /// The secrets that every account may read, as far as it was read.
+    pub fn exposed(&self) -> Vec<ConfigFault> {
+        self.exposed.borrow().clone()
     }
 
     /// The files that it named, as far as it was read.
@@ -102,6 +117,23 @@ impl Document {
         self.named.borrow_mut().push(path.clone());
         path
     }
+}
+
+/// Returns a fault at a key of a file (`listen.https`) that was found after the file had been read.
+pub fn fault_at(file: &Path, key: &str, reason: impl std::fmt::Display) -> ConfigFault {
+    let nowhere = || ConfigFault { file: file.display().to_string(), line: 0, reason: format!("{key}: {reason}") };
+    let Ok(document) = Document::open(file) else { return nowhere() };
+    let (root, _) = DeTable::parse_recoverable(&document.text);
+    let mut table = Table::new(&document, root.get_ref(), String::new(), 0);
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            table.fault(part, &reason);
+        } else if let Some(below) = table.table(part) {
+            table = below;
+        }
+    }
+    document.faults.take().pop().unwrap_or_else(nowhere)
 }
 
 /// A table of a file. Each getter marks its key as known; other keys are refused.
@@ -171,7 +203,12 @@ impl<'d> Table<'d> {
         if self.get(key).is_none() {
             self.fault(key, format!("is missing: add {key} = {example:?}"));
         }
-        self.text(key)
+        let text = self.text(key)?;
+        if text.trim().is_empty() {
+            self.fault(key, format!("is empty: write {key} = {example:?}"));
+            return None;
+        }
+        Some(text)
     }
 
     /// A text that must be given and parse.
@@ -241,6 +278,16 @@ impl<'d> Table<'d> {
         texts.unwrap_or_default().iter().map(|text| self.document.resolve(text)).collect()
     }
 
+    /// Notes a file with a secret if every account may read it. A group may: volumes of Kubernetes have one (`fsGroup`).
+    pub fn keep_private(&self, key: &str, file: &Path) {
+        let is_open = std::fs::metadata(file).is_ok_and(|found| found.permissions().mode() & 0o007 != 0);
+        if is_open {
+            let at = self.get(key).map_or(self.at, |value| value.span().start);
+            let reason = format!("{}: {}: every account may read it: chmod 600", self.full(key), file.display());
+            self.document.exposed.borrow_mut().push(self.document.fault_at(at, reason));
+        }
+    }
+
     /// A table below this one, where given.
     pub fn table(&self, key: &str) -> Option<Table<'d>> {
         if self.records(key, || json!({ "type": "object", "additionalProperties": false })) {
@@ -291,12 +338,17 @@ impl<'d> Table<'d> {
         self.section(key, |table| {
             let read = match (table.path("file"), table.text("env")) {
                 (Some(file), None) => {
+                    self.keep_private(key, &file);
                     std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
                 }
                 (None, Some(name)) => std::env::var(&name).map_err(|_| format!("the environment has no {name}")),
                 _ => Err("must have either file or env".to_owned()),
             };
             match read {
+                Ok(text) if text.trim().contains(char::is_control) => {
+                    self.fault(key, "must be one line, without control characters");
+                    None
+                }
                 Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
                 Ok(_) => {
                     self.fault(key, "is empty");

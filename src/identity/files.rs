@@ -124,7 +124,19 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFaul
 /// # Errors
 /// The file cannot be read, or has no private key.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| fault(path, format!("has no private key (PEM): {error}")))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        // RFC 7468, section 11, and OpenSSL's older form.
+        let sealed = ["ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        fault(
+            path,
+            match sealed.iter().any(|mark| text.contains(mark)) {
+                true => "has a passphrase, which nobody can type here: openssl pkey -in OLD -out NEW takes it off"
+                    .to_owned(),
+                false => format!("has no private key (PEM): {error}"),
+            },
+        )
+    })
 }
 
 /// Reads CAs into a root store.

@@ -211,7 +211,7 @@ fn server_config_with(
         .map_err(|error| fault(&files.certificate, error.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .map_err(|error| unfit(files, &error))?;
+        .map_err(|error| unfit((&files.certificate, &files.key), &error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // No resumption: a session ticket must not outlive the revocation of its certificate.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -220,14 +220,14 @@ fn server_config_with(
 }
 
 /// Returns which of certificate and key is at fault.
-fn unfit(files: &TlsFiles, error: &rustls::Error) -> TlsFault {
+fn unfit((certificate, key): (&Path, &Path), error: &rustls::Error) -> TlsFault {
     match error {
         rustls::Error::InconsistentKeys(_) => {
-            fault(&files.key, format!("is not the key of the certificate {}", files.certificate.display()))
+            fault(key, format!("is not the key of the certificate {}", certificate.display()))
         }
         // The certificate was read before: this error concerns the key.
-        rustls::Error::General(reason) => fault(&files.key, reason.clone()),
-        error => fault(&files.certificate, error.to_string()),
+        rustls::Error::General(reason) => fault(key, reason.clone()),
+        error => fault(certificate, error.to_string()),
     }
 }
 
@@ -258,7 +258,7 @@ pub fn client_config(ca: &Path, own: Option<(&Path, &Path)>, alpn: &[&[u8]]) -> 
     let mut config = match own {
         Some((certificate, key)) => builder
             .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-            .map_err(|error| fault(certificate, error.to_string()))?,
+            .map_err(|error| unfit((certificate, key), &error))?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

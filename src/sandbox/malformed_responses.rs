@@ -352,7 +352,8 @@ mod tests {
     #[test]
     fn a_source_with_a_fault_has_always_changed() {
         let request = || {
-            let headers = [(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("\"a\""))].into_iter().collect();
+            let headers =
+                [(http::header::IF_NONE_MATCH, http::HeaderValue::from_static("\"a\""))].into_iter().collect();
             HttpRequest { headers, ..HttpRequest::default() }
         };
         let is_conditional = |kind: FaultKind| requested(request(), kind.into()).header("if-none-match").is_some();

@@ -204,3 +204,11 @@ def test_what_cannot_be_undone_is_asked_for_at_a_terminal(stage, people, answer,
     assert (process.returncode == 0) == done and ("nothing was changed" in told) != done, told
     listed = {one["id"]: one for one in json.loads(stage.cli("--output", "json", "client", "list", "--config", "gateway.toml"))}
     assert listed[client]["retired"] == done
+
+
+def test_supervisors_probe_whether_it_is_alive_and_ready(stage):
+    assert stage.cli("probe").strip() == "alive"
+    assert json.loads(stage.cli("--output", "json", "probe", "--ready"))["status"] == 200
+    for wrong, said in [(("--to", "127.0.0.1:1"), "does the gateway run?"), (("--config", "none.toml"), "cannot be read")]:
+        done = subprocess.run([BINARY, "probe", *wrong], cwd=stage.folder, capture_output=True, text=True, timeout=20)
+        assert done.returncode != 0 and said in done.stderr, done

@@ -181,7 +181,7 @@ fn the_request_hash_is_checked_unless_the_entry_says_keep() {
     ] {
         folder.write("sources/one.toml", format!("source = 'roadrest'\n{direct}{line}\n"));
         let loaded = load(&at("hubs"), &at("sources"), &folder.contracts).ok();
-        let hash = loaded.and_then(|(sources, _)| Some(sources["roadrest"].xroad.as_ref()?.request_hash));
+        let hash = loaded.and_then(|Entries { sources, .. }| Some(sources["roadrest"].xroad.as_ref()?.request_hash));
         assert_eq!(hash, wanted, "{line}");
     }
 }
