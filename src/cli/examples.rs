@@ -38,7 +38,7 @@ const EXAMPLES: [Examples; 82] = [
     ("staff change", &["staff change hoa --role auditor --role operator"]),
     ("staff list", &["staff list"]),
     ("staff remove", &["staff remove hoa --dry-run"]),
-    ("source check", &["source check population"]),
+    ("source check", &["source check population --profile quangninh"]),
     (
         "source notice set",
         &["source notice set land --to 2026-12-01T06:00 --vi 'Bảo trì đến 6 giờ sáng' --en 'Down until 6 a.m.'"],
@@ -46,9 +46,9 @@ const EXAMPLES: [Examples; 82] = [
     ("source notice clear", &["source notice clear land"]),
     ("source notice list", &["source notice list"]),
     ("change list", &["change list"]),
-    ("change show", &["change show 12"]),
-    ("change approve", &["change approve 12 --why 'checked against document 118'"]),
-    ("change reject", &["change reject 12 --why 'the scope is too wide'"]),
+    ("change show", &["change show c-0198f3a2"]),
+    ("change approve", &["change approve c-0198f3a2 --why 'checked against document 118'"]),
+    ("change reject", &["change reject c-0198f3a2 --why 'the scope is too wide'"]),
     ("token issue", &["token issue --client one-stop-shop --certificate shop.pem --out shop.jwt"]),
     (
         "token fetch",
@@ -59,7 +59,7 @@ const EXAMPLES: [Examples; 82] = [
     ("token revoke", &["token revoke 0198f3a2-77aa-7c11-9d6e-5a0c2f6b1e90", "token revoke --client shop --dry-run"]),
     ("keys init", &["keys init --config gateway.toml"]),
     ("keys list", &["keys list"]),
-    ("keys retire", &["keys retire 2026-11-a1b2 --dry-run"]),
+    ("keys retire", &["keys retire 5f2c81d09e7744b3a1c0e6d2b8f39471 --dry-run"]),
     ("keys rotate", &["keys rotate"]),
     ("profile add", &["profile add quangninh --remote https://gateway.example:7443 --ca ca.pem --certificate lan.pem"]),
     ("profile list", &["profile list"]),
@@ -79,7 +79,7 @@ const EXAMPLES: [Examples; 82] = [
     ("witness", &["witness --config witness.toml", "witness --config witness.toml --key"]),
     (
         "audit search",
-        &["audit search --client one-stop-shop --from 2026-11-01", "audit search --reason SCOPE_DENIED --limit 20"],
+        &["audit search --client one-stop-shop --from 2026-11-01", "audit search --reason SCOPE_NOT_GRANTED --limit 20"],
     ),
     ("audit tail", &["audit tail --source population"]),
     (
@@ -88,8 +88,8 @@ const EXAMPLES: [Examples; 82] = [
     ),
     ("audit report", &["audit report --from 2026-11-01 --to 2026-12-01", "audit report --html november.html"]),
     ("audit anomalies", &["audit anomalies --from 2026-11-01"]),
-    ("audit review", &["audit review UNUSUAL_RATE-5f2c-81 --reason 'month-end batch, document 118'"]),
-    ("audit export", &["audit export --client one-stop-shop --from 2026-11-01 --out shop.export"]),
+    ("audit review", &["audit review UNUSUAL_HOUR-b75ccc25a04809bd-2895 --reason 'month-end batch, document 118'"]),
+    ("audit export", &["audit export --client one-stop-shop --from 2026-11-01 --out shop.jsonl"]),
     ("audit show", &["audit show 0198f3a2-77aa-7c11-9d6e-5a0c2f6b1e90"]),
     ("audit status", &["audit status"]),
     ("audit acknowledge", &["audit acknowledge 5f2c81 --reason 'the backup was restored, document 118'"]),
@@ -97,7 +97,7 @@ const EXAMPLES: [Examples; 82] = [
         "audit verify",
         &[
             "audit verify --config gateway.toml",
-            "audit verify --receipt shop.receipt --vkey log.vkey",
+            "audit verify --receipt shop.receipt",
             "audit verify --registry --index",
         ],
     ),
@@ -121,12 +121,38 @@ const EXAMPLES: [Examples; 82] = [
     ("man", &["man /usr/local/share/man/man1"]),
 ];
 
-/// Adds each command's examples to the end of its help.
-pub fn with_examples(command: Command) -> Command {
+/// Widest line of a help, in columns.
+const WIDTH: usize = 80;
+
+/// Adds each command's examples to the end of its help, and ends lines of its usage where they are too wide.
+pub fn with_examples(mut command: Command) -> Command {
+    // From here on, each command knows its name with those above it.
+    command.build();
     added(command, "")
 }
 
+/// A usage in lines: clap itself does not wrap it.
+fn usage(text: &str) -> Option<String> {
+    const PREFIX: &str = "Usage: ";
+    let line = text.trim().strip_prefix(PREFIX).filter(|line| PREFIX.len() + line.chars().count() > WIDTH)?;
+    let (mut out, mut width) = (String::new(), PREFIX.len());
+    for (nth, part) in line.split(" --").enumerate() {
+        let part = if nth == 0 { part.to_owned() } else { format!(" --{part}") };
+        if width + part.chars().count() > WIDTH {
+            out.push_str("\n          ");
+            width = 10;
+        }
+        width += part.chars().count();
+        out.push_str(&part);
+    }
+    Some(out)
+}
+
 fn added(command: Command, path: &str) -> Command {
+    let command = match usage(&command.clone().render_usage().to_string()) {
+        Some(usage) => command.override_usage(usage),
+        None => command,
+    };
     let command = match EXAMPLES.iter().find(|(of, _)| *of == path) {
         Some((_, lines)) => command.after_help(text(lines)),
         None => command,

@@ -1,5 +1,7 @@
 //! Lays a table out for a terminal: no cell is wrapped within a word, and a column for which there is no room is left out by name.
 
+use std::borrow::Cow;
+
 /// Most lines of a cell.
 const MAX_LINES: usize = 6;
 /// Width of a table's lines beside its cells: three characters a column and one at its end.
@@ -14,8 +16,11 @@ pub struct Layout {
     pub hidden: Vec<String>,
 }
 
-/// Fits a table into a width, in characters. Columns are left out in this order: those of `optional`, then the others from the right; the
-/// first one stays. A table whose first column alone is wider is as wide as that.
+/// Longest word of a column that is kept whole at the cost of another column, in characters: ids and digests are longer.
+const MAX_WORD: usize = 20;
+
+/// Fits a table into a width, in characters. What is left out, in this order: the columns `optional`; ends of words of more than 20 characters,
+/// except in the first column; the other columns from the right. A table whose first column alone is wider is as wide as that.
 pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usize) -> Layout {
     let cells = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(String::as_str);
     let all = |at: usize| cells(at).chain(header.get(at).copied());
@@ -23,17 +28,26 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usiz
     let widest_line = |at| all(at).flat_map(str::lines).map(length).max().unwrap_or(0);
     // Of each column: below its least, a word is cut; beyond its whole, nothing is gained.
     let columns: Vec<(usize, usize)> = (0..header.len()).map(|at| (widest_piece(at), widest_line(at))).collect();
-    let (least, whole) =
-        (|at: usize| columns.get(at).map_or(0, |one| one.0), |at: usize| columns.get(at).map_or(0, |one| one.1));
+    let whole = |at: usize| columns.get(at).map_or(0, |one| one.1);
+    let longest = |at: usize| columns.get(at).map_or(0, |one| one.0);
+    let is_optional = |at: &&usize| header.get(**at).is_some_and(|name| optional.contains(name));
+    let framed = |shown: &[usize], max_word: usize| {
+        let least = |at: &usize| if *at == 0 { longest(0) } else { longest(*at).min(max_word) };
+        shown.iter().map(|at| least(at) + FRAME.0).sum::<usize>() + FRAME.1
+    };
     let mut shown: Vec<usize> = (0..header.len()).collect();
-    let framed = |shown: &[usize]| shown.iter().map(|at| least(*at) + FRAME.0).sum::<usize>() + FRAME.1;
-    while shown.len() > 1 && framed(&shown) > width {
-        let is_optional = |at: &&usize| header.get(**at).is_some_and(|name| optional.contains(name));
-        let gone = shown.iter().skip(1).rev().find(is_optional).or(shown.last()).copied();
-        shown.retain(|at| Some(*at) != gone);
+    while framed(&shown, usize::MAX) > width
+        && let Some(gone) = shown.iter().skip(1).rev().find(is_optional).copied()
+    {
+        shown.retain(|at| *at != gone);
     }
+    let max_word = if framed(&shown, usize::MAX) > width { MAX_WORD } else { usize::MAX };
+    while shown.len() > 1 && framed(&shown, max_word) > width {
+        shown.pop();
+    }
+    let least = |at: usize| if at == 0 { longest(0) } else { longest(at).min(max_word) };
     let mut widths: Vec<usize> = shown.iter().map(|at| least(*at)).collect();
-    for _ in framed(&shown)..width {
+    for _ in framed(&shown, max_word)..width {
         let lacking =
             |(nth, at): (usize, &usize)| (whole(*at).saturating_sub(widths.get(nth).copied().unwrap_or(0)), nth);
         // The rightmost of those that lack most: ids and names, which come first, are short.
@@ -77,6 +91,15 @@ fn pieces(text: &str) -> Vec<&str> {
     found
 }
 
+/// A piece within a width; what is cut off is an ellipsis.
+fn cut(piece: &str, width: usize) -> Cow<'_, str> {
+    if length(piece.trim_end()) <= width {
+        return piece.into();
+    }
+    let kept: String = piece.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…").into()
+}
+
 /// A cell in lines of a width, six at most: the last one says how many more there are.
 fn wrapped(text: &str, width: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
@@ -86,7 +109,7 @@ fn wrapped(text: &str, width: usize) -> String {
             if !line.is_empty() && length(&line) + length(piece.trim_end()) > width {
                 lines.push(std::mem::take(&mut line).trim_end().to_owned());
             }
-            line.push_str(piece);
+            line.push_str(&cut(piece, width));
         }
         lines.push(line.trim_end().to_owned());
     }

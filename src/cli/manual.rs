@@ -15,8 +15,11 @@ pub struct CompletionsArgs {
 pub fn run_completions(args: &CompletionsArgs) -> Result<(), CliError> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "ndxp-gateway", &mut text);
-    std::io::Write::write_all(&mut std::io::stdout(), &text)?;
-    Ok(())
+    match std::io::Write::write_all(&mut std::io::stdout(), &text) {
+        // Its reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// Where the pages go.

@@ -260,7 +260,16 @@ fn command() -> clap::Command {
 
 /// Parses the command line, runs the command, and returns the exit code.
 pub fn run() -> ExitCode {
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let text = error.to_string();
+            let reason = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            return finish(Err(CliError::Usage(reason)), Output::Json);
+        }
+        Err(error) => error.exit(),
+    };
     // Files that commands write are private, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     if cli.wide {
@@ -294,6 +303,13 @@ pub fn run() -> ExitCode {
         Command::Man(args) => manual::run_man(&args),
     };
     finish(result, cli.output)
+}
+
+/// Whether errors are to be JSON, where the command line cannot be parsed.
+fn wants_json() -> bool {
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let given = args.windows(2).any(|pair| pair == ["--output", "json"]) || args.iter().any(|arg| arg == "--output=json");
+    given || std::env::var("NDXP_OUTPUT").is_ok_and(|output| output == "json")
 }
 
 /// Parses the command line of `ndxp-verify`, verifies, and returns the exit code.

@@ -38,6 +38,30 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
+/// Prints a table as wide as the terminal; the columns `wide` are the first to be left out where it has no room for all.
+pub fn print_rows(header: &[&str], rows: Vec<Vec<String>>, wide: &[&str]) {
+    let width = Table::new().width().filter(|_| !SHOW_ALL.load(Ordering::Relaxed));
+    let mut table = table(&[]);
+    // Cells have their line ends already.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    let layout = match width {
+        Some(width) => fit(header, &rows, wide, usize::from(width)),
+        None => Layout {
+            lines: std::iter::once(header.iter().map(|name| (*name).to_owned()).collect()).chain(rows).collect(),
+            hidden: Vec::new(),
+        },
+    };
+    let mut lines = layout.lines.into_iter();
+    table.set_header(lines.next().unwrap_or_default());
+    lines.for_each(|line| {
+        table.add_row(line);
+    });
+    anstream::println!("{table}");
+    if !layout.hidden.is_empty() {
+        anstream::eprintln!("not shown for lack of room: {} (--wide shows them)", layout.hidden.join(", "));
+    }
+}
+
 impl Output {
     /// Prints records: as a table whose rows `row` makes, or as JSON.
     pub fn records<T: Serialize>(
@@ -64,29 +88,7 @@ impl Output {
                 Ok(())
             }
             Output::Human => {
-                let rows: Vec<Vec<String>> = records.iter().map(row).collect();
-                let width = Table::new().width().filter(|_| !SHOW_ALL.load(Ordering::Relaxed));
-                let mut table = table(&[]);
-                // Cells have their line ends already.
-                table.set_content_arrangement(ContentArrangement::Disabled);
-                let layout = match width {
-                    Some(width) => fit(header, &rows, wide, usize::from(width)),
-                    None => Layout {
-                        lines: std::iter::once(header.iter().map(|name| (*name).to_owned()).collect())
-                            .chain(rows)
-                            .collect(),
-                        hidden: Vec::new(),
-                    },
-                };
-                let mut lines = layout.lines.into_iter();
-                table.set_header(lines.next().unwrap_or_default());
-                lines.for_each(|line| {
-                    table.add_row(line);
-                });
-                anstream::println!("{table}");
-                if !layout.hidden.is_empty() {
-                    anstream::eprintln!("not shown for lack of room: {} (--wide shows them)", layout.hidden.join(", "));
-                }
+                print_rows(header, records.iter().map(row).collect(), wide);
                 Ok(())
             }
         }

@@ -28,7 +28,7 @@ const MAX_RESPONSE_SUBJECTS: usize = 500;
 
 /// A fault of a contract, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {reason}")]
+#[error("{file}{}: {reason}", if *line > 0 { format!(":{line}") } else { String::new() })]
 pub struct ContractFault {
     /// The `.proto` file.
     pub file: String,

@@ -6,7 +6,7 @@ mod refusals;
 mod week;
 
 use super::call::{decode, encode, explain};
-use super::output::{Output, print_json, table};
+use super::output::{Output, print_json, print_rows};
 use super::{CliError, runtime, sandbox, serve};
 use crate::caller::CompleteResponse;
 use crate::config::Config;
@@ -216,18 +216,17 @@ fn missed(operation: &Operation) -> TourLine {
 }
 
 fn print_lines(header: &[&str], lines: &[TourLine]) {
-    let mut shown = table(header);
-    for line in lines {
+    let row = |line: &TourLine| {
         let mark = if line.ok { "" } else { "MISSED: " };
-        shown.add_row([
+        vec![
             line.source.clone(),
             line.operation.clone(),
             line.protocol.clone(),
             format!("{mark}{}", line.result),
             format!("{:.1}", line.elapsed.as_secs_f64() * 1e3),
-        ]);
-    }
-    anstream::println!("{shown}");
+        ]
+    };
+    print_rows(header, lines.iter().map(row).collect(), &["protocol", "ms"]);
 }
 
 /// Verifies the log as an auditor would, while the gateway runs.
