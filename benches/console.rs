@@ -183,7 +183,7 @@ async fn pages(serving: &Serving, pki: &Path, to: SocketAddr, entries: u64) {
             let began = Instant::now();
             let (status, page) = browser.send("GET", &path).await;
             times.push(began.elapsed());
-            assert_eq!(status, 200, "{path}");
+            assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&page));
             bytes = page.len();
         }
         times.sort();

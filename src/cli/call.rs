@@ -1,5 +1,6 @@
 //! `call`: an operation as a provincial system calls it, JSON in and out; `--csv` for a batch.
 
+use super::operation_name::find;
 use super::output::{Output, duration, print_json};
 use super::{CliError, runtime};
 use crate::caller::{CallerFiles, CompleteResponse, GatewayClient};
@@ -121,15 +122,6 @@ pub fn run(args: CallArgs, output: Output) -> Result<(), CliError> {
             None => batch.one(&args.data, args.timeout, output).await,
         }
     })
-}
-
-/// Returns the operation of this name, with or without its package.
-fn find(contracts: &ContractSet, name: &str) -> Result<Arc<Operation>, CliError> {
-    match contracts.named(name).as_slice() {
-        [one] => Ok((*one).clone()),
-        [] => Err(CliError::Usage(format!("no contract has {name:?}: `ndxp-gateway contract list` lists them"))),
-        _ => Err(CliError::Usage(format!("{name:?} is not unique: write its package too"))),
-    }
 }
 
 /// Reads messages from JSON: one object, or several one after the other or in a list.

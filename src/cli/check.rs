@@ -1,5 +1,6 @@
 //! `config` and `contract`: check and show, before anything runs.
 
+use super::operation_name::unknown;
 use super::output::{Output, counted, print_json};
 use super::{CliError, ConfigFile};
 use crate::config::{Catalogue, Config, ConfigFault, fault_at, schema};
@@ -309,7 +310,7 @@ pub fn run_contract(args: ContractArgs, output: Output) -> Result<(), CliError> 
             };
             let found: Vec<&&Arc<Operation>> = operations.iter().filter(fits).collect();
             if found.is_empty() {
-                return Err(CliError::Usage(format!("no contract has {name:?}: `contract list` lists them")));
+                return Err(unknown(&contracts, &name));
             }
             match output {
                 Output::Json => print_json(&found.iter().map(|operation| details(operation)).collect::<Vec<_>>()),

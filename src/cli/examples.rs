@@ -79,7 +79,10 @@ const EXAMPLES: [Examples; 82] = [
     ("witness", &["witness --config witness.toml", "witness --config witness.toml --key"]),
     (
         "audit search",
-        &["audit search --client one-stop-shop --from 2026-11-01", "audit search --reason SCOPE_NOT_GRANTED --limit 20"],
+        &[
+            "audit search --client one-stop-shop --from 2026-11-01",
+            "audit search --reason SCOPE_NOT_GRANTED --limit 20",
+        ],
     ),
     ("audit tail", &["audit tail --source population"]),
     (

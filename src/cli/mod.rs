@@ -17,6 +17,7 @@ mod init;
 mod last_use;
 mod layout;
 mod manual;
+mod operation_name;
 mod output;
 mod probe;
 mod profile;
@@ -308,7 +309,8 @@ pub fn run() -> ExitCode {
 /// Whether errors are to be JSON, where the command line cannot be parsed.
 fn wants_json() -> bool {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let given = args.windows(2).any(|pair| pair == ["--output", "json"]) || args.iter().any(|arg| arg == "--output=json");
+    let given =
+        args.windows(2).any(|pair| pair == ["--output", "json"]) || args.iter().any(|arg| arg == "--output=json");
     given || std::env::var("NDXP_OUTPUT").is_ok_and(|output| output == "json")
 }
 

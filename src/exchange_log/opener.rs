@@ -48,7 +48,9 @@ impl LogOpener {
     /// The log cannot be read, or the key is not the log's.
     pub fn open(&self) -> Result<LogReader, LogError> {
         let chain = |verifier: &LogVerifier| self.chain(verifier);
-        let reader = LogReader::open_with(&self.data, &TailReading { chain: &chain, start: self.found().start })?;
+        // Read before: the lock is for nobody's reading of files.
+        let start = self.found().start;
+        let reader = LogReader::open_with(&self.data, &TailReading { chain: &chain, start })?;
         self.found().start = reader.tail_start();
         Ok(reader)
     }

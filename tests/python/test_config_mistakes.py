@@ -427,8 +427,6 @@ def test_the_folder_of_init_is_accepted_once_its_examples_are_filled_in(producti
     assert done.returncode == 0 and done.stdout.startswith("gateway.toml: 1 source, "), done.stdout + done.stderr
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError,
-                   reason="src/config/entries.rs https: a host with FILL-IN is refused: fill in the address")
 def test_an_example_that_is_not_filled_in_is_refused(production):
     done = run(production, "config", "check")
     assert done.returncode == 2, f"accepted: {done.stdout}"
