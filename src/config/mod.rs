@@ -6,6 +6,7 @@ pub mod drift;
 pub mod entries;
 pub mod names;
 pub mod reader;
+mod recorder;
 pub mod schema;
 pub mod telemetry;
 pub mod web;

@@ -1,6 +1,6 @@
 //! Reads TOML, and reports all faults together, with file, line and what to do.
 
-use super::schema::KeyRecorder;
+use super::recorder::{KeyRecorder, RecordedKeys};
 use crate::drivers::credentials::Secret;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -64,12 +64,12 @@ impl Document {
     }
 
     /// Returns the keys that `read` asks a file for. Each that must be given has the value of its example.
-    pub(super) fn recorded<T>(file: &Path, read: impl FnOnce(&Path, &Table<'_>) -> Option<T>) -> KeyRecorder {
+    pub(super) fn recorded<T>(file: &Path, read: impl FnOnce(&Path, &Table<'_>) -> Option<T>) -> RecordedKeys {
         let document = Document::of(file, String::new(), Some(KeyRecorder::default()));
         let root = DeTable::new();
         // What its examples lack does not matter: no file is there.
         let _ = read(file, &Table::new(&document, &root, String::new(), 0));
-        document.recorder.unwrap_or_default()
+        document.recorder.unwrap_or_default().finish()
     }
 
     /// Reads the file's table with `read`.

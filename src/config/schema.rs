@@ -2,38 +2,12 @@
 //! what the schema has. Descriptions are those of docs/configuration.md.
 
 use super::reader::Document;
+use super::recorder::RecordedKey;
 use serde_json::{Map, Value, json};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 const DESCRIPTIONS: &str = include_str!("../../docs/configuration.md");
-
-/// The keys that a reader has asked for, by their full names, in place of reading a file.
-#[derive(Debug, Default)]
-pub(super) struct KeyRecorder(RefCell<BTreeMap<String, RecordedKey>>);
-
-/// The schema of one key.
-#[derive(Debug, Default)]
-struct RecordedKey {
-    schema: Value,
-    needed: bool,
-}
-
-impl KeyRecorder {
-    /// Takes a key; what was taken of it first stays.
-    pub(super) fn take(&self, key: String, schema: Value) {
-        let mut all = self.0.borrow_mut();
-        all.entry(key).or_insert(RecordedKey { schema, needed: false });
-    }
-
-    /// Marks a key that must be given.
-    pub(super) fn need(&self, key: &str) {
-        if let Some(recorded) = self.0.borrow_mut().get_mut(key) {
-            recorded.needed = true;
-        }
-    }
-}
 
 /// A key's row in docs/configuration.md.
 struct KeyRow {
@@ -104,7 +78,7 @@ fn put(root: &mut Map<String, Value>, key: &str, recorded: &RecordedKey) {
 pub fn gateway() -> Value {
     let mut keys = Document::recorded(Path::new("gateway.toml"), |file, table| super::read(file, table));
     let rows = rows("gateway.toml");
-    for (key, recorded) in keys.0.get_mut() {
+    for (key, recorded) in &mut keys {
         described(&mut recorded.schema, rows.get(key));
     }
     let mut root = Map::new();
@@ -113,7 +87,7 @@ pub fn gateway() -> Value {
     root.insert("type".into(), "object".into());
     root.insert("additionalProperties".into(), false.into());
     // Tables before the keys in them, as names are sorted.
-    for (key, recorded) in &*keys.0.borrow() {
+    for (key, recorded) in &keys {
         put(&mut root, key, recorded);
     }
     root.into()
@@ -126,8 +100,7 @@ mod tests {
 
     #[test]
     fn every_key_that_is_read_is_documented_and_no_other() {
-        let recorded = Document::recorded(Path::new("gateway.toml"), |file, table| super::super::read(file, table));
-        let keys = recorded.0.borrow();
+        let keys = Document::recorded(Path::new("gateway.toml"), |file, table| super::super::read(file, table));
         let is_table = |key: &RecordedKey| key.schema["type"] == "object";
         let read: Vec<&String> = keys.iter().filter(|(_, key)| !is_table(key)).map(|(name, _)| name).collect();
         let rows = rows("gateway.toml");

@@ -151,7 +151,15 @@ fn about(session: &Session, args: &SubjectArgs) -> Result<CompleteListing<Found>
     let filter = Filter::about(&args.ids, args.case.clone(), args.from, args.to);
     let filter = if args.from_log { filter.with_log_alone() } else { filter };
     let exchange = |one: &Found| matches!(one.entry.kind(), Kind::Exchange | Kind::StreamPart);
-    entries::newest(session, &filter, usize::MAX, exchange)
+    let listed = entries::newest(session, &filter, usize::MAX, exchange)?;
+    let is_personal = |id: &&String| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit());
+    let others = args.ids.iter().filter(|id| !is_personal(id)).count();
+    if listed.found.is_empty() && others > 0 {
+        // A slip of the finger must not look like a clean sheet.
+        let others = counted(others as u64, "number", "numbers");
+        anstream::eprintln!("nothing is found by {others} other than of 12 digits: written as systems send them?");
+    }
+    Ok(listed)
 }
 
 /// Returns the published checkpoint, checked with the log's key, and its note; `None` if none counts yet.
