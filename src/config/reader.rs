@@ -197,7 +197,7 @@ impl<'d> Table<'d> {
     /// A text that must be given, as in `example`.
     pub fn needed(&self, key: &str, example: &str) -> Option<String> {
         if self.records(key, || json!({ "type": "string", "examples": [example] })) {
-            self.document.recorder.iter().for_each(|recorder| recorder.need(&self.full(key)));
+            self.document.recorder.iter().for_each(|recorder| recorder.require(&self.full(key)));
             return Some(example.to_owned());
         }
         if self.get(key).is_none() {

@@ -27,7 +27,7 @@ impl KeyRecorder {
     }
 
     /// Marks a key that must be given.
-    pub fn need(&self, key: &str) {
+    pub fn require(&self, key: &str) {
         if let Some(recorded) = self.0.borrow_mut().get_mut(key) {
             recorded.needed = true;
         }
