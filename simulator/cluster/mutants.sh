@@ -8,12 +8,14 @@ export CARGO_TARGET_DIR="$PWD/target/simulator" CARGO_INCREMENTAL=1
 build=(cargo build --quiet --release --no-default-features --config 'profile.release.package.ndxp-cluster-simulator.opt-level=0')
 copy=target/mutants/cluster
 rm -rf "$copy" && mkdir -p "$copy/src/exchange_log" "$copy/simulator"
-cp -r --preserve=timestamps src/cluster "$copy/src/"
-cp --preserve=timestamps src/exchange_log/tree.rs "$copy/src/exchange_log/"
-cp -r --preserve=timestamps simulator/cluster "$copy/simulator/"
+cp -r src/cluster "$copy/src/"
+cp src/exchange_log/tree.rs "$copy/src/exchange_log/"
+cp -r simulator/cluster "$copy/simulator/"
 for patch in simulator/cluster/mutants/*.patch; do
     name=$(basename "$patch" .patch) kind=$(sed -n '1s/^Trouble: //p' "$patch") seeds=${1:-100}
     patch --quiet --strip 1 --directory "$copy" < "$patch"
+    # The build of the program itself may be newer than any of these.
+    touch "$copy"/src/cluster/*.rs "$copy"/simulator/cluster/src/*.rs
     "${build[@]}" --manifest-path "$copy/simulator/cluster/Cargo.toml"
     patch --quiet --strip 1 --reverse --directory "$copy" < "$patch"
     if [ -n "$kind" ]; then

@@ -146,11 +146,11 @@ mod tests {
     #[test]
     fn a_sealing_takes_the_oldest_batches_up_to_its_bounds() {
         let writer = |number| Incarnation::parse(&format!("dc1.{number:016x}")).unwrap();
-        let mut few: Vec<_> = (1..=10).rev().map(|at| (at, writer(1), at.unsigned_abs())).collect();
+        let mut few: Vec<_> = (1..=10).rev().map(|at: i64| (at, writer(1), at.unsigned_abs())).collect();
         assert_eq!((cut(&mut few, 99), few.len(), few[0].0), (99, 10, 1));
-        let mut many: Vec<_> = (1..=600).rev().map(|at| (at, writer(1), at.unsigned_abs())).collect();
+        let mut many: Vec<_> = (1..=600).rev().map(|at: i64| (at, writer(1), at.unsigned_abs())).collect();
         assert_eq!((cut(&mut many, 999), many.len()), (512, MAX_BATCHES));
-        let mut writers: Vec<_> = (1..=150).map(|at| (at, writer(at.unsigned_abs()), 1)).collect();
+        let mut writers: Vec<_> = (1..=150).map(|at: i64| (at, writer(at.unsigned_abs()), 1)).collect();
         assert_eq!((cut(&mut writers, 999), writers.len()), (100, MAX_WRITERS));
     }
 }

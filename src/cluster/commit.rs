@@ -1,7 +1,7 @@
 //! The one transaction that makes a sealing count.
 //!
-//! Safety is here alone: the checkpoint moves only if it is still the one that this sealing was built on, and this term is
-//! still the elected one. Nothing that was signed for it leaves the process before that.
+//! Safety is here alone: the checkpoint moves only if it is still the one that this sealing was built on, this term is still
+//! the elected one, and the batches are at the revisions at which they were read. Nothing that was signed for it leaves the process before that.
 
 use super::ClusterError;
 use super::election::Leadership;
@@ -19,9 +19,16 @@ pub fn commit_txn(sealing: &Sealing, base: i64, leadership: Leadership) -> Txn {
         TxnOperation::Put(writer.mark_key(), keys::number(mark), 0)
     };
     let checkpoint = TxnOperation::Put(CHECKPOINT.to_vec(), sealing.state.encode(), 0);
+    let read = |(writer, (seq, modified)): (&Incarnation, &(u64, i64))| {
+        TxnCondition::ModifiedAt(writer.batch_key(*seq), *modified)
+    };
+    let mut conditions = term_conditions(base, leadership);
+    // A member that was restored from a snapshot has other revisions, and may lack batches: what was read from it commits
+    // at none of the others.
+    conditions.extend(sealing.last.iter().map(read));
     Txn {
-        conditions: term_conditions(base, leadership),
-        then: std::iter::once(checkpoint).chain(sealing.writers.iter().map(mark)).collect(),
+        conditions,
+        then: std::iter::once(checkpoint).chain(sealing.last.keys().map(mark)).collect(),
         otherwise: Vec::new(),
     }
 }

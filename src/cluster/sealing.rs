@@ -4,7 +4,7 @@ use super::ClusterError;
 use super::batch::{BatchHash, WriterBatch};
 use super::keys::Incarnation;
 use super::state::SealedState;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A batch that is not sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Sealing {
     pub state: SealedState,
     /// The entries that it adds, in the order of the log.
     pub entries: Vec<Vec<u8>>,
-    /// The writers whose batches it adds.
-    pub writers: BTreeSet<Incarnation>,
+    /// The writers whose batches it adds: number and modification revision of the last one of each.
+    pub last: BTreeMap<Incarnation, (u64, i64)>,
 }
 
 /// Computes the state after these batches.
@@ -45,11 +45,11 @@ pub struct Sealing {
 /// [`ClusterError::ChainBroken`].
 pub fn plan(base: &SealedState, collection: &Collection) -> Result<Sealing, ClusterError> {
     let mut state = SealedState { note: String::new(), revision: collection.revision, ..base.clone() };
-    let (mut entries, mut writers) = (Vec::new(), BTreeSet::new());
+    let (mut entries, mut last) = (Vec::new(), BTreeMap::new());
     for collected in &collection.batches {
         state.add(&collected.batch, collected.hash)?;
         entries.extend(collected.batch.entries.iter().cloned());
-        writers.insert(collected.batch.writer.clone());
+        last.insert(collected.batch.writer.clone(), (collected.batch.seq, collected.modified));
     }
-    Ok(Sealing { state, entries, writers })
+    Ok(Sealing { state, entries, last })
 }

@@ -60,7 +60,10 @@ pub async fn follow<M: EtcdMember, T: Timers, D: OwnDisk, S: SiteTiles>(
 }
 
 async fn fetch<S: SiteTiles>(tiles: &S, from: &SealedState, to: &SealedState) -> Result<Vec<Vec<u8>>, ClusterError> {
-    let Some(entries) = tiles.fetch(from.size(), to.size()).await? else { return Err(ClusterError::NotConfirmed) };
+    let Some(entries) = tiles.fetch(from.size(), to.size()).await? else {
+        let what = format!("no other site stores the entries {} to {} now", from.size(), to.size());
+        return Err(ClusterError::OutcomeUnknown(what));
+    };
     let mut peaks = from.peaks.clone();
     entries.iter().for_each(|entry| peaks.push(entry));
     if peaks != to.peaks {

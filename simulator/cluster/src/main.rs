@@ -8,6 +8,10 @@ mod cluster;
 mod conformance;
 mod exchange_log;
 mod gateway;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../../src/hex.rs"]
+mod hex;
 mod model;
 mod mvcc;
 #[cfg(not(simulator))]
