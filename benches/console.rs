@@ -180,8 +180,14 @@ async fn pages(serving: &Serving, pki: &Path, to: SocketAddr, entries: u64) {
         let mut bytes = 0;
         for number in 0..TIMES {
             let path = path(number);
-            let began = Instant::now();
-            let (status, page) = browser.send("GET", &path).await;
+            let mut began = Instant::now();
+            let (mut status, mut page) = browser.send("GET", &path).await;
+            // Nobody clicks that fast: reads of the log are limited by the second.
+            while status == 429 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                began = Instant::now();
+                (status, page) = browser.send("GET", &path).await;
+            }
             times.push(began.elapsed());
             assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&page));
             bytes = page.len();
@@ -225,7 +231,7 @@ fn main() {
     serving.wait_for_rest();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(600), pages(&serving, &folder.path.join("pki"), https, entries))
+        tokio::time::timeout(Duration::from_secs(900), pages(&serving, &folder.path.join("pki"), https, entries))
             .await
             .unwrap();
     });

@@ -16,7 +16,7 @@ const PERIOD_DAYS: u32 = 90;
 /// Maximum number of objects of a request.
 const MAX_OBJECTS: usize = 1_000;
 /// Longest time that a call looks.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The log cannot be read; the details are for those who run the gateway.
 pub(super) fn unread(error: &AuditError) -> Status {

@@ -23,8 +23,8 @@ use std::sync::Arc;
 const SOON_S: i64 = 30 * 86_400;
 /// A grant that nobody has used for so long needs a decision.
 const UNUSED_S: i64 = 90 * 86_400;
-/// Grants that are looked through for those that end soon: one page of the registry.
-const LOOKED_AT: u32 = 1_000;
+/// Grants that are looked through for those that end soon: as many as a page reads in some 10 ms.
+const LOOKED_AT: u32 = 500;
 
 /// Shows the page.
 pub async fn page(State(console): State<Arc<Console>>, session: SignedIn) -> Result<Response, Failure> {
