@@ -325,7 +325,7 @@ impl<'d> Table<'d> {
     pub fn secret(&self, key: &str) -> Option<Secret> {
         let source = |name: &str| json!({ "type": "object", "properties": { name: { "type": "string" } }, "required": [name], "additionalProperties": false });
         if self.records(key, || json!({ "oneOf": [source("file"), source("env")] })) {
-            return Some(Secret::new(&"0".repeat(64)));
+            return Some(Secret::new("0".repeat(64)));
         }
         let Some(value) = self.get(key) else {
             self.fault(key, format!("is missing: add {key} = {{ file = \"…\" }} or {{ env = \"…\" }}"));

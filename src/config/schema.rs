@@ -76,7 +76,7 @@ fn put(root: &mut Map<String, Value>, key: &str, recorded: &RecordedKey) {
 
 /// Returns the schema of gateway.toml.
 pub fn gateway() -> Value {
-    let mut keys = Document::recorded(Path::new("gateway.toml"), |file, table| super::read(file, table));
+    let mut keys = Document::recorded(Path::new("gateway.toml"), super::read);
     let rows = rows("gateway.toml");
     for (key, recorded) in &mut keys {
         described(&mut recorded.schema, rows.get(key));
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn every_key_that_is_read_is_documented_and_no_other() {
-        let keys = Document::recorded(Path::new("gateway.toml"), |file, table| super::super::read(file, table));
+        let keys = Document::recorded(Path::new("gateway.toml"), super::super::read);
         let is_table = |key: &RecordedKey| key.schema["type"] == "object";
         let read: Vec<&String> = keys.iter().filter(|(_, key)| !is_table(key)).map(|(name, _)| name).collect();
         let rows = rows("gateway.toml");

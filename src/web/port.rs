@@ -31,9 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// Longest handshake, and longest wait for a connection's first request, for a request's headers, and for its body.
+/// Longest handshake, and longest wait for a connection's first request and for a request's body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may go without another request.
+/// How long a connection may go without another request. hyper counts the wait for a head from the end of the response before it, so this bounds
+/// both; the head of a first request has [`REQUEST_TIMEOUT`].
 const IDLE: Duration = Duration::from_secs(60);
 /// How long the last responses of a connection may take after its certificate has expired.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
@@ -213,7 +214,7 @@ async fn connection(
     let http2 = stream.session().alpn_protocol() == Some(b"h2");
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
