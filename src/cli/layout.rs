@@ -16,10 +16,11 @@ pub struct Layout {
     pub hidden: Vec<String>,
 }
 
-/// Longest word of a column that is kept whole at the cost of another column, in characters: ids and digests are longer.
-const MAX_WORD: usize = 20;
+/// Longest word that is kept whole at the cost of another column, in characters: reasons and names are shorter, ids and digests longer. Of those
+/// so much is left.
+const MAX_WORD: (usize, usize) = (32, 14);
 
-/// Fits a table into a width, in characters. What is left out, in this order: the columns `optional`; ends of words of more than 20 characters,
+/// Fits a table into a width, in characters. What is left out, in this order: the columns `optional`; ends of words of more than 32 characters,
 /// except in the first column; the other columns from the right. A table whose first column alone is wider is as wide as that.
 pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usize) -> Layout {
     let cells = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(String::as_str);
@@ -31,23 +32,27 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usiz
     let whole = |at: usize| columns.get(at).map_or(0, |one| one.1);
     let longest = |at: usize| columns.get(at).map_or(0, |one| one.0);
     let is_optional = |at: &&usize| header.get(**at).is_some_and(|name| optional.contains(name));
-    let framed = |shown: &[usize], max_word: usize| {
-        let least = |at: &usize| if *at == 0 { longest(0) } else { longest(*at).min(max_word) };
-        shown.iter().map(|at| least(at) + FRAME.0).sum::<usize>() + FRAME.1
+    let (max_word, left) = MAX_WORD;
+    // The longest word of a column that has none of more than 32 characters.
+    let short = |at: usize| {
+        let words = all(at).flat_map(pieces).map(|piece| length(piece.trim_end()));
+        words.map(|word| if word > max_word { left } else { word }).max().unwrap_or(0)
     };
+    let least = |at: usize, cuts: bool| if cuts && at > 0 { short(at) } else { longest(at) };
+    let framed = |shown: &[usize], cuts| shown.iter().map(|at| least(*at, cuts) + FRAME.0).sum::<usize>() + FRAME.1;
     let mut shown: Vec<usize> = (0..header.len()).collect();
-    while framed(&shown, usize::MAX) > width
+    while framed(&shown, false) > width
         && let Some(gone) = shown.iter().skip(1).rev().find(is_optional).copied()
     {
         shown.retain(|at| *at != gone);
     }
-    let max_word = if framed(&shown, usize::MAX) > width { MAX_WORD } else { usize::MAX };
-    while shown.len() > 1 && framed(&shown, max_word) > width {
+    let cuts = framed(&shown, false) > width;
+    while shown.len() > 1 && framed(&shown, cuts) > width {
         shown.pop();
     }
-    let least = |at: usize| if at == 0 { longest(0) } else { longest(at).min(max_word) };
+    let least = |at: usize| least(at, cuts);
     let mut widths: Vec<usize> = shown.iter().map(|at| least(*at)).collect();
-    for _ in framed(&shown, max_word)..width {
+    for _ in framed(&shown, cuts)..width {
         let lacking =
             |(nth, at): (usize, &usize)| (whole(*at).saturating_sub(widths.get(nth).copied().unwrap_or(0)), nth);
         // The rightmost of those that lack most: ids and names, which come first, are short.

@@ -202,7 +202,9 @@ fn toml_files(folder: &Path, faults: &mut Vec<ConfigFault>) -> Vec<PathBuf> {
 fn https(text: &str) -> Result<String, String> {
     let uri: http::Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
     match (uri.scheme_str(), uri.host()) {
-        (_, Some(host)) if host.contains("FILL-IN") => Err("is the example's: write the address".to_owned()),
+        (_, Some(host)) if host.contains("FILL-IN") => {
+            Err("has FILL-IN of the example still: write the address".to_owned())
+        }
         (Some("https"), Some(_)) if uri.query().is_none() => Ok(text.trim_end_matches('/').to_owned()),
         _ => Err("must be https://host:port, with a path where the service has one".to_owned()),
     }

@@ -83,7 +83,9 @@ def fit(found, config):
     assert ports == {name: int(listen[name].split(":")[1]) for name in ("grpc", "https")}, ports
     assert {f"{port}/tcp" for port in ports.values()} == set(config["ExposedPorts"]), config["ExposedPorts"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert f"http://{listen['operator_http']}/" in gateway[probe]["exec"]["command"][-1], probe
+        command = gateway[probe]["exec"]["command"]
+        assert command[-2:] == ["--to", listen["operator_http"]], command
+        assert ("--ready" in command) == (probe == "readinessProbe"), command
     labels = stateful["template"]["metadata"]["labels"]
     selectors = [stateful["selector"]["matchLabels"], found["Service", "ndxp-gateway"]["spec"]["selector"],
                  found["PodDisruptionBudget", "ndxp-gateway"]["spec"]["selector"]["matchLabels"],

@@ -226,7 +226,7 @@ fn print_lines(header: &[&str], lines: &[TourLine]) {
             format!("{:.1}", line.elapsed.as_secs_f64() * 1e3),
         ]
     };
-    print_rows(header, lines.iter().map(row).collect(), &["protocol", "ms"]);
+    print_rows(header, lines.iter().map(row).collect(), &["protocol", "ms", "expected"]);
 }
 
 /// Verifies the log as an auditor would, while the gateway runs.
