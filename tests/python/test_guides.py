@@ -74,7 +74,7 @@ def parsed(words):
 
 def missing(words, page):
     """The flags and arguments that the usage line of a command's help requires, and the command lacks."""
-    usage = re.search(r"^Usage: ndxp-gateway (.*(?:\n {7,}\S.*)*)$", page, re.M)[1]
+    usage = re.search(r"^Usage: ndxp-gateway (.*(?:\n {8,}\S.*)*)$", page, re.M)[1]
     # What is optional, and alternatives: `[OPTIONS]`, `<ID|--client <CLIENT>>`.
     usage = re.sub(r"\[.*?\]|<[^<>]*\|[^<>]*<[^<>]*>>", "", usage)
     lacking = [flag for flag in re.findall(r"(--[\w-]+) <", usage) if flag not in words]
