@@ -35,7 +35,7 @@ pub(super) fn list(
     }
     let from_us = clock::now_us() - i64::from(PERIOD_DAYS) * DAY_S * 1_000_000;
     let found = || {
-        let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
+        let (reader, index) = (opener.open()?, SearchIndex::of_log(opener));
         uses.of((&reader, index.as_ref()), &objects, from_us, Instant::now() + PATIENCE)
     };
     let found = found().map_err(|error| unread(&error))?;

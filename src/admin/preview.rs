@@ -41,7 +41,7 @@ pub(super) fn preview(
     let mut counts = Counts::new(contracts, &after, others);
     let from_us = clock::now_us() - PERIOD_DAYS * DAY_S * 1_000_000;
     let mut read = || -> Result<bool, AuditError> {
-        let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
+        let (reader, index) = (opener.open()?, SearchIndex::of_log(opener));
         let query = Query { grant: Some(before.id.clone()), from_us: Some(from_us), ..Query::default() };
         let mut next = Some(u64::MAX);
         while next.is_some() && Instant::now() < until {

@@ -80,12 +80,13 @@ impl LastUses {
         patience: Instant,
     ) -> Result<Vec<LastUse>, AuditError> {
         self.known().follow(reader, patience)?;
+        let since = |time_us: Option<i64>| time_us.filter(|time| *time >= from_us).map_or(LastUse::Never, LastUse::At);
         let use_of = |object: &String| {
             let known = self.known().of(object);
             let upto = known.map_or(0, |known| known.upto);
             let time_us = known.and_then(|known| known.time_us);
             if upto >= reader.size() {
-                return Ok(time_us.filter(|time| *time >= from_us).map_or(LastUse::Never, LastUse::At));
+                return Ok(since(time_us));
             }
             let Some(query) = query(object, from_us).filter(|_| Instant::now() < patience) else {
                 return Ok(LastUse::Unknown);
@@ -98,7 +99,7 @@ impl LastUses {
             }
             let time_us = found.max(time_us);
             self.known().keep(object, Known { upto: reader.size(), time_us });
-            Ok(time_us.filter(|time| *time >= from_us).map_or(LastUse::Never, LastUse::At))
+            Ok(since(time_us))
         };
         objects.iter().map(use_of).collect()
     }
@@ -113,7 +114,7 @@ impl KnownUses {
     fn follow(&mut self, reader: &LogReader, patience: Instant) -> Result<(), AuditError> {
         let size = reader.size();
         let is_behind = size.saturating_sub(self.followed.end) > MAX_FOLLOWED;
-        if self.followed.is_empty() && self.followed.end == 0 || is_behind || self.new.len() >= MAX_KNOWN {
+        if self.followed.end == 0 || is_behind || self.new.len() >= MAX_KNOWN {
             (self.followed, self.new) = (size..size, HashMap::new());
         }
         for index in self.followed.end..size {

@@ -48,8 +48,10 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
     match args.command {
         ConfigCommand::Check => {
             let exposed = [config.exposed.clone(), catalogue.exposed.clone()];
-            refuse(&[exposed.concat(), revocation(&config), data(&config), ports(&config)].concat())?;
-            let gate = crate::server::check_tls(&config).map_err(|error| CliError::Usage(error.to_string()))?;
+            let gate = crate::server::check_tls(&config);
+            let lists = revocation(&config, gate.as_ref().err());
+            refuse(&[exposed.concat(), lists, data(&config), ports(&config)].concat())?;
+            let gate = gate.map_err(|error| CliError::Usage(error.to_string()))?;
             key::read(&config.data, &config.vault, &config.log.origin)
                 .map_err(|error| CliError::Usage(error.to_string()))?;
             let now = crate::registry::now();
@@ -95,13 +97,13 @@ fn refuse(faults: &[ConfigFault]) -> Result<(), CliError> {
 }
 
 /// Revocation lists that cannot be read, or are none: the other files of TLS were read with the configuration.
-fn revocation(config: &Config) -> Vec<ConfigFault> {
+fn revocation(config: &Config, error: Option<&StartError>) -> Vec<ConfigFault> {
     let key = match &config.tls.revocation {
         Revocation::Checked(sources) if !sources.files.is_empty() => "tls.crl",
         _ => "tls.crl_url",
     };
-    match crate::server::check_tls(config) {
-        Err(StartError::Tls(fault)) => vec![fault_at(&config.file, key, fault)],
+    match error {
+        Some(StartError::Tls(fault)) => vec![fault_at(&config.file, key, fault)],
         _ => Vec::new(),
     }
 }

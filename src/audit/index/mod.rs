@@ -27,9 +27,9 @@ mod terms;
 mod thread;
 
 use super::AuditError;
-use crate::exchange_log::Entry;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::{Hash, TILE};
+use crate::exchange_log::{Entry, LogOpener};
 use crate::keyfile::Vault;
 use part::{Cells, HEAD, IndexPart, LEVELS, PartBuilder, PartHeader};
 use prost::Message;
@@ -104,6 +104,11 @@ impl SearchIndex {
                 None
             }
         }
+    }
+
+    /// The same, of the log that an opener is for.
+    pub fn of_log(opener: &LogOpener) -> Option<Self> {
+        Self::read(opener.data(), opener.vault())
     }
 
     fn open_to_read(path: &Path, key: IndexKey) -> rusqlite::Result<Option<Self>> {

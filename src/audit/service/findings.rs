@@ -118,7 +118,7 @@ impl Audit {
 type FoundSince = (i64, Arc<Vec<(String, u64)>>);
 
 fn search(opener: &LogOpener) -> Result<Option<FoundSince>, AuditError> {
-    let (reader, Some(index)) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault())) else {
+    let (reader, Some(index)) = (opener.open()?, SearchIndex::of_log(opener)) else {
         return Ok(None);
     };
     let now = clock::now_us();

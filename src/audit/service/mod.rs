@@ -190,8 +190,7 @@ impl Audit {
         read: impl FnOnce(&LogReader, Option<&SearchIndex>) -> Result<T, AuditError> + Send + 'static,
     ) -> Result<T, Status> {
         let opener = self.opener.clone();
-        let index = |opener: &LogOpener| SearchIndex::read(opener.data(), opener.vault());
-        reading(permit, move || read(&opener.open()?, index(&opener).as_ref())).await
+        reading(permit, move || read(&opener.open()?, SearchIndex::of_log(&opener).as_ref())).await
     }
 
     /// Checks whether a caller may call a method, before its message is read.

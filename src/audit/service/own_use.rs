@@ -40,7 +40,7 @@ impl Audit {
         let from_us = clock::now_us() - i64::from(days) * DAY_S * 1_000_000;
         let (opener, id) = (self.opener.clone(), client.client.id.clone());
         let read = move || {
-            let (reader, index) = (opener.open()?, SearchIndex::read(opener.data(), opener.vault()));
+            let (reader, index) = (opener.open()?, SearchIndex::of_log(&opener));
             // Whole hours: the index counts those.
             let from_us = Some(from_us.div_euclid(HOUR_US) * HOUR_US);
             let query = Query { client: Some(id), from_us, ..Query::default() };
