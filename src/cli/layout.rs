@@ -20,39 +20,61 @@ pub struct Layout {
 /// so much is left.
 const MAX_WORD: (usize, usize) = (32, 14);
 
-/// Fits a table into a width, in characters. What is left out, in this order: the columns `optional`; ends of words of more than 32 characters,
-/// except in the first column; the other columns from the right. A table whose first column alone is wider is as wide as that.
+/// How far the words of a table are divided to keep its columns, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Division {
+    /// Every word is whole.
+    None,
+    /// Words of more than 32 characters, outside the first column, lose their ends.
+    LongWords,
+    /// Names end lines at their joints, too: after `_`, and before a capital letter (`TOKEN_NOT_`, `BOUND`).
+    Names,
+}
+
+impl Division {
+    /// The parts of a text between which a line may end.
+    fn pieces(self, text: &str) -> Vec<&str> {
+        pieces(text, self == Self::Names)
+    }
+
+    /// Width of a column's longest piece, in characters.
+    fn width<'a>(self, at: usize, cells: impl Iterator<Item = &'a str>) -> usize {
+        let (max_word, left) = MAX_WORD;
+        let cuts = self >= Self::LongWords && at > 0;
+        let pieces = cells.flat_map(|text| self.pieces(text)).map(|piece| length(piece.trim_end()));
+        pieces.map(|piece| if cuts && piece > max_word { left } else { piece }).max().unwrap_or(0)
+    }
+}
+
+/// Fits a table into a width, in characters. What is given up, in this order: the columns `optional`; ends of words of more than 32 characters,
+/// except in the first column; names in one line; the other columns from the right. A table whose first column alone is wider is as wide as that.
 pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usize) -> Layout {
     let cells = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(String::as_str);
     let all = |at: usize| cells(at).chain(header.get(at).copied());
-    let widest_piece = |at| all(at).flat_map(pieces).map(|piece| length(piece.trim_end())).max().unwrap_or(0);
-    let widest_line = |at| all(at).flat_map(str::lines).map(length).max().unwrap_or(0);
-    // Of each column: below its least, a word is cut; beyond its whole, nothing is gained.
-    let columns: Vec<(usize, usize)> = (0..header.len()).map(|at| (widest_piece(at), widest_line(at))).collect();
-    let whole = |at: usize| columns.get(at).map_or(0, |one| one.1);
-    let longest = |at: usize| columns.get(at).map_or(0, |one| one.0);
-    let is_optional = |at: &&usize| header.get(**at).is_some_and(|name| optional.contains(name));
-    let (max_word, left) = MAX_WORD;
-    // The longest word of a column that has none of more than 32 characters.
-    let short = |at: usize| {
-        let words = all(at).flat_map(pieces).map(|piece| length(piece.trim_end()));
-        words.map(|word| if word > max_word { left } else { word }).max().unwrap_or(0)
+    // Below its least width, a column's words are cut; beyond its whole width, nothing is gained.
+    let whole: Vec<usize> =
+        (0..header.len()).map(|at| all(at).flat_map(str::lines).map(length).max().unwrap_or(0)).collect();
+    let whole = |at: usize| whole.get(at).copied().unwrap_or(0);
+    let least = [Division::None, Division::LongWords, Division::Names]
+        .map(|division| (division, (0..header.len()).map(|at| division.width(at, all(at))).collect::<Vec<_>>()));
+    let framed = |shown: &[usize], least: &[usize]| {
+        shown.iter().filter_map(|at| least.get(*at)).map(|width| width + FRAME.0).sum::<usize>() + FRAME.1
     };
-    let least = |at: usize, cuts: bool| if cuts && at > 0 { short(at) } else { longest(at) };
-    let framed = |shown: &[usize], cuts| shown.iter().map(|at| least(*at, cuts) + FRAME.0).sum::<usize>() + FRAME.1;
+    let [(_, undivided), _, (_, last)] = &least;
+    let is_optional = |at: &&usize| header.get(**at).is_some_and(|name| optional.contains(name));
     let mut shown: Vec<usize> = (0..header.len()).collect();
-    while framed(&shown, false) > width
+    while framed(&shown, undivided) > width
         && let Some(gone) = shown.iter().skip(1).rev().find(is_optional).copied()
     {
         shown.retain(|at| *at != gone);
     }
-    let cuts = framed(&shown, false) > width;
-    while shown.len() > 1 && framed(&shown, cuts) > width {
+    while shown.len() > 1 && framed(&shown, last) > width {
         shown.pop();
     }
-    let least = |at: usize| least(at, cuts);
-    let mut widths: Vec<usize> = shown.iter().map(|at| least(*at)).collect();
-    for _ in framed(&shown, cuts)..width {
+    let fitting = least.iter().find(|(_, least)| framed(&shown, least) <= width);
+    let (division, least) = fitting.map_or((Division::Names, last), |(division, least)| (*division, least));
+    let mut widths: Vec<usize> = shown.iter().filter_map(|at| least.get(*at).copied()).collect();
+    for _ in framed(&shown, least)..width {
         let lacking =
             |(nth, at): (usize, &usize)| (whole(*at).saturating_sub(widths.get(nth).copied().unwrap_or(0)), nth);
         // The rightmost of those that lack most: ids and names, which come first, are short.
@@ -62,7 +84,7 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usiz
         }
     }
     let row = |cell: &dyn Fn(usize) -> String| -> Vec<String> {
-        shown.iter().zip(&widths).map(|(at, width)| wrapped(&cell(*at), *width)).collect()
+        shown.iter().zip(&widths).map(|(at, width)| wrapped(&cell(*at), *width, division)).collect()
     };
     let head = row(&|at| header.get(at).copied().unwrap_or_default().to_owned());
     let body = rows.iter().map(|cells| row(&|at| cells.get(at).cloned().unwrap_or_default()));
@@ -75,8 +97,8 @@ fn length(text: &str) -> usize {
 }
 
 /// The parts of a text between which a line may end: after spaces, and after `/`, `,` and `:` within an address or a list, where no digit
-/// follows (a time stays whole).
-fn pieces(text: &str) -> Vec<&str> {
+/// follows (a time stays whole). With `joints` also after `_`, and before a capital letter that follows a small one.
+fn pieces(text: &str, joints: bool) -> Vec<&str> {
     let mut found = Vec::new();
     let mut from = 0;
     let mut letters = text.char_indices().peekable();
@@ -84,6 +106,8 @@ fn pieces(text: &str) -> Vec<&str> {
         let next = letters.peek().map(|(_, next)| *next);
         let ends = match letter {
             '/' | ',' | ':' => next.is_some_and(|next| !next.is_ascii_digit() && next != '/'),
+            '_' => joints,
+            letter if joints && letter.is_lowercase() => next.is_some_and(char::is_uppercase),
             letter => letter.is_whitespace(),
         };
         if ends {
@@ -106,15 +130,20 @@ fn cut(piece: &str, width: usize) -> Cow<'_, str> {
 }
 
 /// A cell in lines of a width, six at most: the last one says how many more there are.
-fn wrapped(text: &str, width: usize) -> String {
+fn wrapped(text: &str, width: usize, division: Division) -> String {
     let mut lines: Vec<String> = Vec::new();
     for paragraph in text.lines() {
         let mut line = String::new();
-        for piece in pieces(paragraph) {
-            if !line.is_empty() && length(&line) + length(piece.trim_end()) > width {
-                lines.push(std::mem::take(&mut line).trim_end().to_owned());
+        for word in pieces(paragraph, false) {
+            // A name that has to be divided begins a line of its own.
+            let parts = if length(word.trim_end()) > width { division.pieces(word) } else { vec![word] };
+            for (at, part) in parts.iter().enumerate() {
+                let is_divided = at == 0 && parts.len() > 1;
+                if !line.is_empty() && (is_divided || length(&line) + length(part.trim_end()) > width) {
+                    lines.push(std::mem::take(&mut line).trim_end().to_owned());
+                }
+                line.push_str(&cut(part, width));
             }
-            line.push_str(&cut(piece, width));
         }
         lines.push(line.trim_end().to_owned());
     }
@@ -153,20 +182,30 @@ mod tests {
     #[test]
     fn addresses_and_lists_end_lines_at_their_joints_and_long_cells_say_what_is_missing() {
         assert_eq!(
-            wrapped("spiffe://ndxp.quangninh.gov.vn/client/one-stop-shop", 31),
+            wrapped("spiffe://ndxp.quangninh.gov.vn/client/one-stop-shop", 31, Division::None),
             "spiffe://ndxp.quangninh.gov.vn/\nclient/one-stop-shop"
         );
-        assert_eq!(wrapped("PopulationService/VerifyCitizen", 18), "PopulationService/\nVerifyCitizen");
+        assert_eq!(wrapped("PopulationService/VerifyCitizen", 18, Division::None), "PopulationService/\nVerifyCitizen");
         let many: Vec<String> = (0..10).map(|number| format!("scope{number}:read")).collect();
-        assert_eq!(wrapped(&many.join(" "), 12).lines().count(), MAX_LINES);
-        assert!(wrapped(&many.join("\n"), 12).ends_with("… 5 more"));
-        assert!(wrapped(&many.join("\n"), 7).ends_with("\n…"));
+        assert_eq!(wrapped(&many.join(" "), 12, Division::None).lines().count(), MAX_LINES);
+        assert!(wrapped(&many.join("\n"), 12, Division::None).ends_with("… 5 more"));
+        assert!(wrapped(&many.join("\n"), 7, Division::None).ends_with("\n…"));
+    }
+
+    #[test]
+    fn names_end_lines_at_their_joints_before_a_column_is_left_out() {
+        let action = "ResidenceService/ListRegistrationsOfToday";
+        let rows = [texts(&["1024", "2026-11-28 04:51:30", "one-stop-shop", action, "TOKEN_NOT_BOUND_TO_CERTIFICATE"])];
+        let layout = fit(&["entry", "time", "actor", "action", "outcome"], &rows, &[], 80);
+        assert_eq!(layout.hidden, texts(&[]));
+        assert_eq!(layout.lines[1][3], "ResidenceService/\nListRegistrationsOf\nToday");
+        assert_eq!(layout.lines[1][4], "TOKEN_NOT_\nBOUND_TO_\nCERTIFICATE");
     }
 
     proptest! {
         #[test]
         fn a_table_is_never_wider_than_its_terminal_unless_one_word_is(
-            rows in proptest::collection::vec(proptest::collection::vec("[a-zđ:/, 0-9-]{0,40}", 4), 1..6),
+            rows in proptest::collection::vec(proptest::collection::vec("[a-zA-Bđ:/,_ 0-9-]{0,40}", 4), 1..6),
             width in 20usize..160,
         ) {
             let layout = fit(&["one", "two", "three", "four"], &rows, &["two"], width);
