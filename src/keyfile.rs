@@ -28,14 +28,20 @@ impl NewFile {
     /// Begins the file; `force`: it may replace an existing one of that name.
     ///
     /// # Errors
-    /// There is one already, or the folder is not writable.
+    /// There is one already, or the folder is not writable. The error names the file, not the one that it is begun as.
     pub fn create(path: &Path, force: bool) -> std::io::Result<Self> {
         if !force && path.symlink_metadata().is_ok() {
             return Err(there_already(path));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let fresh =
-            tempfile::Builder::new().prefix(".ndxp-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)?;
+        let begun =
+            tempfile::Builder::new().prefix(".ndxp-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder);
+        let fresh = begun.map_err(|error| {
+            // The text ends in the path of the file that could not be begun.
+            let text = error.to_string();
+            let cause = text.split_once(" at path ").map_or(text.as_str(), |(cause, _)| cause);
+            std::io::Error::new(error.kind(), format!("{}: {cause}", path.display()))
+        })?;
         Ok(NewFile { fresh, path: path.to_owned(), force })
     }
 
@@ -177,6 +183,28 @@ impl Vault {
             }
             read => read,
         }
+    }
+
+    /// Returns whether this vault seals what it writes.
+    pub fn seals(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns whether a secret file is sealed, with whichever secret.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_sealed(path: &Path) -> std::io::Result<bool> {
+        Ok(Zeroizing::new(std::fs::read(path)?).starts_with(MAGIC))
+    }
+
+    /// Seals a secret file that lies open; one that is sealed stays as it is.
+    ///
+    /// # Errors
+    /// It cannot be read, unsealed or written.
+    pub fn seal(&self, path: &Path) -> std::io::Result<()> {
+        let content = self.read(path)?;
+        if Self::is_sealed(path)? { Ok(()) } else { self.write(path, &content) }
     }
 
     /// Returns whether this vault can open a secret file: false if it is sealed, and there is no secret.

@@ -1,7 +1,7 @@
 //! `change`: changes that wait for a second person.
 
 use super::CliError;
-use super::output::{Output, time};
+use super::output::{Output, message_json, print_json, time, timestamp};
 use super::session::{ConnectionArgs, PAGE, Session};
 use crate::admin::api;
 use clap::{Args, Subcommand};
@@ -43,22 +43,26 @@ pub fn run(args: ChangeArgs, output: Output) -> Result<(), CliError> {
         ChangeCommand::List => {
             let header = ["change", "event", "object", "requested by", "expires", "address", "reason", "from", "to"];
             let wide = ["expires", "address", "reason", "from", "to"];
-            output.messages_with(&list(&session)?, &header, &wide, row)
+            let changes = list(&session)?;
+            match output {
+                Output::Json => print_json(&changes.iter().map(change_json).collect::<Result<Vec<_>, _>>()?),
+                Output::Human => output.messages_with(&changes, &header, &wide, row),
+            }
         }
         ChangeCommand::Show { id } => {
             let change = list(&session)?.into_iter().find(|change| change.id == id);
             let change = change.ok_or_else(|| CliError::Failed(format!("OBJECT_UNKNOWN: nothing waits as {id:?}")))?;
-            output.message(&change, || details(&change))
+            printed(&change, output, || details(&change))
         }
         ChangeCommand::Approve { id } => {
             let approved = session.change(session.admin().approve_change(api::ApproveChangeRequest { id }))?;
             let change = approved.change.unwrap_or_default();
-            output.message(&change, || format!("approved {}: {} {}", change.id, change.event, change.object))
+            printed(&change, output, || format!("approved {}: {} {}", change.id, change.event, change.object))
         }
         ChangeCommand::Reject { id } => {
             let rejected = session.change(session.admin().reject_change(api::RejectChangeRequest { id }))?;
             let change = rejected.change.unwrap_or_default();
-            output.message(&change, || format!("rejected {}: {} {}", change.id, change.event, change.object))
+            printed(&change, output, || format!("rejected {}: {} {}", change.id, change.event, change.object))
         }
     }
 }
@@ -135,13 +139,40 @@ pub fn pending_notice(pending_change: &str) -> String {
     format!("; what gives more waits for another person: change approve {pending_change}")
 }
 
+fn printed(change: &api::PendingChange, output: Output, sentence: impl FnOnce() -> String) -> Result<(), CliError> {
+    match output {
+        Output::Json => print_json(&change_json(change)?),
+        Output::Human => output.result(&(), sentence),
+    }
+}
+
+/// A change as JSON: its records as objects, their times as everywhere else.
+fn change_json(change: &api::PendingChange) -> Result<Value, CliError> {
+    let mut value = message_json(change)?;
+    for (name, record) in [("before", &change.before), ("after", &change.after)] {
+        value[name] = fields(record).map_or(Value::Null, Value::Object);
+    }
+    Ok(value)
+}
+
+/// Fields of the registry's records that are Unix times in seconds.
+const TIMES: [&str; 9] =
+    ["created", "not_before", "not_after", "tokens_from", "issued", "starts", "expires", "ends", "signs_from"];
+
+/// The fields of a record of the registry, times as RFC 3339 (null: none, or no end); `None` for no record.
+fn fields(record: &str) -> Option<serde_json::Map<String, Value>> {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(record) else { return None };
+    for (_, value) in fields.iter_mut().filter(|(name, _)| TIMES.contains(&name.as_str())) {
+        if let Some(seconds) = value.as_i64() {
+            *value = timestamp(seconds);
+        }
+    }
+    Some(fields)
+}
+
 /// Returns the fields in which two records differ, before and after.
 fn differences(before: &str, after: &str) -> (String, String) {
-    let fields = |text: &str| match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
-    let (before, after) = (fields(before), fields(after));
+    let (before, after) = (fields(before).unwrap_or_default(), fields(after).unwrap_or_default());
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let changed = names.into_iter().filter(|name| before.get(*name) != after.get(*name) && *name != "requester");
     let shown = |fields: &serde_json::Map<String, Value>, name: &String| {
@@ -160,5 +191,10 @@ mod tests {
         let (was, is) = differences(r#"{"id":"a","names":["x"]}"#, r#"{"id":"a","names":["x","y"],"more":1}"#);
         assert_eq!((was.as_str(), is.as_str()), ("\nnames: [\"x\"]", "more: 1\nnames: [\"x\",\"y\"]"));
         assert_eq!(differences("null", r#"{"id":"a"}"#), (String::new(), "id: \"a\"".to_owned()));
+        let (was, is) = differences(r#"{"not_after":1795878061}"#, r#"{"not_after":1795878062}"#);
+        assert_eq!(
+            (was.as_str(), is.as_str()),
+            ("not_after: \"2026-11-28T22:01:01+07:00\"", "not_after: \"2026-11-28T22:01:02+07:00\"")
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, message_json, print_json, time};
-use super::session::{ConnectionArgs, PAGE};
-use super::{CliError, grants, last_use};
+use super::session::{ConnectionArgs, PAGE, Session};
+use super::{CliError, client_name, grants, last_use};
 use crate::admin::api;
 use crate::registry::ClientState;
 use clap::{Args, Subcommand};
@@ -125,9 +125,29 @@ fn print_clients(clients: &[api::Client], output: Output) -> Result<(), CliError
     })
 }
 
+impl ClientCommand {
+    /// The client that must be there.
+    fn named(&self) -> Option<&str> {
+        match self {
+            ClientCommand::Add { .. } | ClientCommand::List { .. } => None,
+            ClientCommand::Change { id, .. }
+            | ClientCommand::Show { id }
+            | ClientCommand::CanI { id, .. }
+            | ClientCommand::Suspend { id }
+            | ClientCommand::Resume { id }
+            | ClientCommand::Retire { id, .. } => Some(id),
+        }
+    }
+}
+
 pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
-    match args.command {
+    let named = args.command.named().map(str::to_owned);
+    run_in(&session, args.command, output).map_err(|error| client_name::suggested(&session, named.as_deref(), error))
+}
+
+fn run_in(session: &Session, command: ClientCommand, output: Output) -> Result<(), CliError> {
+    match command {
         ClientCommand::Add { id, agency, contact, names } => {
             let request = api::AddClientRequest { id, agency, contact, names };
             let client = session.change(session.admin().add_client(request))?;
@@ -158,7 +178,7 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
             )?;
             if let Some(for_long) = unused {
                 let object = |client: &api::Client| format!("client:{}", client.id);
-                let found = last_use::unused(&session, &clients.iter().map(object).collect::<Vec<_>>(), for_long)?;
+                let found = last_use::unused(session, &clients.iter().map(object).collect::<Vec<_>>(), for_long)?;
                 clients.retain(|client| found.contains(&object(client)));
             }
             print_clients(&clients, output)
@@ -175,7 +195,7 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
         }
         ClientCommand::Show { id } => {
             let client = session.read(session.admin().get_client(api::ClientId { id: id.clone() }))?;
-            let grants = grants::list(&session, Some(id), None)?;
+            let grants = grants::list(session, Some(id), None)?;
             match output {
                 Output::Human => {
                     print_clients(&[client], output)?;
@@ -189,7 +209,7 @@ pub fn run(args: ClientArgs, output: Output) -> Result<(), CliError> {
         }
         ClientCommand::Retire { id, confirmation } => {
             let act = format!("retire {id} permanently");
-            if !confirmation.permits(&act, || confirmation::of_client(&session, &id, true), output)? {
+            if !confirmation.permits(&act, || confirmation::of_client(session, &id, true), output)? {
                 return Ok(());
             }
             let client = session.change(session.admin().retire_client(api::ClientId { id }))?;

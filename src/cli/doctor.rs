@@ -1,5 +1,6 @@
 //! `doctor`: what keeps a gateway of this folder from its work, or soon will, and what to do about each. It changes nothing.
 
+use super::keys::open_keys;
 use super::output::{Output, bar, counted};
 use super::{CliError, ConfigFile, runtime};
 use crate::config::{Catalogue, Config};
@@ -239,6 +240,15 @@ fn keys(config: &Config, report: &mut Report) {
     match key::read(&config.data, &config.vault, &config.log.origin) {
         Ok(_) => report.ok("keys", "the log's key can be read"),
         Err(error) => report.fault("keys", error.to_string(), "keys init before the first start; else restore it"),
+    }
+    match open_keys(config) {
+        Ok(open) => {
+            for file in open {
+                let what = format!("{} lies open, though keys.encryption_secret is configured", file.display());
+                report.warn("keys", what, "stop the gateway, then keys seal");
+            }
+        }
+        Err(error) => report.fault("keys", error.to_string(), "is the data folder this account's?"),
     }
     let path = registry_path(&config.data);
     if !path.exists() {

@@ -1,9 +1,9 @@
 //! `contract drift`: where sources' responses differ from their contracts, and a report for the operators of the
 //! sources.
 
-use super::CliError;
 use super::output::{Output, message_json, print_json, time, timestamp};
 use super::session::ConnectionArgs;
+use super::{CliError, suggestion};
 use crate::admin::api::{Drift, DriftKind, ListDriftRequest, ListDriftResponse, UnlistedDrift};
 use clap::Args;
 use serde_json::Value;
@@ -23,6 +23,7 @@ pub struct DriftArgs {
 
 pub fn run(args: DriftArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
+    let hint = args.source.as_deref().and_then(suggestion::hint_source);
     let request = ListDriftRequest { source: args.source.unwrap_or_default() };
     let found = session.read(session.admin().list_drift(request))?;
     if args.report {
@@ -37,6 +38,9 @@ pub fn run(args: DriftArgs, output: Output) -> Result<(), CliError> {
     let header = ["source", "operation", "kind", "path", "responses", "last seen", "since", "types"];
     output.messages_with(&found.drift, &header, &["since", "types"], row)?;
     if matches!(output, Output::Human) {
+        if let (true, Some(hint)) = (found.drift.is_empty(), hint) {
+            anstream::eprintln!("{hint}");
+        }
         found.unlisted.iter().for_each(|one| anstream::println!("{}", beyond(one)));
     }
     Ok(())

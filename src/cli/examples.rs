@@ -5,7 +5,7 @@ use clap::Command;
 /// A command, and the lines of its examples without the program's name.
 type Examples = (&'static str, &'static [&'static str]);
 
-const EXAMPLES: [Examples; 82] = [
+const EXAMPLES: [Examples; 83] = [
     ("demo", &["demo", "demo --stay"]),
     ("init", &["init", "init --folder ./etc --data ./data --node qn-dc1 --host gateway.example"]),
     ("serve", &["serve --config /etc/ndxp/gateway.toml", "serve --config gateway.toml --take-over"]),
@@ -61,6 +61,7 @@ const EXAMPLES: [Examples; 82] = [
     ("keys list", &["keys list"]),
     ("keys retire", &["keys retire 5f2c81d09e7744b3a1c0e6d2b8f39471 --dry-run"]),
     ("keys rotate", &["keys rotate"]),
+    ("keys seal", &["keys seal --config gateway.toml"]),
     ("profile add", &["profile add quangninh --remote https://gateway.example:7443 --ca ca.pem --certificate lan.pem"]),
     ("profile list", &["profile list"]),
     ("profile show", &["profile show quangninh"]),

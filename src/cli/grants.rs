@@ -4,7 +4,7 @@ use super::changes::pending_notice;
 use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, time};
 use super::session::{ConnectionArgs, PAGE, Session};
-use super::{CliError, last_use};
+use super::{CliError, client_name, last_use};
 use crate::admin::api;
 use crate::registry::{GrantState, now};
 use clap::{Args, Subcommand};
@@ -181,7 +181,9 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
     match args.command {
         GrantCommand::Add(add) => {
-            let grant = session.change(session.admin().add_grant(api::AddGrantRequest::from(*add)))?;
+            let client = add.client.clone();
+            let added = session.change(session.admin().add_grant(api::AddGrantRequest::from(*add)));
+            let grant = added.map_err(|error| client_name::suggested(&session, Some(&client), error))?;
             output.message(&grant, || {
                 let wait = if state(&grant) == GrantState::Pending {
                     "; it works when another person has approved it"
@@ -192,7 +194,10 @@ pub fn run(args: GrantArgs, output: Output) -> Result<(), CliError> {
             })
         }
         GrantCommand::List { client, state, ends_within, unused } => {
-            let mut grants = list(&session, client, state)?;
+            let mut grants = list(&session, client.clone(), state)?;
+            if let (true, Some(client)) = (grants.is_empty(), &client) {
+                client_name::check(&session, client)?;
+            }
             if let Some(within) = ends_within {
                 let until = now().saturating_add(i64::try_from(within.as_secs()).unwrap_or(i64::MAX));
                 grants.retain(|grant| self::state(grant) == GrantState::InForce && grant.not_after <= until);

@@ -3,7 +3,7 @@
 
 use super::output::Output;
 use super::session::{ConnectionArgs, local};
-use super::{CliError, tokens};
+use super::{CliError, keys};
 use crate::admin::StaffDraft;
 use crate::config::Config;
 use crate::registry::now;
@@ -149,7 +149,7 @@ pub fn run(args: &InitArgs, output: Output) -> Result<(), CliError> {
     let mut written = lay(&file, &text, &args.data, packaged)?;
     let config = Config::load(&file)?;
     let connection = ConnectionArgs::local(file.clone());
-    let verifier = tokens::make_keys(&connection)?;
+    let verifier = keys::make_keys(&connection)?;
     if let (Some(administrator), Some(approver)) = (&args.administrator, &args.approver) {
         let draft = |id: &str| StaffDraft { id: id.to_owned(), ..StaffDraft::default() };
         local::bootstrap(&connection, draft(administrator), draft(approver))?;

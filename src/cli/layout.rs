@@ -26,7 +26,7 @@ enum Division {
     /// Every word is whole.
     None,
     /// Words of more than 32 characters, outside the first column, lose their ends.
-    LongWords,
+    LongIds,
     /// Names end lines at their joints, too: after `_`, and before a capital letter (`TOKEN_NOT_`, `BOUND`).
     Names,
 }
@@ -40,7 +40,7 @@ impl Division {
     /// Width of a column's longest piece, in characters.
     fn width<'a>(self, at: usize, cells: impl Iterator<Item = &'a str>) -> usize {
         let (max_word, left) = MAX_WORD;
-        let cuts = self >= Self::LongWords && at > 0;
+        let cuts = self >= Self::LongIds && at > 0;
         let pieces = cells.flat_map(|text| self.pieces(text)).map(|piece| length(piece.trim_end()));
         pieces.map(|piece| if cuts && piece > max_word { left } else { piece }).max().unwrap_or(0)
     }
@@ -55,7 +55,7 @@ pub fn fit(header: &[&str], rows: &[Vec<String>], optional: &[&str], width: usiz
     let whole: Vec<usize> =
         (0..header.len()).map(|at| all(at).flat_map(str::lines).map(length).max().unwrap_or(0)).collect();
     let whole = |at: usize| whole.get(at).copied().unwrap_or(0);
-    let least = [Division::None, Division::LongWords, Division::Names]
+    let least = [Division::None, Division::LongIds, Division::Names]
         .map(|division| (division, (0..header.len()).map(|at| division.width(at, all(at))).collect::<Vec<_>>()));
     let framed = |shown: &[usize], least: &[usize]| {
         shown.iter().filter_map(|at| least.get(*at)).map(|width| width + FRAME.0).sum::<usize>() + FRAME.1

@@ -6,6 +6,7 @@ mod call;
 mod certs;
 mod changes;
 mod check;
+mod client_name;
 mod clients;
 mod confirmation;
 mod demo;
@@ -14,6 +15,7 @@ mod drift;
 mod examples;
 mod grants;
 mod init;
+mod keys;
 mod last_use;
 mod layout;
 mod manual;
@@ -26,6 +28,7 @@ mod serve;
 mod session;
 mod sources;
 mod staff;
+mod suggestion;
 mod token_fetch;
 mod tokens;
 mod witness;
@@ -97,7 +100,7 @@ enum Command {
     /// Manage access tokens.
     Token(tokens::TokenArgs),
     /// Manage keys: the gateway's own, made before its first start, and the signing keys of access tokens.
-    Keys(tokens::KeysArgs),
+    Keys(keys::KeysArgs),
     /// Manage profiles of the gateways that you administer remotely, each with your certificate.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -289,8 +292,8 @@ pub fn run() -> ExitCode {
         Command::Staff(args) => staff::run(args, cli.output),
         Command::Source(args) => sources::run(args, cli.output),
         Command::Change(args) => changes::run(args, cli.output),
-        Command::Token(args) => tokens::run_token(args, cli.output),
-        Command::Keys(args) => tokens::run_keys(args, cli.output),
+        Command::Token(args) => tokens::run(args, cli.output),
+        Command::Keys(args) => keys::run(args, cli.output),
         Command::Profile(command) => profile::run(command, cli.output),
         Command::Call(args) => call::run(args, cli.output),
         Command::Bench(args) => bench::run(&args, cli.output),

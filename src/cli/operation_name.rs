@@ -1,12 +1,8 @@
 //! Operations as people name them: in full, without the package, or by the method alone where only one has it.
 
-use super::CliError;
+use super::{CliError, suggestion};
 use crate::contract::{ContractSet, Operation};
 use std::sync::Arc;
-use strsim::levenshtein;
-
-/// Largest number of letters by which a name that is suggested differs.
-const MAX_DISTANCE: usize = 3;
 
 /// Returns the operation of this name.
 ///
@@ -33,9 +29,8 @@ pub fn unknown(contracts: &ContractSet, name: &str) -> CliError {
         known.push(operation.name.clone());
         known.push(operation.full_name.rsplit('.').next().unwrap_or_default().to_owned());
     }
-    let nearest = known.iter().map(|one| (levenshtein(one, name), one)).min();
-    let hint = match nearest.filter(|(distance, _)| *distance <= MAX_DISTANCE) {
-        Some((_, near)) => format!("did you mean {near}?"),
+    let hint = match suggestion::nearest(known.iter().map(String::as_str), name) {
+        Some(near) => format!("did you mean {near}?"),
         None => "`ndxp-gateway contract list` lists them".to_owned(),
     };
     CliError::Usage(format!("no contract has {name:?}: {hint}"))

@@ -214,7 +214,11 @@ pub fn cell(value: &serde_json::Value) -> String {
 /// A progress bar for long work on a terminal: `what` as a sentence with `{pos}`, `{len}`, `{per_sec}`.
 pub fn bar(what: &str) -> Result<indicatif::ProgressBar, CliError> {
     let style = indicatif::ProgressStyle::with_template(what).map_err(|error| CliError::Failed(error.to_string()))?;
-    Ok(indicatif::ProgressBar::new(0).with_style(style))
+    let whole = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+        // A line that cannot be drawn is no fault of the work.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    Ok(indicatif::ProgressBar::new(0).with_style(style.with_key("per_sec", whole)))
 }
 
 /// Prints JSON.

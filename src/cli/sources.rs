@@ -58,6 +58,11 @@ enum NoticeCommand {
 pub fn run(args: SourceArgs, output: Output) -> Result<(), CliError> {
     let session = args.connection.open()?;
     match args.command {
+        SourceCommand::Check { .. } if session.is_local() => {
+            let needed = "only a running gateway checks its sources: give --remote or a profile; on its own host, `doctor` \
+                          reaches every address";
+            Err(CliError::Usage(needed.into()))
+        }
         SourceCommand::Check { id } => check(&session, id, output),
         SourceCommand::Notice(command) => notice(&session, command, output),
     }

@@ -6,6 +6,7 @@ use super::session::check_url;
 use super::{CliError, runtime};
 use crate::caller::CallerFiles;
 use crate::drivers::http::HttpEndpoint;
+use crate::drivers::{HubFault, SourceError};
 use crate::identity::tls;
 use crate::keyfile::write_private;
 use crate::registry::now;
@@ -101,6 +102,19 @@ pub fn run(args: &FetchToken, files: &CallerFiles, output: Output) -> Result<(),
     })
 }
 
+/// A failure of the connection, in words about a gateway: the endpoint's own are about sources.
+fn explained(error: &SourceError) -> String {
+    match error {
+        SourceError::Hub(HubFault::Unreachable(reason)) => {
+            format!(
+                "the gateway cannot be reached: {reason}\n  does it run, and is this the address of its HTTPS port?"
+            )
+        }
+        SourceError::Hub(HubFault::Broken(reason)) => format!("the connection to the gateway failed: {reason}"),
+        other => other.to_string(),
+    }
+}
+
 /// Writes a token to its file.
 fn keep(file: &Path, fetched: &Fetched, output: Output) -> Result<(), CliError> {
     write_private(file, fetched.access_token.as_bytes())
@@ -143,7 +157,7 @@ async fn fetch(endpoint: &HttpEndpoint, body: &str) -> Result<Fetched, FetchErro
     let sent = endpoint.send(Method::POST, PATH, headers, Bytes::from(body.to_owned()));
     let response = tokio::time::timeout(PATIENCE, sent).await;
     let response = response.map_err(|_| failed(format!("no response within {} s", PATIENCE.as_secs())))?;
-    let response = response.map_err(|error| failed(error.to_string()))?;
+    let response = response.map_err(|error| failed(explained(&error)))?;
     if response.status.is_success() {
         return serde_json::from_slice(&response.body).map_err(|_| failed("the response is no token".to_owned()));
     }

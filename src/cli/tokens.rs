@@ -1,19 +1,13 @@
-//! `token` and `keys`.
+//! `token`: access tokens.
 
-use super::CliError;
 use super::confirmation::{self, Confirmation};
 use super::output::{Output, duration, seconds, time};
-use super::session::{ConnectionArgs, PAGE, local};
-use super::token_fetch;
+use super::session::{ConnectionArgs, PAGE};
+use super::{CliError, client_name, token_fetch};
 use crate::admin::api;
-use crate::config::Config;
-use crate::exchange_log::key;
-use crate::issuer::KeyAlgorithm;
 use crate::keyfile::NewFile;
-use crate::registry::{AdminEventKey, TokenState, now};
-use crate::server::registry_path;
+use crate::registry::{TokenState, now};
 use clap::{Args, Subcommand};
-use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -119,7 +113,7 @@ fn print_tokens(tokens: &[api::Token], output: Output) -> Result<(), CliError> {
     })
 }
 
-pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
+pub fn run(args: TokenArgs, output: Output) -> Result<(), CliError> {
     if let TokenCommand::Fetch(fetch) = &args.command {
         return token_fetch::run(fetch, &args.connection.caller_files()?, output);
     }
@@ -132,8 +126,10 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
             let out = out.map(|file| begin(&file, force).map(|new| (file, new))).transpose()?;
             let lifetime_s = lifetime.map_or(0, seconds);
             let starts_in_s = seconds(starts_in);
-            let request = api::IssueTokenRequest { client, certificate, scopes, lifetime_s, starts_in_s };
-            let issued = session.change(session.admin().issue_token(request))?;
+            let request =
+                api::IssueTokenRequest { client: client.clone(), certificate, scopes, lifetime_s, starts_in_s };
+            let issued = session.change(session.admin().issue_token(request));
+            let issued = issued.map_err(|error| client_name::suggested(&session, Some(&client), error))?;
             let record = issued.record.clone().unwrap_or_default();
             match out {
                 Some((file, new)) => {
@@ -163,6 +159,9 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
                     Ok((page.tokens, page.next_page_token))
                 }
             })?;
+            if tokens.is_empty() && !client.is_empty() {
+                client_name::check(&session, &client)?;
+            }
             print_tokens(&tokens, output)
         }
         TokenCommand::Show { id } => {
@@ -178,11 +177,13 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
         TokenCommand::Revoke { client, confirmation, .. } => {
             let id = client.unwrap_or_default();
             let act = format!("revoke every token of {id}");
-            if !confirmation.permits(&act, || confirmation::of_client(&session, &id, false), output)? {
+            let suggested = |error| client_name::suggested(&session, Some(&id), error);
+            let stops = || confirmation::of_client(&session, &id, false);
+            if !confirmation.permits(&act, stops, output).map_err(suggested)? {
                 return Ok(());
             }
             let request = api::ClientId { id: id.clone() };
-            let done = session.change(session.admin().revoke_client_tokens(request))?;
+            let done = session.change(session.admin().revoke_client_tokens(request)).map_err(suggested)?;
             output.message(&done, || format!("revoked every token of {id}; {} were in force", done.revoked))
         }
     }
@@ -191,126 +192,7 @@ pub fn run_token(args: TokenArgs, output: Output) -> Result<(), CliError> {
 /// Begins a token's file: a file that cannot be written must show before there is a token.
 fn begin(file: &Path, force: bool) -> Result<NewFile, CliError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let begun = std::fs::create_dir_all(folder).and_then(|()| NewFile::create(file, force));
-    begun.map_err(|error| match error.kind() {
-        // This one names the file.
-        std::io::ErrorKind::AlreadyExists => CliError::Usage(error.to_string()),
-        _ => CliError::Usage(format!("{}: {error}", file.display())),
-    })
-}
-
-#[derive(Args)]
-pub struct KeysArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-    #[command(subcommand)]
-    command: KeysCommand,
-}
-
-#[derive(Subcommand)]
-enum KeysCommand {
-    /// Make the gateway's own keys, before its first start: the exchange log's, which signs its checkpoints, and the
-    /// one that authenticates admin events on their way into the log. Prints the log's public key, for auditors and
-    /// witnesses. Existing keys stay; if there is a log without its key, none is made.
-    Init,
-    /// List signing keys of access tokens.
-    List,
-    /// End the trust in a key at once, with all its tokens; rotate first.
-    Retire {
-        /// Its id.
-        kid: String,
-        #[command(flatten)]
-        confirmation: Confirmation,
-    },
-    /// Make a new signing key; tokens of older keys stay valid until the last of them has expired.
-    Rotate {
-        /// Algorithm of the new key.
-        #[arg(long, value_enum, default_value_t)]
-        algorithm: KeyAlgorithm,
-        /// Sign with it at once, in an emergency: verifiers with cached keys refuse its tokens until the keys are fetched again. Without
-        /// it, the new key is published first (`tokens.jwks_max_age_s`).
-        #[arg(long)]
-        now: bool,
-    },
-}
-
-fn key_state(key: &api::Key) -> String {
-    match key.state() {
-        api::KeyState::KeyPublished => format!("published; signs from {}", time(key.signs_from)),
-        api::KeyState::KeySigning => "signs now".to_owned(),
-        api::KeyState::KeyReplaced => format!("replaced; its tokens are good until {}", time(key.trusted_until)),
-        api::KeyState::KeyRetired | api::KeyState::Unspecified => "retired".to_owned(),
-    }
-}
-
-/// Makes the missing ones of the gateway's own keys; returns whether the log's was missing, and its public half.
-fn own_keys(connection: &ConnectionArgs) -> Result<(Config, bool, String), CliError> {
-    let config = connection.local_config("keys are made on the gateway's own host")?;
-    local::owner(&config.data)?;
-    let made = key::make(&config.data, &config.vault)?;
-    let verifier = key::read(&config.data, &config.vault, &config.log.origin)?.verifier().to_string();
-    AdminEventKey::make(&registry_path(&config.data), &config.vault)?;
-    Ok((config, made, verifier))
-}
-
-/// Makes the missing ones of the gateway's own keys; returns the log's public half.
-pub fn make_keys(connection: &ConnectionArgs) -> Result<String, CliError> {
-    own_keys(connection).map(|(_, _, verifier)| verifier)
-}
-
-fn init(connection: &ConnectionArgs, output: Output) -> Result<(), CliError> {
-    let (config, made, verifier) = own_keys(connection)?;
-    let path = key::path(&config.data);
-    let value = json!({ "made": made, "log_key": path, "vkey": verifier });
-    output.result(&value, || {
-        let what = if made { "made" } else { "there already:" };
-        format!(
-            "{what} {}, to be backed up apart from the log; auditors and witnesses check with\n{verifier}",
-            path.display()
-        )
-    })
-}
-
-pub fn run_keys(args: KeysArgs, output: Output) -> Result<(), CliError> {
-    if let KeysCommand::Init = args.command {
-        return init(&args.connection, output);
-    }
-    let session = args.connection.open()?;
-    match args.command {
-        KeysCommand::Init => Ok(()),
-        KeysCommand::List => {
-            let keys = session.read(session.admin().list_keys(api::ListKeysRequest {}))?.keys;
-            output.messages(&keys, &["key", "algorithm", "created", "state"], |key| {
-                vec![key.kid.clone(), key.algorithm.clone(), time(key.created), key_state(key)]
-            })
-        }
-        KeysCommand::Retire { kid, confirmation } => {
-            if !confirmation.permits(
-                &format!("end the trust in key {kid}"),
-                || confirmation::of_key(&session, &kid),
-                output,
-            )? {
-                return Ok(());
-            }
-            let key = session.change(session.admin().retire_key(api::KeyId { kid }))?;
-            output.message(&key, || format!("retired {}: its tokens are refused from within a second on", key.kid))
-        }
-        KeysCommand::Rotate { algorithm, now } => {
-            let algorithm = match algorithm {
-                KeyAlgorithm::Es256 => "ES256",
-                KeyAlgorithm::Eddsa => "EdDSA",
-            };
-            let request = api::RotateKeyRequest { algorithm: algorithm.into(), now };
-            let key = session.change(session.admin().rotate_key(request))?;
-            if now {
-                anstream::eprintln!("warning: verifiers with cached keys refuse the new tokens for a while");
-            }
-            output.message(&key, || match key.state() {
-                api::KeyState::KeyPublished => {
-                    format!("published {}: tokens are signed with it from {} on", key.kid, time(key.signs_from))
-                }
-                _ => format!("tokens are signed with {} from now on", key.kid),
-            })
-        }
-    }
+    let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
+    let begun = std::fs::create_dir_all(folder).map_err(named).and_then(|()| NewFile::create(file, force));
+    begun.map_err(|error| CliError::Usage(error.to_string()))
 }

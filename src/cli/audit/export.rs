@@ -169,6 +169,10 @@ pub fn export(session: &Session, filter: &Filter, (out, force): (&Path, bool), o
     output.result(&value, || format!("{} in {}, proofs in {}", entries(count as u64), out.display(), proofs.display()))
 }
 
+fn opened(file: &Path) -> Result<File, CliError> {
+    File::open(file).map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
+}
+
 fn write_line(file: &mut impl Write, line: &ProofLine) -> Result<(), CliError> {
     serde_json::to_writer(&mut *file, line).map_err(failed)?;
     Ok(file.write_all(b"\n")?)
@@ -179,7 +183,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
     let path = proofs_path(out);
     let wrong =
         |row: usize, reason: &str| CliError::Failed(format!("not verified: {}: row {row}: {reason}", out.display()));
-    let mut lines = BufReader::new(File::open(&path)?).lines();
+    let mut lines = BufReader::new(opened(&path)?).lines();
     let first = lines.next().ok_or_else(|| wrong(0, "there are no proofs"))??;
     let Ok(ProofLine::Checkpoint { checkpoint }) = serde_json::from_str(&first) else {
         return Err(wrong(0, "the proofs do not begin with a checkpoint"));
@@ -187,7 +191,7 @@ pub fn verify(out: &Path, verifier: &LogVerifier, policy: Option<&Policy>, outpu
     let note = checkpoint;
     let checkpoint = verifier.check(&note).map_err(|error| wrong(0, &error.to_string()))?;
     let form = form(out)?;
-    let mut rows = read_rows(form, File::open(out)?).map_err(failed)?;
+    let mut rows = read_rows(form, opened(out)?).map_err(failed)?;
     let (mut count, mut last, mut newest) = (0usize, None, 0);
     for line in lines {
         count += 1;

@@ -1,6 +1,8 @@
 //! The filter of entries.
 
 use crate::audit::service::api;
+use crate::cli::suggestion;
+use crate::status::Reason;
 use clap::Args;
 
 /// The filter of a search; an option that is not given matches all.
@@ -122,6 +124,20 @@ impl Filter {
             grant: text(&self.grant),
             token: text(&self.token),
         }
+    }
+
+    /// Returns what may be wrong with a filter that nothing matches: a value that this program does not know. A log may
+    /// have others, of another version's contracts or reasons.
+    pub fn hint(&self) -> Option<String> {
+        let known = || Reason::ALL.iter().map(|reason| reason.as_str()).chain(["OK"]);
+        let reason =
+            self.reason.as_deref().and_then(|given| suggestion::hint("reason", given, known().collect::<Vec<_>>()));
+        reason.or_else(|| suggestion::hint_source(self.source.as_deref()?))
+    }
+
+    /// Returns the client that it is limited to.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
     }
 
     /// Returns the reason of a search for a person; empty for any other.

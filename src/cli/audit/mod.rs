@@ -14,10 +14,10 @@ mod subject;
 mod verifier;
 mod verify;
 
-use super::CliError;
 use super::output::{Output, bar, cell, local, print_json};
 use super::session::ConnectionArgs;
 use super::session::local::owner;
+use super::{CliError, client_name};
 use crate::audit::index;
 use crate::audit::rows::to_json;
 use crate::config::{Config, ConfigFault, OfficialNames};
@@ -199,7 +199,14 @@ pub fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
                     listed.found.iter().for_each(|found| anstream::println!("{}", to_json(found)));
                     anstream::println!("{}", json!({ "complete": complete::to_json(listed.complete.as_ref()) }));
                 }
-                Output::Human => print_table(&listed.found, output)?,
+                Output::Human => {
+                    print_table(&listed.found, output)?;
+                    if listed.found.is_empty()
+                        && let Some(hint) = filter.hint().or_else(|| hint_client(&connection, &filter))
+                    {
+                        anstream::eprintln!("{hint}");
+                    }
+                }
             }
             complete::print(listed.complete.as_ref(), output);
             Ok(())
@@ -260,6 +267,12 @@ fn embedded() -> Result<SheetCatalogue, CliError> {
 fn registry(data: &Path, vault: &Vault) -> Result<SqliteStore, CliError> {
     let actor = owner(data)?;
     Ok(SqliteStore::open_with(&registry_path(data), vault)?.acting_as(actor))
+}
+
+/// What may be wrong with the client of a filter that nothing matches.
+fn hint_client(connection: &ConnectionArgs, filter: &Filter) -> Option<String> {
+    let client = filter.client()?;
+    client_name::hint(&connection.open().ok()?, client)
 }
 
 fn print_table(found: &[Found], output: Output) -> Result<(), CliError> {

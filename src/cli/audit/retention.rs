@@ -43,8 +43,13 @@ pub enum HoldCommand {
     /// Release a hold.
     Release {
         /// Its number.
+        #[arg(value_parser = hold_number)]
         id: u64,
     },
+}
+
+fn hold_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "is no number of a hold: `ndxp-gateway audit hold list` lists them".to_owned())
 }
 
 pub fn prune(

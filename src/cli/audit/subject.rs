@@ -9,7 +9,7 @@ use crate::audit::query::outcome;
 use crate::audit::service::api;
 use crate::audit::sheet::{Letterhead, Sheet, own_signature};
 use crate::cli::CliError;
-use crate::cli::output::{Output, cell, counted, print_json};
+use crate::cli::output::{Output, cell, counted, local, print_json};
 use crate::cli::session::Session;
 use crate::config::OfficialNames;
 use crate::contract::ContractSet;
@@ -196,7 +196,7 @@ fn print(listed: &CompleteListing<Found>, output: Output) -> Result<(), CliError
     }
     output.records(&rows, &header, |row| {
         let fields = cell(&row["fields"]).replace(' ', "\n");
-        let head = [cell(&row["time"]), cell(&row["agency"]), cell(&row["client"]), method(&row["operation"])];
+        let head = [local(&cell(&row["time"])), cell(&row["agency"]), cell(&row["client"]), method(&row["operation"])];
         let tail = [cell(&row["purpose"]), cell(&row["outcome"]), fields, cell(&row["index"])];
         head.into_iter().chain(tail).collect()
     })?;

@@ -96,16 +96,10 @@ pub(in crate::cli) fn run(args: &Verifier) -> Result<(), CliError> {
     }
 }
 
-/// Reads the key: text is told from a file by its `+`, which separates the key's three parts.
 fn key(given: Option<&str>) -> Result<LogVerifier, CliError> {
     let given = given
         .ok_or_else(|| CliError::Usage("give the log's public key: --key KEY, --key FILE, or NDXP_LOG_KEY".into()))?;
-    let text = match std::fs::read_to_string(given) {
-        Ok(text) => text,
-        Err(error) if !given.contains('+') => return Err(CliError::Usage(format!("--key {given}: {error}"))),
-        Err(_) => given.to_owned(),
-    };
-    LogVerifier::parse(text.trim()).map_err(|error| CliError::Usage(format!("--key: {error}")))
+    verify::given_key("--key", given)
 }
 
 /// Returns the path if it exists: a wrong name is wrong usage, not a log that was altered.
@@ -117,12 +111,12 @@ fn readable(file: &Path) -> Result<&Path, CliError> {
 }
 
 fn older(file: &Path, key: &LogVerifier) -> Result<crate::exchange_log::checkpoint::Checkpoint, CliError> {
-    let text = std::fs::read_to_string(readable(file)?)?;
+    let text = verify::read_text(file)?;
     key.check(&text).map_err(|error| CliError::Failed(format!("not verified: {}: {error}", file.display())))
 }
 
 fn checkpoint(file: &Path, key: &LogVerifier, policy: Option<&Policy>, output: Output) -> Result<(), CliError> {
-    let note = std::fs::read_to_string(readable(file)?)?;
+    let note = verify::read_text(file)?;
     let failed = |reason: &str| CliError::Failed(format!("not verified: {}: {reason}", file.display()));
     let checkpoint = key.check(&note).map_err(|error| failed(&error.to_string()))?;
     // Which entry is the newest is not known here: a cosignature must only not be from the future.

@@ -64,8 +64,8 @@ pub struct VerifyArgs {
     /// How long entries may wait for a cosignature (s, m, h, d).
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration, conflicts_with_all = ["receipt", "export"])]
     max_lag: Duration,
-    /// The log's key (`name+hash+key`), from somewhere that the log's operator cannot change.
-    #[arg(long, value_name = "KEY")]
+    /// The log's key (`name+hash+key`), or a file with it, from somewhere that the log's operator cannot change.
+    #[arg(long, value_name = "KEY|FILE")]
     vkey: Option<String>,
 }
 
@@ -104,7 +104,10 @@ pub fn run(
         Some(VerifiedLog::Remote(remote, _)) => remote.vkey.as_deref(),
         _ => None,
     };
-    let given = args.vkey.as_deref().or(known).map(parse).transpose()?;
+    let given = match (args.vkey.as_deref(), known) {
+        (Some(given), _) => Some(given_key("--vkey", given)?),
+        (None, known) => known.map(parse).transpose()?,
+    };
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let key = |folder: &dyn Fn() -> Result<PathBuf, CliError>| match &given {
         Some(key) => Ok(key.clone()),
@@ -131,7 +134,7 @@ pub fn run(
     }
     let older = |key: &LogVerifier| {
         let read = |file: &Path| {
-            let checked = key.check(&std::fs::read_to_string(file)?);
+            let checked = key.check(&read_text(file)?);
             checked.map_err(|error| CliError::Failed(format!("not verified: {}: {error}", file.display())))
         };
         args.since.as_deref().map(read).transpose()
@@ -315,8 +318,23 @@ fn parse(vkey: &str) -> Result<LogVerifier, CliError> {
     LogVerifier::parse(vkey).map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 
+/// Reads a key as an option gives it: text is told from a file by its `+`, which separates the key's three parts.
+pub(super) fn given_key(option: &str, given: &str) -> Result<LogVerifier, CliError> {
+    let text = match std::fs::read_to_string(given) {
+        Ok(text) => text,
+        Err(error) if !given.contains('+') => return Err(CliError::Usage(format!("{option} {given}: {error}"))),
+        Err(_) => given.to_owned(),
+    };
+    LogVerifier::parse(text.trim()).map_err(|error| CliError::Usage(format!("{option}: {error}")))
+}
+
+/// Reads a file that the command line names: a wrong name is wrong usage, not a log that was altered.
+pub(super) fn read_text(file: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(file).map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
+}
+
 pub(super) fn read_policy(file: &Path) -> Result<Policy, CliError> {
-    let text = std::fs::read_to_string(file)?;
+    let text = read_text(file)?;
     Policy::parse(&text).map_err(|(line, reason)| CliError::Usage(format!("{}:{line}: {reason}", file.display())))
 }
 

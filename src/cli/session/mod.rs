@@ -287,6 +287,11 @@ impl Session {
         Ok(Session { transport: BoxCloneSyncService::new(self.transport.map_request(with)), ..self })
     }
 
+    /// Returns whether the services run in this process, beside no gateway.
+    pub fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     /// A client of `ndxp.admin.v1`.
     pub fn admin(&self) -> AdminServiceClient<Transport> {
         AdminServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE)
