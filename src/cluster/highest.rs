@@ -42,6 +42,9 @@ impl HighestSeen {
         if later.epoch < self.epoch {
             return behind("the epoch is an earlier one");
         }
+        if later.epoch > self.epoch {
+            return behind("another epoch has begun: start this gateway again");
+        }
         if later.revision < self.revision {
             return behind(&format!("revision {} was seen, it is {}", self.revision, later.revision));
         }
@@ -102,6 +105,7 @@ mod tests {
         assert!(!change(&|later| later.cluster = 2));
         assert!(!change(&|later| later.log = [3; 16]));
         assert!(!change(&|later| later.epoch = 2));
+        assert!(!change(&|later| (later.epoch, later.revision, later.size) = (4, 41, 51)));
         assert!(!change(&|later| later.revision = 39));
         assert!(!change(&|later| later.size = 49));
         assert!(!change(&|later| later.root = [7; 32]));

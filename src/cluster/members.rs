@@ -43,6 +43,11 @@ impl<M: EtcdMember, T: Timers> EtcdMembers<M, T> {
         self.members.len() / 2 + 1
     }
 
+    /// Forgets what was seen before a response: a new epoch has begun with it.
+    pub fn accept(&self, header: &ResponseHeader) {
+        *self.seen() = Some((header.cluster, header.revision));
+    }
+
     /// Carries out a transaction at one member. It is not repeated: the next call goes to another member after a failure.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod codec;
 pub mod collect;
 pub mod commit;
 pub mod election;
+pub mod epoch;
 #[cfg(not(simulator))]
 pub mod etcd;
 pub mod guard;

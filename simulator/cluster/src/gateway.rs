@@ -8,7 +8,7 @@ use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};
 use crate::cluster::state::SealedState;
 use crate::cluster::{
-    BatchWriter, ClusterError, ClusterSealer, EtcdMembers, GatewayName, Timers, guard, version, writer,
+    BatchWriter, ClusterError, ClusterSealer, EtcdMembers, GatewayName, Timers, epoch, guard, version, writer,
 };
 use crate::exchange_log::tree::Hash;
 use crate::model::{Model, note};
@@ -105,6 +105,9 @@ impl World {
         let seen = disk.highest().await?.map(|seen| (seen.cluster, seen.revision));
         let members = Arc::new(self.members(machine, seen));
         version::check(&members).await?;
+        if epoch::enter(&members, &*disk, &*disk).await? {
+            self.runtime.note(|| format!("gateway {machine} enters another epoch"));
+        }
         let checkpoint = guard::checked(&members, &*disk).await?;
         let offered = writer::offer_unsealed(&members, &*disk, &checkpoint.state).await?;
         self.runtime.note(|| format!("gateway {machine} has offered {offered} batches again"));
@@ -259,6 +262,11 @@ impl Publication for Machinery {
 
     async fn publish(&self, state: &SealedState, entries: &[Vec<u8>]) -> Result<(), ClusterError> {
         let (machine, size, added) = (self.machine, state.size(), entries.len());
+        // Tiles first, then the note: what the witnesses cosign is stored at a site.
+        self.store(state, entries).await?;
+        if self.data().state.size() < size {
+            return Err(ClusterError::Signing(format!("site {machine} does not store {size} entries yet")));
+        }
         self.world.runtime.note(|| format!("gateway {machine} publishes {size} entries, {added} of them new"));
         locked(&self.world.model).publish(state);
         self.wait(Duration::from_millis(4)).await;
@@ -287,10 +295,10 @@ impl SiteTiles for Machinery {
     async fn store(&self, state: &SealedState, entries: &[Vec<u8>]) -> Result<(), ClusterError> {
         self.wait(Duration::from_millis(5)).await;
         let mut data = self.data();
-        data.entries.extend_from_slice(entries);
-        data.state = state.clone();
-        if data.entries.len() as u64 != state.size() {
-            return Err(ClusterError::OwnDisk("the tiles do not have the size of their state".into()));
+        // The sealer and the follower of a site store at once.
+        if data.state.size() + entries.len() as u64 == state.size() && data.state.size() < state.size() {
+            data.entries.extend_from_slice(entries);
+            data.state = state.clone();
         }
         Ok(())
     }

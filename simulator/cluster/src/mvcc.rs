@@ -62,6 +62,12 @@ impl Mvcc {
         }
     }
 
+    /// As `--bump-revision` and `--mark-compacted` of a restore have it.
+    pub fn bump(&mut self) {
+        self.revision += 1_000_000;
+        self.compacted = self.revision;
+    }
+
     /// Whether all conditions of a transaction hold.
     pub fn holds_all(&self, txn: &Txn) -> bool {
         txn.conditions.iter().all(|condition| self.holds(condition))

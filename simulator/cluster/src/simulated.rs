@@ -53,6 +53,8 @@ pub struct SimulatedEtcd {
     leases: BTreeMap<i64, (Duration, Duration)>,
     next_lease: i64,
     applied: u64,
+    /// How often all members were restored: what was on its way before does not arrive.
+    restores: u64,
     pub faults: NetworkFaults,
     changes: watch::Sender<u64>,
     pub version: String,
@@ -70,6 +72,7 @@ impl SimulatedEtcd {
             leases: BTreeMap::new(),
             next_lease: 1,
             applied: 1,
+            restores: 0,
             faults: NetworkFaults::default(),
             changes: watch::Sender::new(0),
             version: "3.5.16".into(),
@@ -110,6 +113,15 @@ impl SimulatedEtcd {
         self.leases = snapshot.leases().into_iter().map(|lease| (lease, (end, time))).collect();
         self.stale.clear();
         self.data = snapshot;
+        self.restores += 1;
+    }
+
+    /// Restores all members once more, as the runbook has it: revisions go on far above, under another cluster's id.
+    pub fn begin_again(&mut self) {
+        let mut snapshot = self.data.clone();
+        snapshot.bump();
+        self.id += 1;
+        self.restore_all(snapshot);
     }
 
     fn is_connected(&self, member: usize) -> bool {
@@ -232,10 +244,11 @@ impl SimulatedMember {
         let (sender, receiver) = oneshot::channel();
         let (runtime, here) = (locked(&self.etcd).runtime.clone(), self.clone());
         let held = here.held(runtime.timers().now());
+        let restores = locked(&self.etcd).restores;
         runtime.clone().spawn(NETWORK, async move {
             let timers = runtime.timers();
             timers.sleep(held + here.latency(&runtime)).await;
-            if here.is_lost(&runtime, |faults| &faults.no_request) {
+            if here.is_lost(&runtime, |faults| &faults.no_request) || locked(&here.etcd).restores != restores {
                 return timers.sleep(LOST).await;
             }
             let response = match locked(&here.etcd).faults.down.contains(&here.member) {

@@ -1,13 +1,16 @@
 //! One run: some gateways over a simulated etcd, faults for some time, then none: everything must come out right.
 
+use crate::cluster::epoch::{self, EpochBasis};
+use crate::cluster::peaks::Peaks;
+use crate::cluster::state::{LogId, SealedState};
 use crate::cluster::{ClusterError, Timers, commit};
-use crate::gateway::World;
+use crate::gateway::{DiskData, World};
 use crate::mvcc::Mvcc;
 use crate::runtime::{Machine, Runtime, locked};
 use crate::simulated::MEMBERS;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The kind of fault in a run.
@@ -52,6 +55,8 @@ const TROUBLES: [Trouble; 13] = [
 ];
 /// A machine that only administers.
 const ADMINISTRATOR: Machine = 900;
+/// The log of every run.
+const LOG: LogId = [7; 16];
 /// The time by which everything is sealed and stored without faults.
 const RECOVERY: Duration = Duration::from_secs(90);
 
@@ -99,7 +104,7 @@ pub fn run(seed: u64, only: Option<&str>, trace: bool) -> Result<(), (String, Ve
 impl Scenario {
     async fn live(&mut self) -> Result<(), String> {
         let members = self.world.members(ADMINISTRATOR, None);
-        commit::begin_log(&members, [7; 16]).await.map_err(|error| error.to_string())?;
+        commit::begin_log(&members, LOG).await.map_err(|error| error.to_string())?;
         (0..self.gateways).for_each(|machine| self.world.start(machine));
         let timers = self.runtime.timers();
         let end = timers.now() + Duration::from_secs(5 + self.runtime.below(20));
@@ -284,6 +289,11 @@ impl Scenario {
             etcd.faults = crate::simulated::NetworkFaults::default();
             etcd.replace_members();
         }
+        self.start_again();
+    }
+
+    /// An administrator starts every gateway that is down or has stopped, and is not lost.
+    fn start_again(&mut self) {
         let stopped: BTreeSet<Machine> =
             std::mem::take(&mut locked(&self.world.model).stops).into_iter().map(|(machine, _)| machine).collect();
         self.down.extend(stopped);
@@ -301,6 +311,9 @@ impl Scenario {
         let end = timers.now() + RECOVERY;
         // What is on its way may still arrive.
         timers.sleep(Duration::from_secs(21)).await;
+        self.check()?;
+        // A guard has stopped one by what was read before the faults were mended.
+        self.start_again();
         loop {
             self.check()?;
             let result = self.outcome();
@@ -348,6 +361,31 @@ impl Scenario {
                 return Err(format!("gateway {machine} goes on at revision {revision}, and has seen {seen}"));
             }
         }
+        self.begin_epoch().await?;
+        self.heal();
+        self.recover().await
+    }
+
+    /// An administrator stops every gateway, restores etcd by the runbook, and begins an epoch with what a site stores.
+    async fn begin_epoch(&mut self) -> Result<(), String> {
+        self.down.extend(0..self.gateways);
+        (0..self.gateways).for_each(|machine| self.runtime.kill(machine));
+        locked(&self.world.etcd).begin_again();
+        let stored = |disk: &Mutex<DiskData>| {
+            let disk = locked(disk);
+            (disk.state.clone(), disk.entries.clone())
+        };
+        let states = self.world.disks.iter().map(stored);
+        let (stored, entries) = states.max_by_key(|(state, _)| state.size()).ok_or("no site")?;
+        let cosigned = locked(&self.world.model).cosigned;
+        let mut peaks = Peaks::default();
+        entries.iter().take(cosigned.map_or(0, |(size, _)| size as usize)).for_each(|entry| peaks.push(entry));
+        // Before the first sealing, a site has no state.
+        let stored = SealedState { log: LOG, ..stored };
+        let basis = EpochBasis { stored, cosigned, root_at_cosigned: Some(peaks.root()) };
+        let members = self.world.members(ADMINISTRATOR, None);
+        let begun = epoch::begin(&members, &basis).await.map_err(|error| format!("the epoch cannot begin: {error}"))?;
+        self.runtime.note(|| format!("epoch {} begins with {} entries", begun.epoch, begun.size()));
         Ok(())
     }
 }
