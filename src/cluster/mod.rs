@@ -10,8 +10,8 @@
 //!
 //! Order of the files, lowest first: values ([`keys`], [`batch`], [`peaks`], [`state`], [`sealing`], [`highest`], encoded by
 //! `codec`), the contracts with etcd ([`member`]) and the own disk ([`own_disk`]), the failover ([`members`]), guards
-//! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`]), and
-//! what joins them ([`sealer`], [`site`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through
+//! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`]),
+//! what joins them ([`sealer`], [`site`]), and what follows a restore of etcd ([`epoch`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through
 //! [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
 //! Bounds: a batch has at most 128 kB of entries and 4,096 of them; a writer has at most 8 in flight; a sealing takes at
