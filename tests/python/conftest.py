@@ -189,6 +189,7 @@ class Stage:
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
+    """The gateway that the suites share."""
     stage = Stage(tmp_path_factory.mktemp("python") / "dev")
     try:
         stage.prepare(rate=1000)
