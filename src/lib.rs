@@ -74,6 +74,9 @@ pub mod drivers;
 // The state that administrators change; its events are entries of the log.
 pub mod registry;
 
+// The log over etcd as an engine of the exchange log: joins the following two.
+pub mod cluster_log;
+
 // The log over etcd: what is done there, and when; knows no files of the log. Its own simulator compiles it, too.
 pub mod cluster;
 
