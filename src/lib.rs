@@ -4,6 +4,8 @@
 //! The steps of one exchange, top to bottom: [`identity`] → [`access`] → [`contract`] → [`guard`] → [`drivers`] →
 //! source, and back: map, keep only the granted fields → [`exchange_log`] → response. `server::exchange` composes them.
 //!
+//! Over etcd ([`cluster`]), several gateways write one log.
+//!
 //! The modules below are in order: a module uses only those below it, and no two files depend on each other.
 //! `tests/structure` fails otherwise.
 
@@ -71,6 +73,12 @@ pub mod drivers;
 
 // The state that administrators change; its events are entries of the log.
 pub mod registry;
+
+// The log over etcd as an engine of the exchange log: joins the following two.
+pub mod cluster_log;
+
+// The log over etcd: what is done there, and when; knows no files of the log. Its own simulator compiles it, too.
+pub mod cluster;
 
 // Independent of all but the last modules here: the simulator compiles it, too.
 pub mod exchange_log;

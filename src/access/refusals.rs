@@ -202,13 +202,14 @@ impl RefusalLog {
         taken
     }
 
-    /// Logs a refusal, and returns its index when its entry is durable, or `None` if it was only counted.
+    /// Logs a refusal, and returns its index when its entry is durable; `None` if it was only counted, or its index is known
+    /// only when it is sealed.
     ///
     /// # Errors
     /// If the log cannot be written.
     pub async fn note(&self, kind: RefusalKind, by: Identity, entry: Entry) -> Result<Option<u64>, LogError> {
         match self.take(kind, by, entry) {
-            Some(entry) => self.log.append(&entry).await.map(Some),
+            Some(entry) => self.log.append(&entry).await,
             None => Ok(None),
         }
     }

@@ -103,11 +103,11 @@ impl StaffAuthorizer {
         self.refusals.reads_refused(kind)
     }
 
-    /// Appends an entry to the exchange log, and returns its index.
+    /// Appends an entry to the exchange log, and returns its index, if that is known before the entry is sealed.
     ///
     /// # Errors
     /// EXCHANGE_LOG_UNAVAILABLE if it cannot be written.
-    pub async fn note(&self, entry: &Entry) -> Result<u64, Refusal> {
+    pub async fn note(&self, entry: &Entry) -> Result<Option<u64>, Refusal> {
         self.log.append(entry).await.map_err(|_| Reason::ExchangeLogUnavailable.into())
     }
 }

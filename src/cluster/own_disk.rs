@@ -12,8 +12,8 @@ use std::future::Future;
 /// # The contract
 /// - **Durable**: what `append` and `store_highest` have written survives any crash once they return `Ok`.
 /// - **Ordered**: batches are appended in the order of the calls; a crash keeps a beginning of those not yet durable.
-/// - **Kept**: a batch is returned by `batches` until it is sealed and a majority of the sites stores it, and for seven days
-///   more: if etcd has to be restored, these batches are offered again.
+/// - **Kept**: a batch stays until it is sealed and a majority of the sites stores it, and for seven days more: if etcd has
+///   to be restored, `unsealed` returns it for the older state, and it is offered again.
 pub trait OwnDisk: Send + Sync {
     /// Makes a batch durable.
     ///
@@ -21,11 +21,11 @@ pub trait OwnDisk: Send + Sync {
     /// [`ClusterError::OwnDisk`].
     fn append(&self, batch: &EncodedBatch) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
-    /// Returns all batches that are kept, in the order in which they were appended.
+    /// Returns the batches that are kept and not sealed in a state, in the order in which they were appended.
     ///
     /// # Errors
     /// [`ClusterError::OwnDisk`].
-    fn batches(&self) -> impl Future<Output = Result<Vec<EncodedBatch>, ClusterError>> + Send;
+    fn unsealed(&self, state: &SealedState) -> impl Future<Output = Result<Vec<EncodedBatch>, ClusterError>> + Send;
 
     /// Makes the highest state of etcd that was seen durable; one that [is not above](HighestSeen::is_newer) the stored one
     /// is ignored, since two tasks of a gateway see states at once.

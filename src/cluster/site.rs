@@ -3,7 +3,7 @@
 
 use super::ClusterError;
 use super::collect;
-use super::guard;
+use super::guard::{self, ConfirmedCheckpoint};
 use super::keys::GatewayName;
 use super::member::EtcdMember;
 use super::members::EtcdMembers;
@@ -35,7 +35,8 @@ pub trait SiteTiles: Send + Sync {
     fn fetch(&self, from: u64, to: u64) -> impl Future<Output = Result<Option<Vec<Vec<u8>>>, ClusterError>> + Send;
 }
 
-/// Brings a site's tiles up to the confirmed checkpoint, and says so in etcd; returns the number of entries stored.
+/// Brings a site's tiles up to the confirmed checkpoint, which it returns, and says so in etcd, where `said` is what was
+/// said there last by this process.
 ///
 /// # Errors
 /// [`ClusterError::RolledBack`] if the checkpoint is behind what this gateway has seen; [`ClusterError::Diverged`] if the
@@ -45,18 +46,23 @@ pub async fn follow<M: EtcdMember, T: Timers, D: OwnDisk, S: SiteTiles>(
     disk: &D,
     tiles: &S,
     site: &GatewayName,
-) -> Result<u64, ClusterError> {
+    said: &mut u64,
+) -> Result<ConfirmedCheckpoint, ClusterError> {
     let checkpoint = guard::checked(members, disk).await?;
-    let (from, to) = (tiles.stored().await?, checkpoint.state);
+    let (from, to) = (tiles.stored().await?, &checkpoint.state);
     if from.size() < to.size() {
-        let entries = match collect::rebuild(members, &from, &to, checkpoint.header.revision).await? {
+        let entries = match collect::rebuild(members, &from, to, checkpoint.header.revision).await? {
             Some(entries) => entries,
-            None => fetch(tiles, &from, &to).await?,
+            None => fetch(tiles, &from, to).await?,
         };
-        tiles.store(&to, &entries).await?;
-        reclaim::put_stored(members, site, to.size()).await?;
+        tiles.store(to, &entries).await?;
     }
-    Ok(to.size())
+    // Also what the sealer of this gateway has stored, or an earlier start that did not come to say so.
+    if *said < to.size() {
+        reclaim::put_stored(members, site, to.size()).await?;
+        *said = to.size();
+    }
+    Ok(checkpoint)
 }
 
 async fn fetch<S: SiteTiles>(tiles: &S, from: &SealedState, to: &SealedState) -> Result<Vec<Vec<u8>>, ClusterError> {

@@ -90,20 +90,20 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     }
 
     /// Makes a batch durable, and returns when it is so: on the own disk and in etcd. Its responses may be sent then.
-    /// Without a success it is repeated without end, with the same bytes; each time that all members have failed,
-    /// `unavailable` is called with the reason, so that its callers can be refused. The future has to be run to its end.
+    /// Without a success it is repeated without end, with the same bytes; each time that all members or the own disk have
+    /// failed, `unavailable` is called with the reason, so that its callers can be refused. The future has to be run to its
+    /// end.
     ///
     /// # Errors
-    /// Only such that do not pass: [`ClusterError::Conflict`], [`ClusterError::RolledBack`], [`ClusterError::OwnDisk`] …
-    /// The batch counts as not written, and the log stops on this gateway.
+    /// Only such that do not pass: [`ClusterError::Conflict`], [`ClusterError::RolledBack`] … The batch counts as not
+    /// written, and the log stops on this gateway.
     pub async fn write(
         &self,
         batch: &EncodedBatch,
-        unavailable: impl FnMut(&ClusterError) + Send,
+        unavailable: impl Fn(&ClusterError) + Send + Sync,
     ) -> Result<(), ClusterError> {
-        let (durable, stored) = tokio::join!(self.disk.append(batch), put(&self.members, batch, unavailable));
-        durable?;
-        stored?;
+        let kept = keep(&*self.disk, batch, self.members.timers(), &unavailable);
+        tokio::try_join!(kept, put(&self.members, batch, &unavailable))?;
         self.position().in_flight -= 1;
         Ok(())
     }
@@ -123,21 +123,37 @@ pub async fn offer_unsealed<M: EtcdMember, T: Timers, D: OwnDisk>(
     disk: &D,
     state: &SealedState,
 ) -> Result<usize, ClusterError> {
-    let batches = disk.batches().await?;
-    let open = batches.iter().filter(|batch| !state.is_sealed(&batch.writer, batch.seq));
-    let mut offered = 0;
-    for batch in open {
-        put(members, batch, |_| ()).await?;
-        offered += 1;
+    let open = disk.unsealed(state).await?;
+    for batch in &open {
+        put(members, batch, &|_| ()).await?;
     }
-    Ok(offered)
+    Ok(open.len())
+}
+
+/// Repeats the append to the own disk until it has succeeded: the batches there follow each other without a gap, also where
+/// a disk was full for a while.
+async fn keep<T: Timers, D: OwnDisk>(
+    disk: &D,
+    batch: &EncodedBatch,
+    timers: &T,
+    unavailable: &(impl Fn(&ClusterError) + Sync),
+) -> Result<(), ClusterError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match disk.append(batch).await {
+            Err(error @ ClusterError::OwnDisk(_)) => unavailable(&error),
+            kept => return kept,
+        }
+        timers.sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
 }
 
 /// Repeats the put of a batch until its outcome is known.
 async fn put<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     batch: &EncodedBatch,
-    mut unavailable: impl FnMut(&ClusterError) + Send,
+    unavailable: &(impl Fn(&ClusterError) + Sync),
 ) -> Result<(), ClusterError> {
     let (txn, mut pause) = (put_txn(batch), FIRST_PAUSE);
     loop {

@@ -135,11 +135,11 @@ pub async fn language(Path(code): Path<String>, headers: HeaderMap) -> Response 
     }
 }
 
-/// Writes the entry of the owner of a session who has signed in or out, and returns its index; `None` if it cannot be written.
-pub async fn note(console: &Console, principal: &Principal, owner: &str, event: &str) -> Option<u64> {
+/// Writes the entry of the owner of a session who has signed in or out; `None` if it cannot be written.
+pub async fn note(console: &Console, principal: &Principal, owner: &str, event: &str) -> Option<()> {
     let mut entry = console.staff.event(principal, event);
     entry.actor = if owner.contains(':') { owner.to_owned() } else { format!("staff:{owner}") };
-    console.staff.note(&entry).await.ok()
+    console.staff.note(&entry).await.ok().map(drop)
 }
 
 fn to(path: &str, cookie: &str) -> Response {

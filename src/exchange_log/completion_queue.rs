@@ -8,12 +8,15 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
-/// Receives an entry's index, or the error that kept it out of the log.
-pub(super) type ResultSender = oneshot::Sender<Result<u64, LogError>>;
+/// An entry's index, `None` if it is known only when the entry is sealed; or the error that kept it out of the log.
+type AppendResult = Result<Option<u64>, LogError>;
+
+/// Receives an entry's result.
+pub(super) type ResultSender = oneshot::Sender<AppendResult>;
 
 #[derive(Default)]
 pub(super) struct CompletionQueue {
-    completed: Mutex<Vec<(ResultSender, Result<u64, LogError>)>>,
+    completed: Mutex<Vec<(ResultSender, AppendResult)>>,
     ready: Notify,
 }
 
@@ -51,11 +54,11 @@ pub(super) struct PendingAppend {
 }
 
 /// Completes the appends of a batch; `first` is the index of its first entry.
-pub(super) fn complete(pending: Vec<Option<PendingAppend>>, first: &Result<u64, LogError>) {
+pub(super) fn complete(pending: Vec<Option<PendingAppend>>, first: &AppendResult) {
     let mut notified: Vec<Arc<CompletionQueue>> = Vec::new();
     for (position, append) in pending.into_iter().enumerate() {
         let Some(PendingAppend { completion_queue, sender }) = append else { continue };
-        let result = first.clone().map(|first| first + position as u64);
+        let result = first.clone().map(|first| first.map(|first| first + position as u64));
         match completion_queue {
             Some(completion_queue) => {
                 completion_queue.completed.lock().unwrap_or_else(PoisonError::into_inner).push((sender, result));
@@ -87,9 +90,9 @@ mod tests {
                     .then(|| PendingAppend { completion_queue: (number % 2 == 0).then(here).flatten(), sender })
             });
             let pending = pending.collect();
-            let writer = std::thread::spawn(move || complete(pending, &Ok(7)));
+            let writer = std::thread::spawn(move || complete(pending, &Ok(Some(7))));
             for (position, receiver) in receivers.into_iter().enumerate() {
-                let index = receiver.await.ok().map(|index| index.unwrap());
+                let index = receiver.await.ok().and_then(|index| index.unwrap());
                 assert_eq!(index, (position % 5 > 0).then_some(7 + position as u64));
             }
             writer.join().unwrap();

@@ -268,7 +268,7 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Reads a small text that may be missing.
-pub(super) fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, LogError> {
+pub(crate) fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, LogError> {
     match read(disk, path) {
         Ok(bytes) => {
             let at = |error: std::string::FromUtf8Error| error.utf8_error().valid_up_to() as u64;
@@ -280,7 +280,7 @@ pub(super) fn read_text(disk: &dyn Disk, path: &Path) -> Result<Option<String>, 
 }
 
 /// Removes a file; returns false if there was none.
-pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<bool, LogError> {
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<bool, LogError> {
     match disk.remove(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -289,12 +289,12 @@ pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<bool, LogError> {
 }
 
 /// Makes the names in a folder durable.
-pub(super) fn sync_folder(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+pub(crate) fn sync_folder(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     disk.sync_folder(path).map_err(|error| LogError::io(path, &error))
 }
 
 /// Writes a file atomically: a new file, synced, renamed over the old one, the folder synced.
-pub(super) fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
+pub(crate) fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     put_in_place(disk, path, bytes, |fresh| disk.rename(fresh, path))
 }
 

@@ -12,8 +12,21 @@ fn lock_path(paths: &LogPaths) -> PathBuf {
     paths.journal.join("lock")
 }
 
-/// Locks the log for this process, for as long as the file is open; the file holds the process id.
-pub(super) fn lock(paths: &LogPaths) -> Result<File, LogError> {
+/// The lock of a log, for as long as it is held.
+#[derive(Debug)]
+pub struct LogLock(#[allow(dead_code)] File);
+
+impl LogLock {
+    /// Locks the log for this process; the lock's file holds the process id.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] while another process holds it; [`LogError::Io`] if its file cannot be created.
+    pub fn take(paths: &LogPaths) -> Result<Self, LogError> {
+        lock(paths).map(LogLock)
+    }
+}
+
+fn lock(paths: &LogPaths) -> Result<File, LogError> {
     make_folder(&paths.journal)?;
     let path = lock_path(paths);
     let fail = |error: std::io::Error| LogError::io(&path, &error);

@@ -22,6 +22,8 @@ mod completion_queue;
 pub mod cosignature;
 mod crash;
 pub mod disk;
+mod embedded;
+pub mod engine;
 pub mod entry;
 pub mod file_events;
 pub mod journal;
@@ -50,16 +52,18 @@ mod writer;
 
 use checkpoint::LogSigner;
 use disk::{Disk, LocalDisk};
+use engine::{EngineWriter, LogEngine};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 use writer::Queued;
 
 pub(crate) use crash::crash_point;
+pub use engine::Health;
 pub use entry::{Entry, Kind};
-pub use lock_owner::LockOwner;
+pub use lock_owner::{LockOwner, LogLock};
 pub use opener::LogOpener;
-pub use pipeline::{Health, Pipeline};
+pub use pipeline::Pipeline;
 pub use submission_batch::open_thread_queues;
 
 /// The reason that the log cannot be opened, written or read.
@@ -111,6 +115,12 @@ pub enum LogError {
     /// The log is closed.
     #[error("the exchange log is closed")]
     Closed,
+    /// Batches cannot be made durable or be sealed now.
+    #[error("the exchange log is not available: {0}")]
+    Unavailable(String),
+    /// The folder is a site of a log that several gateways write: one that writes alone would sign another tree.
+    #[error("{0} is of a log that several gateways write: this one does not write alone there")]
+    Replicated(PathBuf),
     /// Another process has the log open for writing.
     #[error("{0} is open in another process: end that gateway first, or replace it with `serve --take-over`")]
     Locked(PathBuf),
@@ -135,6 +145,8 @@ pub struct LogPaths {
     pub journal: PathBuf,
     /// The last signed checkpoint, in a separate folder so that a rolled-back log is detected.
     pub signed: PathBuf,
+    /// What a gateway keeps of a log that it writes with others, instead of a journal.
+    pub replicated: PathBuf,
     /// Their disk.
     pub disk: Arc<dyn Disk>,
 }
@@ -152,6 +164,20 @@ impl LogPaths {
             tiles: data.join("log"),
             journal: data.join("journal"),
             signed: data.join("state").join("signed-checkpoint"),
+            replicated: data.join("cluster"),
+        }
+    }
+
+    /// Returns whether this is the site of a log that several gateways write. It has no journal, and no entries behind the
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the folder cannot be read.
+    pub fn is_replicated(&self) -> Result<bool, LogError> {
+        match self.disk.kind(&self.replicated) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(LogError::io(&self.replicated, &error)),
         }
     }
 }
@@ -168,18 +194,34 @@ impl ExchangeLog {
     ///
     /// # Errors
     /// [`LogError::Locked`] while another process has it open; [`LogError::Corrupt`], [`LogError::RolledBack`] or
-    /// [`LogError::Forked`] if its files are not what was written and signed; [`LogError::Io`] if they cannot be used.
+    /// [`LogError::Forked`] if its files are not what was written and signed; [`LogError::Replicated`] if several gateways
+    /// write it; [`LogError::Io`] if they cannot be used.
     pub fn open(data: &Path, signer: LogSigner) -> Result<Self, LogError> {
-        let (shared, threads) = writer::start(LogPaths::new(data), signer, |journal| Box::new(journal))?;
+        let paths = LogPaths::new(data);
+        if paths.is_replicated()? {
+            return Err(LogError::Replicated(paths.replicated));
+        }
+        let lock = LogLock::take(&paths)?;
+        let (engine, writer) = embedded::open(paths, signer, |journal| Box::new(journal))?;
+        Self::over(engine, writer, lock)
+    }
+
+    /// Opens the log over another engine, which holds the lock of its folder.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the thread that writes cannot be started; the engine is closed then.
+    pub fn over(engine: Arc<dyn LogEngine>, writer: Box<dyn EngineWriter>, lock: LogLock) -> Result<Self, LogError> {
+        let (shared, threads) = writer::start(engine, writer, lock)?;
         Ok(ExchangeLog { shared, _threads: Arc::new(threads) })
     }
 
-    /// Appends an entry, and returns its index when the entry is durable.
+    /// Appends an entry, and returns its index when the entry is durable; `None` if the index is known only when the entry
+    /// is sealed, as where several gateways write.
     ///
     /// # Errors
-    /// [`LogError::Full`] while too many entries wait; [`LogError::Closed`] once the log is closed; [`LogError::Io`] if
-    /// its batch could not be written; [`LogError::Corrupt`] for an entry that is too large.
-    pub async fn append(&self, entry: &Entry) -> Result<u64, LogError> {
+    /// [`LogError::Full`] while too many entries wait, or for one that is too large; [`LogError::Closed`] once the log is
+    /// closed; [`LogError::Io`] or [`LogError::Unavailable`] if its batch could not be written.
+    pub async fn append(&self, entry: &Entry) -> Result<Option<u64>, LogError> {
         let (sender, receiver) = oneshot::channel();
         let waiting = completion_queue::PendingAppend { completion_queue: completion_queue::here(), sender };
         submission_batch::put(&self.shared, Queued::new(entry.to_bytes(), Some(waiting))?);
@@ -198,30 +240,31 @@ impl ExchangeLog {
 
     /// Returns whether the last batch could be written. After a failure, the next entry tries again.
     pub fn is_writable(&self) -> bool {
-        self.shared.is_writable()
+        self.shared.engine.is_writable()
     }
 
-    /// Returns the number of durable entries, sealed or not: all with an index that was returned to their appenders.
+    /// Returns the number of durable entries, sealed or not: all with an index that was returned to their appenders. See
+    /// [`LogEngine::durable`].
     pub fn durable(&self) -> u64 {
-        self.shared.pipeline.durable()
+        self.shared.engine.durable()
     }
 
     /// Watches the number of sealed entries, to wait for an entry's checkpoint without reading files.
     pub fn watch_sealed(&self) -> watch::Receiver<u64> {
-        self.shared.pipeline.watch_sealed()
+        self.shared.engine.watch_sealed()
     }
 
     /// Returns the log's health: unsealed entries, the checkpoint's age, the disk's sync time.
     pub fn health(&self) -> Health {
-        self.shared.pipeline.health()
+        self.shared.engine.health()
     }
 
     /// Seals everything that is durable, signs a checkpoint, and returns its size.
     ///
     /// # Errors
-    /// As for [`Pipeline::seal`].
+    /// As for [`LogEngine::seal`].
     pub fn seal_now(&self) -> Result<u64, LogError> {
-        self.shared.pipeline.seal()
+        self.shared.engine.seal()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The durable entries, the sealed ones among them, and the sealing of the others. The threads of
-//! [`writer`](super::writer) drive it; so does the simulator.
+//! [`writer`](super::writer) and [`embedded`](super::embedded) drive it; so does the simulator.
 
 use super::checkpoint::LogSigner;
 use super::disk::{read_text, write_atomically};
+use super::engine::Health;
 use super::journal::{Journal, Recovered};
 use super::preallocated::Preallocator;
 use super::seal::Sealer;
@@ -30,43 +31,6 @@ struct Unsealed {
     entries: Vec<Vec<u8>>,
     /// When the first of them arrived.
     since: Option<Instant>,
-}
-
-/// The state of the log.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// Entries that are durable and not sealed.
-    pub unsealed_entries: u64,
-    /// Their bytes.
-    pub unsealed_bytes: u64,
-    /// Maximum age of the oldest of them.
-    pub unsealed_age: Duration,
-    /// Time since the last checkpoint was signed, or the log was opened.
-    pub checkpoint_age: Duration,
-    /// How long the last batch took to become durable; zero before the first.
-    pub last_sync: Duration,
-    /// The reason that the last sealing failed.
-    pub seal_error: Option<LogError>,
-    /// So many entries wait to be sealed that no more are accepted.
-    pub is_full: bool,
-}
-
-/// Entries are sealed at least every second: a delay of this length is a fault.
-const BEHIND: Duration = Duration::from_secs(60);
-
-impl Health {
-    /// Returns whether sealing makes no progress.
-    pub fn is_behind(&self) -> bool {
-        self.unsealed_age > BEHIND || self.seal_error.is_some()
-    }
-}
-
-impl std::fmt::Display for Health {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (entries, age) = (self.unsealed_entries, self.unsealed_age.as_secs());
-        write!(f, "the exchange log is not sealed: {entries} entries wait, for {age} s")?;
-        self.seal_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
-    }
 }
 
 /// The log below its threads.
@@ -352,7 +316,7 @@ mod tests {
         assert!(matches!(refused, LogError::Full) && taken > 130 && log.health().is_full, "{refused} after {taken}");
         std::fs::remove_file(&tiles).unwrap();
         assert_eq!(log.seal_now().unwrap(), taken);
-        assert_eq!(runtime.block_on(log.append(&large)).unwrap(), taken);
+        assert_eq!(runtime.block_on(log.append(&large)).unwrap(), Some(taken));
     }
 
     #[test]

@@ -175,6 +175,8 @@ impl LogReader {
             match Self::try_open(paths, tail) {
                 Ok(reader) => return Ok(reader),
                 Err(error @ LogError::Io { .. }) => last = error,
+                // Without a journal, nothing has the entries of a checkpoint that is stored and about to be published.
+                Err(error @ LogError::RolledBack { .. }) if paths.is_replicated()? => last = error,
                 // A batch that is being written may be seen in part.
                 Err(error @ LogError::Corrupt { .. }) if corrupt < 2 => (last, corrupt) = (error, corrupt + 1),
                 Err(other) => return Err(other),

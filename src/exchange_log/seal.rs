@@ -32,6 +32,13 @@ pub struct Sealer {
     published_file: ReplacedFile,
 }
 
+/// A tree whose bundles and tiles are written, and that no published checkpoint covers yet.
+struct GrownTree {
+    edge: Edge,
+    root: Hash,
+    bundle: Vec<u8>,
+}
+
 /// Reads the published checkpoint, if there is one.
 ///
 /// # Errors
@@ -156,9 +163,55 @@ impl Sealer {
     /// [`LogError::Forked`] if the entries do not lead to the tree that was signed last; [`LogError::RolledBack`] if
     /// they end before it; [`LogError::Io`] if a file cannot be written.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let grown = self.write(entries)?;
+        debug_assert!(grown.edge.size >= self.signed_size(), "promise 3: no checkpoint of a smaller tree is signed");
+        let note = self.sign(grown.edge.size, &grown.root);
+        self.publish(grown, note)
+    }
+
+    /// Stores further entries under a checkpoint that is signed already: by the sealer of a log that several gateways
+    /// write. Errors leave the same behind as those of [`Sealer::seal`].
+    ///
+    /// # Errors
+    /// [`LogError::Forked`] if the entries do not lead to the tree of this checkpoint, or of the one that was stored
+    /// last; [`LogError::Corrupt`] if the log's key has not signed it; otherwise as for [`Sealer::seal`].
+    pub fn store(&mut self, entries: &[Vec<u8>], note: &str) -> Result<(), LogError> {
+        let checkpoint = self.signer.verifier().check(note);
+        let checkpoint = checkpoint.map_err(|error| LogError::corrupt(&self.paths.signed, 0, error.to_string()))?;
+        let grown = self.write(entries)?;
+        if (grown.edge.size, grown.root) != (checkpoint.size, checkpoint.root) {
+            return Err(LogError::Forked { signed: checkpoint.size, path: self.paths.tiles.clone() });
+        }
+        self.publish(grown, note.to_owned())
+    }
+
+    /// Publishes the last signed checkpoint if a crash came between: its tiles were durable before. For a log without a
+    /// journal, whose entries would bring it back.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if the tiles are not those of that checkpoint; [`LogError::Io`] if a file cannot be read or
+    /// written.
+    pub fn publish_signed(&mut self) -> Result<(), LogError> {
+        let Some(signed) = self.signed.clone().filter(|signed| signed.size > self.edge.size) else { return Ok(()) };
+        let edge = load_edge(&*self.paths.disk, &self.paths.tiles, signed.size)?;
+        if edge.root() != signed.root {
+            return Err(LogError::corrupt(&self.paths.signed, 0, "the tiles do not lead to the root that was signed"));
+        }
+        let bundle = load_bundle(&*self.paths.disk, &self.paths.tiles, &edge)?;
+        let note = read_text(&*self.paths.disk, &self.paths.signed)?.unwrap_or_default();
+        self.publish(GrownTree { edge, root: signed.root, bundle }, note)
+    }
+
+    /// Signs a checkpoint, and changes nothing: it counts when it is published.
+    pub fn sign(&self, size: u64, root: &Hash) -> String {
+        self.signer.sign(size, root)
+    }
+
+    /// Writes bundles and tiles of further entries, durably; the published checkpoint needs none of them. The tree
+    /// contains the last one that was signed.
+    fn write(&self, entries: &[Vec<u8>]) -> Result<GrownTree, LogError> {
         let signed = self.last_signed()?;
         self.extends(signed.as_ref(), self.edge.size, || self.root)?;
-        let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let mut edge = self.edge.clone();
         let mut bundle = self.bundle.clone();
         let mut files = Files { paths: &self.paths, folders: BTreeSet::new() };
@@ -175,9 +228,29 @@ impl Sealer {
                 files.write(tile_path(&self.paths.tiles, level, index, TILE), hashes.as_flattened())?;
             }
         }
+        self.write_edge(&mut files, &edge, &bundle)?;
+        crash_point("seal.files");
+        files.sync()?;
+        if let Some(signed) = signed.filter(|signed| edge.size < signed.size) {
+            let (found, path) = (edge.size, self.paths.tiles.clone());
+            return Err(LogError::RolledBack { found, signed: signed.size, path });
+        }
+        debug_assert_eq!(edge.size, self.edge.size + entries.len() as u64, "promise 2: every entry is sealed once");
+        let root = edge.root();
+        Ok(GrownTree { edge, root, bundle })
+    }
+
+    /// Writes the tiles of the right edge, and the bundle that is not full.
+    fn write_edge(&self, files: &mut Files<'_>, edge: &Edge, bundle: &[u8]) -> Result<(), LogError> {
+        let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         let width = (edge.size % TILE as u64) as usize;
+        debug_assert_eq!(
+            bundle.is_empty(),
+            width == 0,
+            "promise 4: the open bundle holds what follows the last full one"
+        );
         if width > 0 {
-            files.write(bundle_path(&self.paths.tiles, edge.size / TILE as u64, width), &bundle)?;
+            files.write(bundle_path(&self.paths.tiles, edge.size / TILE as u64, width), bundle)?;
         }
         for (level, index, width) in edge_tiles(edge.size) {
             let hashes = edge.levels.get(level).filter(|hashes| hashes.len() == width);
@@ -190,24 +263,15 @@ impl Sealer {
                 files.write(path, hashes.as_flattened())?;
             }
         }
-        crash_point("seal.files");
-        files.sync()?;
-        if let Some(signed) = signed.filter(|signed| edge.size < signed.size) {
-            let (found, path) = (edge.size, self.paths.tiles.clone());
-            return Err(LogError::RolledBack { found, signed: signed.size, path });
-        }
-        debug_assert_eq!(edge.size, self.edge.size + entries.len() as u64, "promise 2: every entry is sealed once");
-        debug_assert!(edge.size >= self.signed_size(), "promise 3: no checkpoint of a smaller tree is signed");
-        debug_assert_eq!(
-            bundle.is_empty(),
-            width == 0,
-            "promise 4: the open bundle holds what follows the last full one"
-        );
-        let root = edge.root();
-        let checkpoint = Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root };
-        let note = self.signer.sign(checkpoint.size, &checkpoint.root);
+        Ok(())
+    }
+
+    /// Stores a signed checkpoint whose tiles are written, publishes it, and removes what only the one before needed.
+    fn publish(&mut self, grown: GrownTree, note: String) -> Result<(), LogError> {
+        let GrownTree { edge, root, bundle } = grown;
+        let old_edge = edge_files(&self.paths.tiles, self.edge.size);
         // From here on it counts as signed, even if it does not reach the disk.
-        self.signed = Some(checkpoint);
+        self.signed = Some(Checkpoint { origin: self.signer.origin().to_owned(), size: edge.size, root });
         let note: &str = self.signed_note.insert(note);
         self.signed_file.replace(&*self.paths.disk, note.as_bytes())?;
         crash_point("seal.signed");
@@ -384,6 +448,44 @@ mod tests {
         assert!(error.to_string().contains("entry 2 is not the one"), "{error}");
         std::fs::write(&path, whole).unwrap();
         Sealer::open(paths, signer()).unwrap();
+    }
+
+    #[test]
+    fn another_sealer_s_checkpoint_is_stored_only_over_its_own_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (LogPaths::new(&folder.path().join("a")), LogPaths::new(&folder.path().join("b")));
+        let key = LogSigner::generate().unwrap();
+        let open = |paths: &LogPaths| {
+            Sealer::open(paths.clone(), LogSigner::from_pkcs8("log.example", &key).unwrap()).unwrap()
+        };
+        let mut sealer = open(&here);
+        sealer.seal(&entries(0..300)).unwrap();
+        let note = std::fs::read_to_string(&here.signed).unwrap();
+        let mut copy = open(&there);
+        for wrong in [entries(0..299), entries(1..301)] {
+            assert!(matches!(copy.store(&wrong, &note), Err(LogError::Forked { signed: 300, .. })));
+        }
+        assert!(matches!(copy.store(&entries(0..300), &note.replace("300", "301")), Err(LogError::Corrupt { .. })));
+        assert_eq!((copy.size(), copy.signed_size()), (0, 0));
+        copy.store(&entries(0..300), &note).unwrap();
+        sealer.seal(&entries(300..600)).unwrap();
+        let note = std::fs::read_to_string(&here.signed).unwrap();
+        copy.store(&entries(300..600), &note).unwrap();
+        assert_eq!(
+            std::fs::read(checkpoint_path(&here.tiles)).unwrap(),
+            std::fs::read(checkpoint_path(&there.tiles)).unwrap()
+        );
+        assert_eq!((copy.size(), copy.root), (600, sealer.root));
+        // A crash between storing and publishing: the next start publishes.
+        let published = checkpoint_path(&there.tiles);
+        let before = sealer.sign(0, &Edge::default().root());
+        std::fs::write(&published, before).unwrap();
+        let mut copy = open(&there);
+        assert_eq!((copy.size(), copy.signed_size()), (0, 600));
+        copy.publish_signed().unwrap();
+        assert_eq!(std::fs::read_to_string(&published).unwrap(), note);
+        assert_eq!((copy.size(), copy.bundle.clone()), (600, sealer.bundle.clone()));
+        copy.seal(&entries(600..700)).unwrap();
     }
 
     /// A file that a published checkpoint needs is never written again, so that no crash can leave it half written.

@@ -1,21 +1,15 @@
-//! The threads of the log: one writes batches to the journal, one seals, one prepares the journal's next segment.
+//! The queue of an open log, and the thread that writes it to the engine, batch by batch.
 
-use super::checkpoint::LogSigner;
 use super::completion_queue::{self, PendingAppend};
-use super::journal::Journal;
-use super::pipeline::Pipeline;
-use super::storage::Storage;
-use super::{LogError, LogPaths, entry};
-use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::engine::{EngineWriter, LogEngine};
+use super::lock_owner::LogLock;
+use super::{LogError, entry};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Maximum bytes of entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 32 << 20;
-/// Maximum bytes of a batch: a write of this size is as fast per byte as any larger one.
-const MAX_BATCH: usize = 1 << 20;
 /// If the last batch had at least this many entries, waiting before the next write pays: entries then come fast.
 const MANY_AT_ONCE: usize = 20;
 /// Minimum time between the beginnings of two writes under load. A write costs about 90 µs of CPU whatever its size,
@@ -24,8 +18,6 @@ const MANY_AT_ONCE: usize = 20;
 const PACE: Duration = Duration::from_millis(1);
 /// With this many entries the writer need not wait for more: the share of each in the cost is then small.
 pub(super) const ENOUGH: usize = 64;
-/// Time between sealings: a checkpoint at least every second, with room for a slow disk.
-const SEAL_EVERY: Duration = Duration::from_millis(400);
 /// An entry on its way to the journal, and the task that waits for it.
 pub(super) struct Queued {
     bytes: Vec<u8>,
@@ -50,23 +42,19 @@ struct Queue {
     gathering: bool,
 }
 
-/// State that appenders and the threads share.
+/// State that appenders and the thread share.
 pub(super) struct WriterState {
     queue: Mutex<Queue>,
     wake_writer: Condvar,
-    wake_sealer: Condvar,
-    pub(super) pipeline: Arc<Pipeline>,
-    writable: AtomicBool,
+    pub(super) engine: Arc<dyn LogEngine>,
     /// Held so that no second process writes.
-    _lock: File,
+    _lock: LogLock,
 }
 
-/// Joins the threads when the last handle is dropped.
+/// Ends the thread and the engine when the last handle is dropped.
 pub(super) struct Threads {
     shared: Arc<WriterState>,
     writer: Option<JoinHandle<()>>,
-    sealer: Option<JoinHandle<()>>,
-    preallocator: Option<JoinHandle<()>>,
 }
 
 /// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
@@ -74,69 +62,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens the log; `wrap` may put something between it and its journal, as tests do.
+/// Starts the thread over an engine.
 pub(super) fn start(
-    paths: LogPaths,
-    signer: LogSigner,
-    wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
+    engine: Arc<dyn LogEngine>,
+    mut to: Box<dyn EngineWriter>,
+    lock: LogLock,
 ) -> Result<(Arc<WriterState>, Threads), LogError> {
-    let lock_file = super::lock_owner::lock(&paths)?;
-    let (pipeline, journal) = Pipeline::open(paths, signer)?;
-    let shared = Arc::new(WriterState {
-        queue: Mutex::default(),
-        wake_writer: Condvar::new(),
-        wake_sealer: Condvar::new(),
-        pipeline: pipeline.clone(),
-        writable: AtomicBool::new(true),
-        _lock: lock_file,
-    });
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        let failed = |error| LogError::io(&shared.pipeline.paths().journal, &error);
-        std::thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
-    };
-    let spawn_behind = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        let behind = move || {
-            give_way();
-            run();
-        };
-        spawn(name, Box::new(behind))
-    };
-    let (for_writer, for_sealer) = (shared.clone(), shared.clone());
-    let mut storage = wrap(journal);
-    let writer = spawn("log-writer", Box::new(move || for_writer.write_batches(storage.as_mut())))?;
-    let sealer = spawn_behind("log-sealer", Box::new(move || for_sealer.seal_regularly()))?;
-    let preallocator = spawn_behind("log-spare", Box::new(move || pipeline.prepare_segments()))?;
-    let threads = Threads {
-        shared: shared.clone(),
-        writer: Some(writer),
-        sealer: Some(sealer),
-        preallocator: Some(preallocator),
-    };
+    let shared = Arc::new(WriterState { queue: Mutex::default(), wake_writer: Condvar::new(), engine, _lock: lock });
+    // Dropped on an error: the engine is closed then.
+    let mut threads = Threads { shared: shared.clone(), writer: None };
+    let for_writer = shared.clone();
+    let spawned = std::thread::Builder::new().name("log-writer".into());
+    let spawned = spawned.spawn(move || for_writer.write_batches(to.as_mut()));
+    let failed = |error: std::io::Error| LogError::Io { path: "log-writer".into(), reason: error.to_string() };
+    threads.writer = Some(spawned.map_err(failed)?);
     Ok((shared, threads))
 }
 
-/// Gives calls priority over the calling thread, which has some milliseconds of work at once that no call waits for: it
-/// gets a quarter of a worker's share on the same core (Linux's nice 5; threads have separate priorities there), three
-/// times what it needs.
-fn give_way() {
-    let _ = rustix::process::nice(5);
-}
-
 impl WriterState {
-    pub(super) fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
-    }
-
-    /// Queues entries; entries without room, in the queue or because too much waits to be sealed, get an error.
+    /// Queues entries; entries without room in the queue, or that the engine does not admit, get an error.
     pub(super) fn push_all(&self, entries: impl Iterator<Item = Queued>) {
-        let (mut refused, full) = (Vec::new(), self.pipeline.is_full());
+        let (mut refused, admitted) = (Vec::new(), self.engine.admits());
         let mut queue = lock(&self.queue);
         let before = queue.entries.len();
         for entry in entries {
             let closed = queue.closed;
-            if closed || full || queue.bytes >= MAX_QUEUED {
-                let error = if closed { LogError::Closed } else { LogError::Full };
-                refused.push((entry.waiting, error));
+            if closed || admitted.is_err() || queue.bytes >= MAX_QUEUED {
+                let full = || admitted.clone().err().unwrap_or(LogError::Full);
+                refused.push((entry.waiting, if closed { LogError::Closed } else { full() }));
             } else {
                 queue.bytes += entry.bytes.len();
                 queue.entries.push(entry);
@@ -179,44 +132,26 @@ impl WriterState {
         Some(())
     }
 
-    fn write_batches(&self, storage: &mut dyn Storage) {
-        let (mut taken, mut next_turn) = (Vec::new(), None);
+    fn write_batches(&self, to: &mut dyn EngineWriter) {
+        let (mut taken, mut next_turn, limits) = (Vec::new(), None, to.limits());
         while self.take(&mut taken, next_turn).is_some() {
             next_turn = (taken.len() >= MANY_AT_ONCE).then(|| Instant::now() + PACE);
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
                 let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
-                while size < MAX_BATCH
-                    && let Some(next) = rest.next()
-                {
+                while let Some(next) = rest.next_if(|next| {
+                    batch.is_empty() || size + next.bytes.len() <= limits.bytes && batch.len() < limits.entries
+                }) {
                     size += next.bytes.len();
                     batch.push(next.bytes);
                     waiting.push(next.waiting);
                 }
                 let entries = batch.len();
-                let result = self.pipeline.write(storage, batch);
-                self.writable.store(result.is_ok(), Ordering::Relaxed);
+                let result = to.write(batch);
                 if let Err(error) = &result {
                     tracing::error!(%error, entries, "the exchange log cannot be written");
                 }
                 completion_queue::complete(waiting, &result);
-            }
-        }
-    }
-
-    fn seal_regularly(&self) {
-        loop {
-            let queue = lock(&self.queue);
-            let open = |queue: &mut Queue| !queue.closed;
-            let waited = self.wake_sealer.wait_timeout_while(queue, SEAL_EVERY, open);
-            let closed = waited.unwrap_or_else(PoisonError::into_inner).0.closed;
-            if !self.pipeline.is_idle()
-                && let Err(error) = self.pipeline.seal_prefix()
-            {
-                tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
-            }
-            if closed {
-                return;
             }
         }
     }
@@ -230,17 +165,7 @@ impl Drop for Threads {
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
-        self.shared.wake_sealer.notify_all();
-        if let Some(sealer) = self.sealer.take() {
-            let _ = sealer.join();
-        }
-        if let Err(error) = self.shared.pipeline.seal() {
-            tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
-        }
-        self.shared.pipeline.close();
-        if let Some(preallocator) = self.preallocator.take() {
-            let _ = preallocator.join();
-        }
+        self.shared.engine.close();
     }
 }
 
@@ -248,9 +173,13 @@ impl Drop for Threads {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::exchange_log::checkpoint::LogSigner;
+    use crate::exchange_log::journal::Journal;
     use crate::exchange_log::reader::LogReader;
+    use crate::exchange_log::storage::Storage;
     use crate::exchange_log::verify::verify_data;
-    use crate::exchange_log::{Entry, ExchangeLog, Kind};
+    use crate::exchange_log::{Entry, ExchangeLog, Kind, LogPaths, embedded};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A disk that returns EIO while the flag is set.
     struct Broken(Journal, Arc<AtomicBool>);
@@ -271,15 +200,17 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(false));
         let signer = LogSigner::from_pkcs8("log.test/w", &LogSigner::generate().unwrap()).unwrap();
         let wrap = |journal| Box::new(Broken(journal, broken.clone())) as Box<dyn Storage>;
-        let (shared, threads) = start(LogPaths::new(folder.path()), signer, wrap).unwrap();
-        let log = ExchangeLog { shared, _threads: Arc::new(threads) };
+        let paths = LogPaths::new(folder.path());
+        let lock = LogLock::take(&paths).unwrap();
+        let (engine, writer) = embedded::open(paths, signer, wrap).unwrap();
+        let log = ExchangeLog::over(engine, writer, lock).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let append = || runtime.block_on(log.append(&Entry::begin(Kind::Exchange, "dc1")));
         let (mut given, mut refused) = (Vec::new(), 0);
         for round in 0..60 {
             broken.store(round % 3 == 1, Ordering::Relaxed);
             match append() {
-                Ok(index) => given.push(index),
+                Ok(index) => given.push(index.unwrap()),
                 Err(error) => {
                     assert!(round % 3 == 1 && error.to_string().contains("os error 5") && !log.is_writable());
                     refused += 1;

@@ -336,9 +336,7 @@ async fn refuse(refusal: Refusal, record: &mut ExchangeRecord) -> Response<Respo
     match record.refuse(&refusal).await {
         Ok(index) => {
             let mut answer = response::refused(&refusal, &id);
-            if let Some(index) = index {
-                response::put(answer.headers_mut(), response::LOG_INDEX, &index.to_string());
-            }
+            response::put_index(answer.headers_mut(), index);
             answer
         }
         Err(unlogged) => response::refused(&unlogged, &id),

@@ -151,7 +151,7 @@ fn everything_that_the_documents_name_exists() {
 fn every_suite_is_in_the_page_about_testing() {
     let page = std::fs::read_to_string(root().join("docs/testing.md")).unwrap();
     let mut suites = 0;
-    for group in ["exchange", "guarding", "trust", "administration", "log", "denial", "structure"] {
+    for group in ["exchange", "guarding", "trust", "administration", "log", "cluster", "denial", "structure"] {
         for entry in std::fs::read_dir(root().join("tests").join(group)).unwrap() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             let Some(suite) = name.strip_suffix(".rs").filter(|suite| !["main", "graph"].contains(suite)) else {

@@ -156,9 +156,9 @@ impl World {
 
     /// Keeps the tiles of this site up to date.
     async fn follow(&self, machine: Machine, members: &Members, disk: &Arc<Machinery>) {
-        let timers = self.runtime.timers();
+        let (timers, mut said) = (self.runtime.timers(), 0);
         loop {
-            match site::follow(members, &**disk, &**disk, &name(machine)).await {
+            match site::follow(members, &**disk, &**disk, &name(machine), &mut said).await {
                 Err(error) if !error.may_pass() => return self.stop(machine, error),
                 followed => {
                     if let Err(error) = followed {
@@ -223,8 +223,9 @@ impl OwnDisk for Machinery {
         Ok(())
     }
 
-    async fn batches(&self) -> Result<Vec<EncodedBatch>, ClusterError> {
-        Ok(self.data().batches.clone())
+    async fn unsealed(&self, state: &SealedState) -> Result<Vec<EncodedBatch>, ClusterError> {
+        let is_open = |batch: &&EncodedBatch| !state.is_sealed(&batch.writer, batch.seq);
+        Ok(self.data().batches.iter().filter(is_open).cloned().collect())
     }
 
     async fn store_highest(&self, seen: &HighestSeen) -> Result<(), ClusterError> {

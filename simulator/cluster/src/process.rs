@@ -136,11 +136,12 @@ impl OwnDisk for FileDisk {
             .map_err(|error| failed(&error))
     }
 
-    async fn batches(&self) -> Result<Vec<EncodedBatch>, ClusterError> {
+    async fn unsealed(&self, state: &SealedState) -> Result<Vec<EncodedBatch>, ClusterError> {
         // Cuts an unfinished record off.
         append(&self.own("batches"), &[]).map_err(|error| failed(&error))?;
         let records = records(&self.own("batches")).map_err(|error| failed(&error))?;
-        records.into_iter().map(EncodedBatch::from_bytes).collect()
+        let batches = records.into_iter().map(EncodedBatch::from_bytes).collect::<Result<Vec<_>, _>>()?;
+        Ok(batches.into_iter().filter(|batch| !state.is_sealed(&batch.writer, batch.seq)).collect())
     }
 
     async fn store_highest(&self, seen: &HighestSeen) -> Result<(), ClusterError> {
@@ -297,8 +298,9 @@ async fn write(root: &Path, writer: &BatchWriter<EtcdChannel, RuntimeTimers, Fil
 }
 
 async fn follow(machine: usize, members: &Members, disk: &FileDisk) -> ClusterError {
+    let mut said = 0;
     loop {
-        match site::follow(members, disk, disk, &name(machine)).await {
+        match site::follow(members, disk, disk, &name(machine), &mut said).await {
             Err(error) if !error.may_pass() => return error,
             _ => members.timers().sleep(Duration::from_millis(300)).await,
         }

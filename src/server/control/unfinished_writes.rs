@@ -115,7 +115,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let append = |kind: Kind, id: u8| {
             let entry = Entry { exchange_id: vec![id; 16], ..Entry::begin(kind, "dc1") };
-            runtime.block_on(log.append(&entry)).unwrap()
+            runtime.block_on(log.append(&entry)).unwrap().unwrap()
         };
         // More than a bundle, sealed, and some in the journal.
         for _ in 0..300 {
@@ -140,7 +140,7 @@ mod tests {
         let ended = outcome_unknown(&Entry { exchange_id: vec![2; 16], ..Entry::begin(Kind::Intent, "dc1") });
         assert_eq!((ended.reason.as_str(), ended.kind), ("WRITE_OUTCOME_UNKNOWN", Kind::Exchange as i32));
         runtime.block_on(log.append(&ended)).unwrap();
-        let next = runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap();
+        let next = runtime.block_on(log.append(&Entry::begin(Kind::Admin, "dc1"))).unwrap().unwrap();
         let left = unended(folder.path(), 0, next, || true).unwrap().unwrap();
         assert_eq!(left.iter().map(|intent| intent.exchange_id[0]).collect::<Vec<_>>(), [4, 5]);
     }

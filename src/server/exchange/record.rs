@@ -32,7 +32,7 @@ impl ExchangeRecord {
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`].
-    pub async fn note(&mut self, kind: Kind) -> Result<u64, Refusal> {
+    pub async fn note(&mut self, kind: Kind) -> Result<Option<u64>, Refusal> {
         let before = self.context.enter(Stage::Log);
         let noted = append(&self.context.shared, &self.entry_of(kind)).await;
         self.context.enter(before);
@@ -86,14 +86,15 @@ impl ExchangeRecord {
         self.last = (traced || self.context.shared.access_lines.are_on()).then(|| entry.clone());
     }
 
-    /// Ends the record; returns its index when it is durable. Only then may the response be sent.
+    /// Ends the record; returns its index when it is durable, without one where that is known only when it is sealed. Only
+    /// then may the response be sent.
     ///
     /// # Errors
     /// [`Reason::ExchangeLogUnavailable`]; of a write that may have been done, [`Reason::WriteOutcomeUnknown`].
-    pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<u64, Refusal> {
+    pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<Option<u64>, Refusal> {
         let entry = self.last_entry(refusal);
         let logged = append(&self.context.shared, self.last.insert(entry)).await;
-        self.finish(logged.as_ref().ok().copied());
+        self.finish(logged.as_ref().ok().copied().flatten());
         logged.map_err(|unlogged| self.context.refusal(unlogged))
     }
 
@@ -104,7 +105,7 @@ impl ExchangeRecord {
     /// As [`Self::close`].
     pub async fn refuse(&mut self, refusal: &Refusal) -> Result<Option<u64>, Refusal> {
         if self.context.granted.is_some() {
-            return self.close(Some(refusal)).await.map(Some);
+            return self.close(Some(refusal)).await;
         }
         let entry = self.last_entry(Some(refusal));
         self.keep(&entry);
@@ -217,9 +218,10 @@ fn micros(time: Duration) -> u64 {
 ///
 /// # Errors
 /// [`Reason::ExchangeLogUnavailable`].
-pub async fn append(shared: &Shared, entry: &Entry) -> Result<u64, Refusal> {
+pub async fn append(shared: &Shared, entry: &Entry) -> Result<Option<u64>, Refusal> {
     shared.log.append(entry).await.map_err(|error| {
-        if !matches!(error, LogError::Io { .. }) {
+        // The log itself says so once, not for each exchange.
+        if !matches!(error, LogError::Io { .. } | LogError::Unavailable(_)) {
             tracing::error!(%error, "an exchange could not be logged");
         }
         Reason::ExchangeLogUnavailable.into()

@@ -88,9 +88,21 @@ pub fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
+/// Inserts the index of an entry, if it is known before the entry is sealed.
+pub(in crate::server) fn put_index(headers: &mut HeaderMap, index: Option<u64>) {
+    if let Some(index) = index {
+        put(headers, LOG_INDEX, &index.to_string());
+    }
+}
+
 /// Inserts log index, salts, and the remaining rate and quota, as metadata.
-pub(in crate::server) fn put_entry(headers: &mut HeaderMap, index: u64, salts: &Salts, left: Option<Remaining>) {
-    put(headers, LOG_INDEX, &index.to_string());
+pub(in crate::server) fn put_entry(
+    headers: &mut HeaderMap,
+    index: Option<u64>,
+    salts: &Salts,
+    left: Option<Remaining>,
+) {
+    put_index(headers, index);
     put(headers, REQUEST_SALT, &hex(&salts.request));
     let response_salt = hex(&salts.response);
     put(headers, RESPONSE_SALT, &response_salt);

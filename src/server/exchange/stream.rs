@@ -143,7 +143,7 @@ impl ResponseStream {
                     Some(refusal) => response::refusal_trailers(refusal, &id),
                     None => response::ok_trailers(),
                 };
-                response::put(&mut trailers, response::LOG_INDEX, &index.to_string());
+                response::put_index(&mut trailers, index);
                 let (tree, mask) = (&self.opened.operation.response_fields, self.opened.standing.mask());
                 response::put_notes(&mut trailers, self.record.context.notes(), |path| tree.allows(mask, path));
                 trailers

@@ -1,0 +1,95 @@
+//! The log over etcd as an engine of the exchange log: several gateways write one log, and each of them has all of it in its
+//! own data folder, where readers, proofs and verification find it as they find an embedded one.
+//!
+//! An entry is durable when its batch is on this gateway's own disk ([`own_batches`]) and in etcd. Its index is known when it
+//! is sealed: by whichever gateway is elected, in about half a second. A background task stores what was sealed below this
+//! gateway's data folder ([`site_files`]).
+//!
+//! Without a majority of etcd's members, appends are refused in less than a second. The batch that was under way is repeated
+//! with the same bytes; further ones are refused at once until it is through, then the log goes on by itself. If etcd was
+//! rolled back, or its members differ, the log stops on this gateway until a person has looked.
+//!
+//! What was signed here before is not signed differently: the checkpoint in etcd only moves forward, and each site compares
+//! what it stores with what it has stored before.
+//!
+//! Files, below the data folder: `log/` and `state/signed-checkpoint` as of an embedded log; `journal/lock`; `cluster/stored`,
+//! `cluster/highest`, `cluster/batches/`.
+
+mod background;
+mod engine;
+mod frame;
+pub mod own_batches;
+pub mod own_disk;
+mod progress;
+pub mod site_files;
+mod start;
+
+use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::timers::RuntimeTimers;
+use crate::cluster::{EtcdMembers, GatewayName};
+use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths};
+use site_files::OtherSite;
+use std::path::Path;
+use std::time::Duration;
+use tonic::transport::Endpoint;
+
+/// The members of a real etcd.
+type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
+
+/// How a gateway takes part in a log.
+#[derive(Clone)]
+pub struct ClusterLogSettings {
+    /// Its name, and that of its site: no other gateway of the log has it.
+    pub gateway: GatewayName,
+    /// The members of etcd, that of the own data centre first. Their TLS is set here.
+    pub endpoints: Vec<Endpoint>,
+    /// Number of sites that store the log: a batch stays in etcd until more than half of them store it.
+    pub sites: usize,
+    /// Where tiles are fetched that this site lacks and etcd has not any more.
+    pub others: Vec<OtherSite>,
+    /// Time between two sealings while entries come.
+    pub seal_each: Duration,
+    /// The quota of etcd's database (`--quota-backend-bytes`): from a quarter of it on batches are delayed, from half of it
+    /// on refused.
+    pub quota: u64,
+    /// How long appenders wait for their batch before they are refused. The election of a new leader of etcd takes about a
+    /// second: with less, calls are refused meanwhile; with more, they wait.
+    pub refuse_after: Duration,
+    /// How long a start waits for etcd.
+    pub start_within: Duration,
+    /// Maximum bytes of batches on the own disk.
+    pub own_disk_bytes: u64,
+}
+
+impl ClusterLogSettings {
+    /// Three sites, a checkpoint each 400 ms, 4 GiB of quota, refusal after 900 ms, 30 s for a start, 16 GiB of batches.
+    pub fn new(gateway: GatewayName, endpoints: Vec<Endpoint>) -> Self {
+        ClusterLogSettings {
+            gateway,
+            endpoints,
+            sites: 3,
+            others: Vec::new(),
+            seal_each: Duration::from_millis(400),
+            quota: 4 << 30,
+            refuse_after: Duration::from_millis(900),
+            start_within: Duration::from_secs(30),
+            own_disk_bytes: 16 << 30,
+        }
+    }
+}
+
+/// Opens a log over etcd for appending: offers the batches of earlier starts again, and brings the tiles up to date. The log
+/// must have been begun in etcd ([`begin_log`](crate::cluster::commit::begin_log)).
+///
+/// # Errors
+/// [`LogError::Locked`] while another process has the folder; [`LogError::Corrupt`], [`LogError::Forked`] or
+/// [`LogError::RolledBack`] if its files are not what was stored; [`LogError::Unavailable`] if etcd does not respond in
+/// time, is too old, was rolled back, or holds no log; [`LogError::Io`], also if the folder has a log that one gateway
+/// writes alone.
+pub fn open(data: &Path, signer: LogSigner, settings: ClusterLogSettings) -> Result<ExchangeLog, LogError> {
+    let paths = LogPaths::new(data);
+    let lock = LogLock::take(&paths)?;
+    let (engine, writer) = start::start(&paths, signer, settings)?;
+    ExchangeLog::over(engine, writer, lock)
+}

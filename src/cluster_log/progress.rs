@@ -1,0 +1,221 @@
+//! How far a gateway's entries are, and whether it accepts more: what its threads and tasks share.
+
+use super::own_disk::locked;
+use crate::cluster::ClusterError;
+use crate::cluster::Incarnation;
+use crate::cluster::pressure::Pressure;
+use crate::cluster::state::SealedState;
+use crate::exchange_log::{Health, LogError};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// While nothing was heard of a majority for this long, the log counts as not writable, also if nobody appends.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// How far this gateway's entries are.
+pub(super) struct Progress {
+    writer: Incarnation,
+    now: Mutex<Now>,
+    moved: Condvar,
+    sealed: watch::Sender<u64>,
+}
+
+struct Now {
+    /// Durable batches that are not known to be sealed.
+    unsealed: VecDeque<OwnBatch>,
+    /// The batch that is under way.
+    in_flight: Option<u64>,
+    /// Why it is not through yet: nothing else is accepted until it is.
+    stuck: Option<String>,
+    /// Why the log has stopped on this gateway for good.
+    stopped: Option<String>,
+    /// What keeps checkpoints from this site.
+    seal_error: Option<LogError>,
+    pressure: Pressure,
+    last_sync: Duration,
+    sealed_at: Instant,
+    /// When a majority has responded last.
+    heard: Instant,
+}
+
+struct OwnBatch {
+    seq: u64,
+    entries: u64,
+    bytes: u64,
+    since: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(writer: Incarnation, sealed: u64) -> Self {
+        let now = Now {
+            unsealed: VecDeque::new(),
+            in_flight: None,
+            stuck: None,
+            stopped: None,
+            seal_error: None,
+            pressure: Pressure::None,
+            last_sync: Duration::ZERO,
+            sealed_at: Instant::now(),
+            heard: Instant::now(),
+        };
+        Progress { writer, now: Mutex::new(now), moved: Condvar::new(), sealed: watch::Sender::new(sealed) }
+    }
+
+    pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
+    }
+
+    pub(super) fn admits(&self) -> Result<(), LogError> {
+        locked(&self.now).admits()
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        let now = locked(&self.now);
+        now.admits().is_ok() && now.heard.elapsed() < SILENT
+    }
+
+    /// The time that a batch has to wait for the sake of the room in etcd.
+    pub(super) fn delay(&self) -> Duration {
+        match locked(&self.now).pressure {
+            Pressure::Slow(delay) => delay,
+            Pressure::None | Pressure::Refuse => Duration::ZERO,
+        }
+    }
+
+    /// A batch begins its way.
+    pub(super) fn begin(&self, seq: u64) {
+        locked(&self.now).in_flight = Some(seq);
+    }
+
+    /// Why the batch is not through: its appenders are refused now. False if it is through, or was refused before.
+    pub(super) fn refuse(&self, seq: u64, reason: &str) -> bool {
+        let mut now = locked(&self.now);
+        let is_first = now.in_flight == Some(seq) && now.stuck.is_none();
+        if is_first {
+            tracing::error!(
+                reason,
+                "the exchange log cannot be written: entries are refused until its batch is through"
+            );
+            now.stuck = Some(reason.to_owned());
+        }
+        is_first
+    }
+
+    /// A batch is durable.
+    pub(super) fn is_durable(&self, seq: u64, (entries, bytes): (u64, u64), took: Duration) {
+        let mut now = locked(&self.now);
+        now.in_flight = None;
+        now.last_sync = took.max(Duration::from_micros(1));
+        now.heard = Instant::now();
+        now.unsealed.push_back(OwnBatch { seq, entries, bytes, since: Instant::now() });
+        if now.stuck.take().is_some() {
+            tracing::info!(seconds = took.as_secs(), "the exchange log's batch is through: entries are accepted again");
+        }
+    }
+
+    /// The log stops on this gateway: the first reason stays.
+    pub(super) fn stop(&self, error: &ClusterError) {
+        let mut now = locked(&self.now);
+        if now.stopped.is_none() {
+            tracing::error!(%error, "the exchange log stops on this gateway");
+            now.stopped = Some(error.to_string());
+        }
+        self.moved.notify_all();
+    }
+
+    pub(super) fn press(&self, pressure: Pressure) {
+        let mut now = locked(&self.now);
+        if pressure == Pressure::Refuse && now.pressure != pressure {
+            tracing::error!(
+                "half of etcd's quota is in use: the exchange log accepts nothing until there is more room"
+            );
+        }
+        now.pressure = pressure;
+    }
+
+    /// The files of this site cannot be written now.
+    pub(super) fn cannot_store(&self, error: &ClusterError) {
+        let mut now = locked(&self.now);
+        if now.seal_error.is_none() {
+            tracing::error!(%error, "what is sealed cannot be stored at this site; its entries are safe in etcd");
+        }
+        now.seal_error = Some(unavailable(error));
+    }
+
+    /// This site stores the log up to a state.
+    pub(super) fn is_stored(&self, state: &SealedState) {
+        let mut now = locked(&self.now);
+        while now.unsealed.front().is_some_and(|batch| state.is_sealed(&self.writer, batch.seq)) {
+            now.unsealed.pop_front();
+        }
+        (now.heard, now.seal_error) = (Instant::now(), None);
+        let grown = self.sealed.send_if_modified(|sealed| {
+            let grown = *sealed < state.size();
+            *sealed = state.size().max(*sealed);
+            grown
+        });
+        if grown {
+            now.sealed_at = Instant::now();
+        }
+        self.moved.notify_all();
+    }
+
+    /// Entries that are durable: those that are stored here, and this gateway's others.
+    pub(super) fn durable(&self) -> u64 {
+        let now = locked(&self.now);
+        *self.sealed.borrow() + now.unsealed_entries()
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let now = locked(&self.now);
+        let stopped = now.stopped.clone().map(LogError::Unavailable);
+        Health {
+            unsealed_entries: now.unsealed_entries(),
+            unsealed_bytes: now.unsealed.iter().map(|batch| batch.bytes).sum(),
+            unsealed_age: now.unsealed.front().map_or(Duration::ZERO, |batch| batch.since.elapsed()),
+            checkpoint_age: now.sealed_at.elapsed(),
+            last_sync: now.last_sync,
+            seal_error: stopped.or_else(|| now.seal_error.clone()),
+            is_full: now.pressure == Pressure::Refuse,
+        }
+    }
+
+    /// Waits until what is durable now is sealed and stored here, and returns the size of the checkpoint.
+    pub(super) fn wait_until_sealed(&self, limit: Duration) -> Result<u64, LogError> {
+        let now = locked(&self.now);
+        let last = now.unsealed.back().map_or(0, |batch| batch.seq);
+        let waits =
+            |now: &mut Now| now.stopped.is_none() && now.unsealed.front().is_some_and(|batch| batch.seq <= last);
+        let waited = self.moved.wait_timeout_while(now, limit, waits);
+        let mut now = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if let Some(reason) = now.stopped.clone() {
+            return Err(LogError::Unavailable(reason));
+        }
+        if waits(&mut now) {
+            let reason = || LogError::Unavailable(format!("not sealed within {} s", limit.as_secs()));
+            return Err(now.seal_error.clone().unwrap_or_else(reason));
+        }
+        Ok(*self.sealed.borrow())
+    }
+}
+
+impl Now {
+    fn admits(&self) -> Result<(), LogError> {
+        match self.stopped.as_ref().or(self.stuck.as_ref()) {
+            Some(reason) => Err(LogError::Unavailable(reason.clone())),
+            None if self.pressure == Pressure::Refuse => Err(LogError::Full),
+            None => Ok(()),
+        }
+    }
+
+    fn unsealed_entries(&self) -> u64 {
+        self.unsealed.iter().map(|batch| batch.entries).sum()
+    }
+}
+
+/// The same error for those who append.
+pub(super) fn unavailable(error: &ClusterError) -> LogError {
+    LogError::Unavailable(error.to_string())
+}

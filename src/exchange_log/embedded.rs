@@ -1,0 +1,166 @@
+//! The embedded engine: a journal and a sealer on this machine's disk, with a thread that seals and one that prepares the
+//! journal's next segment.
+
+use super::checkpoint::LogSigner;
+use super::engine::{BatchLimits, EngineWriter, Health, LogEngine};
+use super::journal::Journal;
+use super::pipeline::Pipeline;
+use super::storage::Storage;
+use super::{LogError, LogPaths};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Maximum bytes of a batch: a write of this size is as fast per byte as any larger one.
+const MAX_BATCH: usize = 1 << 20;
+/// Time between sealings: a checkpoint at least every second, with room for a slow disk.
+const SEAL_EVERY: Duration = Duration::from_millis(400);
+
+/// The pipeline with its threads.
+struct Embedded {
+    pipeline: Arc<Pipeline>,
+    writable: AtomicBool,
+    closed: Mutex<bool>,
+    wake_sealer: Condvar,
+    threads: Mutex<BackgroundThreads>,
+}
+
+#[derive(Default)]
+struct BackgroundThreads {
+    sealer: Option<JoinHandle<()>>,
+    preallocator: Option<JoinHandle<()>>,
+}
+
+/// Writes batches to the storage, and queues them for sealing.
+struct StorageWriter {
+    engine: Arc<Embedded>,
+    storage: Box<dyn Storage>,
+}
+
+/// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens the engine; `wrap` may put something between it and its journal, as tests do.
+pub(super) fn open(
+    paths: LogPaths,
+    signer: LogSigner,
+    wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
+) -> Result<(Arc<dyn LogEngine>, Box<dyn EngineWriter>), LogError> {
+    let (pipeline, journal) = Pipeline::open(paths, signer)?;
+    let engine = Arc::new(Embedded {
+        pipeline: pipeline.clone(),
+        writable: AtomicBool::new(true),
+        closed: Mutex::new(false),
+        wake_sealer: Condvar::new(),
+        threads: Mutex::default(),
+    });
+    let writer = Box::new(StorageWriter { engine: engine.clone(), storage: wrap(journal) });
+    let for_sealer = engine.clone();
+    let sealer = spawn_behind("log-sealer", &pipeline, move || for_sealer.seal_regularly())?;
+    lock(&engine.threads).sealer = Some(sealer);
+    let for_segments = pipeline.clone();
+    match spawn_behind("log-spare", &pipeline, move || for_segments.prepare_segments()) {
+        Ok(preallocator) => lock(&engine.threads).preallocator = Some(preallocator),
+        Err(error) => {
+            engine.close();
+            return Err(error);
+        }
+    }
+    Ok((engine, writer))
+}
+
+fn spawn_behind(
+    name: &str,
+    pipeline: &Pipeline,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, LogError> {
+    let behind = move || {
+        give_way();
+        run();
+    };
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(behind);
+    spawned.map_err(|error| LogError::io(&pipeline.paths().journal, &error))
+}
+
+/// Gives calls priority over the calling thread, which has some milliseconds of work at once that no call waits for: it
+/// gets a quarter of a worker's share on the same core (Linux's nice 5; threads have separate priorities there), three
+/// times what it needs.
+fn give_way() {
+    let _ = rustix::process::nice(5);
+}
+
+impl Embedded {
+    fn seal_regularly(&self) {
+        loop {
+            let open = |closed: &mut bool| !*closed;
+            let waited = self.wake_sealer.wait_timeout_while(lock(&self.closed), SEAL_EVERY, open);
+            let closed = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !self.pipeline.is_idle()
+                && let Err(error) = self.pipeline.seal_prefix()
+            {
+                tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+}
+
+impl EngineWriter for StorageWriter {
+    fn write(&mut self, batch: Vec<Vec<u8>>) -> Result<Option<u64>, LogError> {
+        let written = self.engine.pipeline.write(self.storage.as_mut(), batch);
+        self.engine.writable.store(written.is_ok(), Ordering::Relaxed);
+        written.map(Some)
+    }
+
+    fn limits(&self) -> BatchLimits {
+        BatchLimits { bytes: MAX_BATCH, entries: usize::MAX }
+    }
+}
+
+impl LogEngine for Embedded {
+    fn admits(&self) -> Result<(), LogError> {
+        if self.pipeline.is_full() { Err(LogError::Full) } else { Ok(()) }
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
+    }
+
+    fn durable(&self) -> u64 {
+        self.pipeline.durable()
+    }
+
+    fn watch_sealed(&self) -> watch::Receiver<u64> {
+        self.pipeline.watch_sealed()
+    }
+
+    fn health(&self) -> Health {
+        self.pipeline.health()
+    }
+
+    fn seal(&self) -> Result<u64, LogError> {
+        self.pipeline.seal()
+    }
+
+    fn close(&self) {
+        *lock(&self.closed) = true;
+        self.wake_sealer.notify_all();
+        let BackgroundThreads { sealer, preallocator } = std::mem::take(&mut *lock(&self.threads));
+        if let Some(sealer) = sealer {
+            let _ = sealer.join();
+        }
+        if let Err(error) = self.pipeline.seal() {
+            tracing::error!(%error, "the exchange log cannot be sealed; its entries are safe in the journal");
+        }
+        self.pipeline.close();
+        if let Some(preallocator) = preallocator {
+            let _ = preallocator.join();
+        }
+    }
+}

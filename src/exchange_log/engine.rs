@@ -1,0 +1,111 @@
+//! What an open log needs of the engine below it. There are two: the embedded one, on this machine's disk
+//! alone, and that of `cluster_log`, over etcd, for a log that several gateways write.
+
+use super::LogError;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Makes entries durable and seals them. Every response relies on this contract, which both engines have:
+///
+/// - **Durable**: when [`EngineWriter::write`] returns `Ok`, every entry of the batch survives a crash of the process and
+///   of the machine; over etcd, also the loss of the machine and of any one data centre. Only then are its appenders told,
+///   and only then may responses be sent.
+/// - **Once**: each of these entries is in the log exactly once, and those of a batch follow each other in their order.
+///   Their indexes are consecutive from the one that `write` returns; with `None`, they are known when the entries are
+///   sealed.
+/// - **Failed**: when `write` returns an error, its appenders get the error. Entries of the batch may be in the log
+///   nevertheless, now or later, and once at most: that is an entry too many, never one too few. Meanwhile
+///   [`admits`](LogEngine::admits) or the next `write` refuses; when the cause is gone, both succeed by themselves.
+/// - **Sealed**: whatever is durable comes under a signed checkpoint without further calls, in about a second where nothing
+///   has failed. A number that [`watch_sealed`](LogEngine::watch_sealed) has shown never falls.
+/// - **Closed**: when [`close`](LogEngine::close) returns, nothing of this process uses the log's files any more. What is
+///   durable and not sealed is sealed by the next start or by another gateway.
+pub trait LogEngine: Send + Sync {
+    /// Returns at once whether entries are accepted now.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] while too much waits; [`LogError::Unavailable`] while nothing can be made durable.
+    fn admits(&self) -> Result<(), LogError>;
+
+    /// Returns whether the last batch could be written, or the next one can.
+    fn is_writable(&self) -> bool;
+
+    /// Returns the number of durable entries, sealed or not. An entry whose index was returned is counted; over etcd, of
+    /// entries that are not sealed only those of this gateway are known.
+    fn durable(&self) -> u64;
+
+    /// Watches the number of entries that are sealed, and whose checkpoint is published here.
+    fn watch_sealed(&self) -> watch::Receiver<u64>;
+
+    /// Returns the present state of the log.
+    fn health(&self) -> Health;
+
+    /// Has everything sealed that is durable by this gateway's writes, and returns the size of the checkpoint. May block
+    /// for some seconds.
+    ///
+    /// # Errors
+    /// The reason that it is not sealed; it stays durable.
+    fn seal(&self) -> Result<u64, LogError>;
+
+    /// Ends the engine's own threads; [`EngineWriter::write`] is not called any more.
+    fn close(&self);
+}
+
+/// The side of an engine to which one thread writes batches, one after the other.
+pub trait EngineWriter: Send {
+    /// Makes a batch (not empty, within [`limits`](EngineWriter::limits)) durable; returns the index of its first entry, or
+    /// `None` if that is known only when it is sealed.
+    ///
+    /// # Errors
+    /// [`LogError`] if it is not known to be durable: see *Failed* in the contract.
+    fn write(&mut self, batch: Vec<Vec<u8>>) -> Result<Option<u64>, LogError>;
+
+    /// Returns how much a batch may have.
+    fn limits(&self) -> BatchLimits;
+}
+
+/// How much a batch may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Bytes of its entries.
+    pub bytes: usize,
+    /// Entries.
+    pub entries: usize,
+}
+
+/// The state of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Entries that are durable and not sealed.
+    pub unsealed_entries: u64,
+    /// Their bytes.
+    pub unsealed_bytes: u64,
+    /// Maximum age of the oldest of them.
+    pub unsealed_age: Duration,
+    /// Time since the last checkpoint was signed, or the log was opened.
+    pub checkpoint_age: Duration,
+    /// How long the last batch took to become durable; zero before the first.
+    pub last_sync: Duration,
+    /// The reason that the last sealing failed.
+    pub seal_error: Option<LogError>,
+    /// So many entries wait to be sealed that no more are accepted.
+    pub is_full: bool,
+}
+
+/// Entries are sealed at least every second: a delay of this length is a fault.
+const BEHIND: Duration = Duration::from_secs(60);
+
+impl Health {
+    /// Returns whether sealing makes no progress.
+    pub fn is_behind(&self) -> bool {
+        self.unsealed_age > BEHIND || self.seal_error.is_some()
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (entries, age) = (self.unsealed_entries, self.unsealed_age.as_secs());
+        write!(f, "the exchange log is not sealed: {entries} entries wait, for {age} s")?;
+        self.seal_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}

@@ -1,0 +1,8 @@
+//! The log that several gateways write, over a real etcd.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../support/etcd.rs"]
+mod etcd;
+
+mod engines;
+mod log;
