@@ -153,9 +153,8 @@ pub async fn enter<M: EtcdMember, T: Timers, D: OwnDisk, S: SiteTiles>(
         return Err(ClusterError::RolledBack(what));
     }
     members.accept(&header);
-    let batches = disk.batches().await?;
-    let open = batches.iter().filter(|batch| !state.is_sealed(&batch.writer, batch.seq));
-    let writers: BTreeSet<&Incarnation> = open.map(|batch| &batch.writer).collect();
+    let open = disk.unsealed(&state).await?;
+    let writers: BTreeSet<&Incarnation> = open.iter().map(|batch| &batch.writer).collect();
     for writer in writers {
         let mark = state.writers.get(writer).map_or(0, |progress| progress.mark);
         raise_mark(members, writer, mark).await?;

@@ -11,9 +11,6 @@ pub const OLDEST: &str = "3.5.16";
 /// How often the versions are read, beside at the start: members are replaced.
 pub const CHECK_EACH: Duration = Duration::from_secs(3600);
 
-/// How soon they are read again if no majority has responded.
-const RETRY: Duration = Duration::from_secs(60);
-
 /// Whether a version is accepted. Pre-releases of the oldest one are not.
 pub fn is_accepted(version: &str) -> bool {
     parse(version).zip(parse(OLDEST)).is_some_and(|(version, oldest)| version >= oldest)
@@ -35,18 +32,6 @@ pub async fn check<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Res
         Some(old) => Err(ClusterError::VersionTooOld { member: old.header.member, version: old.version.clone() }),
         None if found.len() < members.majority() => Err(ClusterError::NoQuorum),
         None => Ok(()),
-    }
-}
-
-/// Checks the versions every hour; returns when one is too old. While no majority responds, the next check is a minute
-/// later.
-pub async fn watch<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> ClusterError {
-    loop {
-        match check(members).await {
-            Ok(()) => members.timers().sleep(CHECK_EACH).await,
-            Err(error) if error.may_pass() => members.timers().sleep(RETRY).await,
-            Err(error) => return error,
-        }
     }
 }
 

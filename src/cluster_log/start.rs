@@ -11,7 +11,7 @@ use crate::cluster::own_disk::OwnDisk;
 use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, guard, version, writer};
+use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, epoch, guard, version, writer};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::disk;
 use crate::exchange_log::engine::{EngineWriter, LogEngine};
@@ -142,6 +142,9 @@ async fn start_once(
     let channels = settings.endpoints.iter().map(EtcdChannel::new).collect();
     let members = Arc::new(Members::new(channels, RuntimeTimers::default(), seen));
     version::check(&members).await?;
+    if epoch::enter(&members, &**disk, &**site).await? {
+        tracing::warn!("etcd was restored, and another epoch has begun: what only this disk has is offered to it");
+    }
     let checkpoint = guard::checked(&members, &**disk).await?;
     let offered = writer::offer_unsealed(&members, &**disk, &checkpoint.state).await?;
     if offered > 0 {
