@@ -6,7 +6,7 @@ use super::progress::{Progress, unavailable};
 use crate::cluster::batch::{EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{BatchWriter, ClusterError};
+use crate::cluster::{BatchWriter, ClusterError, Timers};
 use crate::exchange_log::LogError;
 use crate::exchange_log::engine::{BatchLimits, EngineWriter, Health, LogEngine};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -56,7 +56,10 @@ impl EngineWriter for ClusterWriter {
         let way = BatchOnItsWay { progress: self.progress.clone(), batch, contents, told };
         let (batches, members, delay) = (self.batches.clone(), self.members.clone(), self.progress.delay());
         self.tasks.spawn(async move {
-            crate::cluster::Timers::sleep(members.timers(), delay).await;
+            // A timer of no time would wait for its next tick.
+            if !delay.is_zero() {
+                members.timers().sleep(delay).await;
+            }
             way.go(&batches, began).await;
         });
         let outcome = outcome.recv_timeout(self.refuse_after).or_else(|error| match error {

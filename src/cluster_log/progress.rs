@@ -219,3 +219,84 @@ impl Now {
 pub(super) fn unavailable(error: &ClusterError) -> LogError {
     LogError::Unavailable(error.to_string())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cluster::state::WriterProgress;
+
+    const TOOK: Duration = Duration::from_millis(3);
+
+    fn progress() -> (Progress, Incarnation) {
+        let writer = Incarnation::parse("dc1.0123456789abcdef").unwrap();
+        (Progress::new(writer.clone(), 10), writer)
+    }
+
+    /// A state of so many entries, in which the batches up to a number are sealed.
+    fn state(writer: &Incarnation, size: u64, mark: u64) -> SealedState {
+        let mut state = SealedState::begin([3; 16]);
+        (0..size).for_each(|number| state.peaks.push(&number.to_be_bytes()));
+        state.writers.insert(writer.clone(), WriterProgress { mark, ..WriterProgress::default() });
+        state
+    }
+
+    #[test]
+    fn a_batch_that_is_stuck_keeps_others_out_until_it_is_through() {
+        let (progress, _) = progress();
+        progress.begin(1);
+        assert!(progress.refuse(1, "no quorum") && !progress.refuse(1, "again"), "its appenders are told once");
+        assert!(matches!(progress.admits(), Err(LogError::Unavailable(reason)) if reason == "no quorum"));
+        assert!(!progress.is_writable());
+        progress.is_durable(1, (5, 500), TOOK);
+        assert!(progress.admits().is_ok() && progress.is_writable());
+        // A batch that has come through is not refused afterwards, and keeps nothing out.
+        progress.begin(2);
+        progress.is_durable(2, (1, 100), TOOK);
+        assert!(!progress.refuse(2, "late") && progress.admits().is_ok());
+    }
+
+    #[test]
+    fn entries_are_counted_until_they_are_sealed_and_sizes_never_fall() {
+        let (progress, writer) = progress();
+        let mut sealed = progress.watch_sealed();
+        for seq in 1..=3 {
+            progress.begin(seq);
+            progress.is_durable(seq, (2, 50), TOOK);
+        }
+        assert_eq!((progress.durable(), progress.health().unsealed_bytes), (16, 150));
+        // Entries of others between those of this gateway.
+        progress.is_stored(&state(&writer, 25, 2));
+        assert_eq!((*sealed.borrow_and_update(), progress.durable()), (25, 27));
+        progress.is_stored(&state(&writer, 20, 2));
+        assert!(!sealed.has_changed().unwrap());
+        assert!(progress.wait_until_sealed(Duration::from_millis(1)).is_err());
+        progress.is_stored(&state(&writer, 30, 3));
+        assert_eq!((progress.durable(), progress.health().unsealed_entries), (30, 0));
+        assert_eq!(progress.wait_until_sealed(Duration::ZERO).unwrap(), 30);
+    }
+
+    #[test]
+    fn a_log_that_has_stopped_says_why_and_does_not_go_on() {
+        let (progress, writer) = progress();
+        progress.stop(&ClusterError::RolledBack("revision 7 was seen, it is 5".into()));
+        progress.stop(&ClusterError::NoLog);
+        progress.begin(1);
+        progress.is_durable(1, (1, 1), TOOK);
+        progress.is_stored(&state(&writer, 30, 1));
+        let reason = progress.admits().unwrap_err().to_string();
+        assert!(reason.contains("ETCD_ROLLED_BACK") && progress.health().is_behind(), "{reason}");
+        assert!(progress.wait_until_sealed(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn batches_wait_and_end_as_the_room_in_etcd_says() {
+        let (progress, _) = progress();
+        progress.press(Pressure::Slow(TOOK));
+        assert!(progress.admits().is_ok() && progress.delay() == TOOK);
+        progress.press(Pressure::Refuse);
+        assert!(matches!(progress.admits(), Err(LogError::Full)) && progress.health().is_full);
+        progress.press(Pressure::None);
+        assert!(progress.admits().is_ok() && progress.delay().is_zero());
+    }
+}

@@ -189,3 +189,92 @@ impl Publication for SiteFiles {
         blocking(&self.files, move |site| site.root_at(size)).await
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exchange_log::reader::LogReader;
+    use std::ops::Range;
+    use std::path::Path;
+
+    fn entries(of: Range<u64>) -> Vec<Vec<u8>> {
+        of.map(|number| format!("entry {number}").into_bytes()).collect()
+    }
+
+    fn signer(key: &[u8]) -> LogSigner {
+        LogSigner::from_pkcs8("log.test/site", key).unwrap()
+    }
+
+    /// A sealed state of so many entries.
+    fn state(key: &[u8], size: u64) -> SealedState {
+        let mut state = SealedState::begin([3; 16]);
+        entries(0..size).iter().for_each(|entry| state.peaks.push(entry));
+        state.note = signer(key).sign(size, &state.root());
+        state
+    }
+
+    fn open(data: &Path, key: &[u8], others: Vec<OtherSite>) -> SiteFiles {
+        SiteFiles::open(&LogPaths::new(data), signer(key), others).unwrap()
+    }
+
+    fn run<T>(work: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn entries_that_are_stored_already_are_skipped_after_a_crash_before_their_state_was() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let (data, kept) = (folder.path(), folder.path().join("cluster/stored"));
+        let site = open(data, &key, Vec::new());
+        run(site.store(&state(&key, 300), &entries(0..300))).unwrap();
+        let older = std::fs::read(&kept).unwrap();
+        run(site.store(&state(&key, 500), &entries(300..500))).unwrap();
+        drop(site);
+        std::fs::write(&kept, older).unwrap();
+        let site = open(data, &key, Vec::new());
+        assert_eq!(run(site.stored()).unwrap().size(), 300);
+        // Its own tiles have what its state does not name.
+        assert_eq!(run(site.fetch(299, 500)).unwrap().unwrap(), entries(299..500));
+        run(site.store(&state(&key, 600), &entries(300..600))).unwrap();
+        // What the sealer has published meanwhile is not stored twice either.
+        run(site.publish(&state(&key, 600), &entries(500..600))).unwrap();
+        assert_eq!(run(site.stored()).unwrap(), state(&key, 600));
+        let reader = LogReader::open(data).unwrap();
+        assert_eq!((reader.sealed(), reader.entry_bytes(599).unwrap().unwrap()), (600, entries(599..600)[0].clone()));
+    }
+
+    #[test]
+    fn nothing_is_stored_that_does_not_lead_to_the_signed_root() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let site = open(folder.path(), &key, Vec::new());
+        run(site.store(&state(&key, 300), &entries(0..300))).unwrap();
+        let mut wrong = entries(300..400);
+        wrong[7] = b"nobody looked".to_vec();
+        assert!(matches!(run(site.store(&state(&key, 400), &wrong)), Err(ClusterError::Diverged(_))));
+        // A site that is behind publishes nothing: what is between is missing.
+        run(site.publish(&state(&key, 500), &entries(400..500))).unwrap();
+        assert!(run(site.store(&state(&key, 500), &entries(400..500))).is_err());
+        let other = state(&LogSigner::generate().unwrap(), 400);
+        assert!(run(site.store(&other, &entries(300..400))).is_err());
+        assert_eq!(LogReader::open(folder.path()).unwrap().sealed(), 300);
+        run(site.store(&state(&key, 400), &entries(300..400))).unwrap();
+        assert_eq!(run(site.root_at(300)).unwrap(), Some(state(&key, 300).root()));
+        assert_eq!(run(site.root_at(401)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_site_is_filled_from_another_one_that_has_enough() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
+        let [few, many, new] = ["few", "many", "new"].map(|name| folder.path().join(name));
+        for (data, size) in [(&few, 200), (&many, 700)] {
+            run(open(data, &key, Vec::new()).store(&state(&key, size), &entries(0..size))).unwrap();
+        }
+        let from = |data: &Path| Arc::new(LogFolder::on(&LogPaths::new(data), None)) as OtherSite;
+        let site = open(&new, &key, vec![from(&few), from(&many)]);
+        for (first, last) in [(0, 700), (0, 256), (255, 257), (256, 512), (699, 700)] {
+            assert_eq!(run(site.fetch(first, last)).unwrap().unwrap(), entries(first..last), "{first} to {last}");
+        }
+        assert_eq!(run(site.fetch(0, 701)).unwrap(), None);
+    }
+}

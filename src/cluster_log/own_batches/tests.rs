@@ -173,6 +173,7 @@ fn a_batch_that_could_not_be_synced_is_written_again_without_a_trace() {
     // Shorter than what has failed.
     let short = WriterBatch { writer: writer(), seq: 2, before: [7; 32], entries: vec![vec![1; 10]] }.encode();
     own.append(&short, 1).unwrap();
+    assert_eq!(open(folder.path()).unsealed(&sealed(0)).unwrap(), [batch(1), short.clone()]);
     own.append(&batch(3), 1).unwrap();
     assert_eq!(open(folder.path()).unsealed(&sealed(0)).unwrap(), [batch(1), short, batch(3)]);
 }
