@@ -17,13 +17,14 @@ pub(super) struct EventNote<'n> {
 }
 
 impl EventNote<'_> {
-    /// Writes the event, in as many rows as it needs entries. Within an exclusive write transaction.
+    /// Writes the event, in as many rows as it needs entries, and returns them. Within an exclusive write transaction.
     pub(super) fn write(
         &self,
         connection: &Connection,
         changes: Vec<ObjectChange>,
         approved_by: &str,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<AdminEvent>, RegistryError> {
+        let mut events = Vec::new();
         for part in parts(changes) {
             let changes = serde_json::to_string(&part).map_err(|error| RegistryError::Store(error.to_string()))?;
             let event = AdminEvent {
@@ -59,8 +60,9 @@ impl EventNote<'_> {
                 code.as_slice(),
                 event.identity_provider,
             ])?;
+            events.push(event);
         }
-        Ok(())
+        Ok(events)
     }
 }
 

@@ -15,11 +15,13 @@ mod people;
 mod read;
 mod readers;
 mod records;
+mod replica;
 mod rows;
 mod schema;
 mod tokens;
 
 use super::lists::Lists;
+use super::replication::Replication;
 use super::{
     Actor, AdminEventKey, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage,
     LoggedEvent, MaintenanceNotice, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter,
@@ -27,10 +29,10 @@ use super::{
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_EVENT;
-use changing::REMEMBERED;
-use read::{keys, revision, staff};
+use read::{REMEMBERED, keys, revision, staff};
 use readers::Readers;
 pub use records::{FileMark, FileRecord, IssuedFile, RESTATE_EVENT, RegistryFile};
+pub use replica::SqliteReplica;
 use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
@@ -58,6 +60,8 @@ pub struct SqliteStore {
     actor: Arc<Actor>,
     /// The actor's justification.
     justification: Arc<str>,
+    /// What makes changes count, if the file is a replica.
+    replication: Option<Arc<dyn Replication>>,
 }
 
 impl From<rusqlite::Error> for RegistryError {
@@ -100,7 +104,18 @@ impl SqliteStore {
             follower: Arc::new(Mutex::new((follower, Lists::default()))),
             actor: Arc::new(Actor::local()),
             justification: "".into(),
+            replication: None,
         })
+    }
+
+    /// Returns the same store, whose changes count if this engine says so: the file is a replica from now on
+    /// ([`SqliteReplica`]), and is changed by what counts everywhere alone.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn replicated(&self, replication: Arc<dyn Replication>) -> Result<Self, RegistryError> {
+        replica::watch_rows(&self.connection())?;
+        Ok(SqliteStore { replication: Some(replication), ..self.clone() })
     }
 
     /// Returns the path of the registry's file.
