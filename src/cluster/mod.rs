@@ -33,6 +33,7 @@ pub mod own_disk;
 pub mod peaks;
 pub mod pressure;
 pub mod reclaim;
+pub mod registry;
 pub mod sealer;
 pub mod sealing;
 pub mod site;
@@ -83,6 +84,9 @@ pub enum ClusterError {
     /// The log was not begun in this etcd.
     #[error("this etcd holds no log: begin one, or restore it")]
     NoLog,
+    /// No registry was begun in this etcd.
+    #[error("this etcd holds no registry: begin one, or restore it")]
+    NoRegistry,
     /// etcd is behind what this gateway has seen, or another cluster.
     #[error("ETCD_ROLLED_BACK: {0}")]
     RolledBack(String),
@@ -150,6 +154,7 @@ impl ClusterError {
             ClusterError::Refused(_)
             | ClusterError::VersionTooOld { .. }
             | ClusterError::NoLog
+            | ClusterError::NoRegistry
             | ClusterError::RolledBack(_)
             | ClusterError::Diverged(_)
             | ClusterError::Conflict { .. }

@@ -7,19 +7,30 @@
 mod cluster;
 mod conformance;
 mod exchange_log;
+mod faults;
 mod gateway;
-#[cfg(test)]
 #[allow(dead_code)]
 #[path = "../../../src/hex.rs"]
 mod hex;
+#[allow(dead_code)]
+#[path = "../../../src/keyfile.rs"]
+mod keyfile;
 mod model;
 mod mvcc;
 #[cfg(not(simulator))]
 mod process;
 #[cfg(not(simulator))]
 mod real;
+// With all of its rules; the etcd alone is simulated.
+#[allow(dead_code, unused_imports)]
+#[path = "../../../src/registry/mod.rs"]
+mod registry;
+mod replicas;
 mod runtime;
 mod simulated;
+#[allow(dead_code)]
+#[path = "../../../src/time_zone.rs"]
+mod time_zone;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,10 +46,27 @@ fn number(text: String) -> Option<u64> {
     text.replace('_', "").parse().ok()
 }
 
+/// What a seed is run of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// The exchange log.
+    Log,
+    /// The registry.
+    Registry,
+}
+
 /// Runs one seed.
-fn run(seed: u64, trace: bool) -> Option<Failure> {
+fn run(subject: Subject, seed: u64, trace: bool) -> Option<Failure> {
     let only = std::env::var("NDXP_TROUBLE").ok();
-    match catch_unwind(AssertUnwindSafe(|| world::run(seed, only.as_deref(), trace))) {
+    let run = || match subject {
+        Subject::Log => world::run(seed, only.as_deref(), trace),
+        Subject::Registry => {
+            // In memory if there is such a file system: the files are synchronized thousands of times.
+            let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+            replicas::run(seed, only.as_deref(), folder.path(), trace)
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => None,
         Ok(Err((violation, trace))) => Some((seed, violation, trace)),
         Err(panic) => {
@@ -49,7 +77,7 @@ fn run(seed: u64, trace: bool) -> Option<Failure> {
 }
 
 /// Runs seeds on all cores; returns the lowest failing one of those that ran.
-fn run_all(from: u64, count: u64) -> Option<Failure> {
+fn run_all(subject: Subject, from: u64, count: u64) -> Option<Failure> {
     let (next, failed) = (AtomicU64::new(from), Mutex::new(None::<Failure>));
     let work = || {
         loop {
@@ -57,7 +85,7 @@ fn run_all(from: u64, count: u64) -> Option<Failure> {
             if seed >= from + count {
                 return;
             }
-            if let Some(failure) = run(seed, false) {
+            if let Some(failure) = run(subject, seed, false) {
                 next.store(from + count, Ordering::Relaxed);
                 let mut failed = runtime::locked(&failed);
                 if failed.as_ref().is_none_or(|(lowest, ..)| seed < *lowest) {
@@ -118,20 +146,27 @@ fn over_real_etcd(_: &[String]) -> Option<ExitCode> {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = over_real_etcd(&arguments) {
         return code;
     }
     if arguments.first().is_some_and(|mode| mode == "conformance") {
         return conformance();
     }
+    let subject = match arguments.first().is_some_and(|mode| mode == "registry") {
+        true => {
+            arguments.remove(0);
+            Subject::Registry
+        }
+        false => Subject::Log,
+    };
     if let Some(seed) = std::env::var("NDXP_SEED").ok().and_then(number) {
-        return run(seed, true).map_or(ExitCode::SUCCESS, |failure| report(&failure));
+        return run(subject, seed, true).map_or(ExitCode::SUCCESS, |failure| report(subject, &failure));
     }
     let argument = |at: usize| arguments.get(at).cloned().and_then(number);
     let (count, from) = (argument(0).unwrap_or(10_000), argument(1).unwrap_or(0));
     let began = Instant::now();
-    let failed = run_all(from, count);
+    let failed = run_all(subject, from, count);
     let took = began.elapsed().as_secs_f64();
     match failed {
         None => {
@@ -141,14 +176,15 @@ fn main() -> ExitCode {
         Some((seed, ..)) => {
             println!("after {took:.1} s:");
             // Once more, with its trace.
-            run(seed, true).map_or(ExitCode::FAILURE, |failure| report(&failure))
+            run(subject, seed, true).map_or(ExitCode::FAILURE, |failure| report(subject, &failure))
         }
     }
 }
 
-fn report((seed, violation, trace): &Failure) -> ExitCode {
+fn report(subject: Subject, (seed, violation, trace): &Failure) -> ExitCode {
     trace.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: {violation}");
-    println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml");
+    let mode = if subject == Subject::Registry { " -- registry" } else { "" };
+    println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml{mode}");
     ExitCode::FAILURE
 }

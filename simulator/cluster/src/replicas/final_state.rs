@@ -1,0 +1,195 @@
+//! What is in etcd and in the files at the end, and whether it keeps the rules of the registry.
+
+use crate::cluster::Incarnation;
+use crate::cluster::batch::{self, WriterBatch};
+use crate::cluster::member::RangeRead;
+use crate::cluster::registry::RegistryHead;
+use crate::cluster::registry::change::{ROWS, VERSION, decode_row, row_key};
+use crate::mvcc::Mvcc;
+use crate::registry::replication::{CellValue, RowKey};
+use crate::registry::sqlite::SqliteStore;
+use crate::registry::{Role, Store, admin_event::canonical_json};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// All rows, by the keys that they have in etcd.
+pub type Rows = BTreeMap<Vec<u8>, Vec<(String, CellValue)>>;
+
+const TABLES: [(&str, &str); 8] = [
+    ("clients", "id"),
+    ("grants", "id"),
+    ("identities", "name"),
+    ("keys", "kid"),
+    ("notices", "source"),
+    ("pending", "id"),
+    ("revocations", "token"),
+    ("staff", "id"),
+];
+
+/// An event as it is in the log.
+struct Event {
+    tag: String,
+    approved_by: String,
+    /// Object, record before and after.
+    changes: Vec<[String; 3]>,
+}
+
+/// Reads the head.
+pub fn head(data: &Mvcc) -> Result<RegistryHead, String> {
+    let (found, _) = data.range(&RangeRead::key(VERSION)).map_err(|error| error.to_string())?;
+    let entry = found.first().ok_or("the head is gone")?;
+    RegistryHead::decode(&entry.value).map_err(|error| error.to_string())
+}
+
+/// The rows in etcd.
+pub fn rows_in_etcd(data: &Mvcc) -> Result<Rows, String> {
+    let (found, _) = data.range(&RangeRead::prefix(ROWS)).map_err(|error| error.to_string())?;
+    let row = |entry: crate::cluster::member::KeyValue| {
+        let row = decode_row(&entry.key, &entry.value).map_err(|error| error.to_string())?;
+        Ok((entry.key, row.cells.unwrap_or_default()))
+    };
+    found.into_iter().map(row).collect()
+}
+
+/// The rows in a file, read without the gateway's own source.
+pub fn rows_in_file(path: &Path) -> Result<Rows, String> {
+    let read = || -> rusqlite::Result<Rows> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut rows = Rows::new();
+        for (table, key) in TABLES {
+            let mut statement = connection.prepare(&format!("SELECT {key} AS row_id, * FROM {table}"))?;
+            let names: Vec<String> = statement.column_names().into_iter().skip(1).map(str::to_owned).collect();
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let id = RowKey { table: table.into(), id: row.get(0)? };
+                let cell = |(at, name): (usize, &String)| {
+                    let value = match row.get::<_, rusqlite::types::Value>(at + 1)? {
+                        rusqlite::types::Value::Integer(number) => CellValue::Integer(number),
+                        rusqlite::types::Value::Text(text) => CellValue::Text(text),
+                        rusqlite::types::Value::Blob(bytes) => CellValue::Blob(bytes),
+                        _ => CellValue::Null,
+                    };
+                    Ok((name.clone(), value))
+                };
+                let cells = names.iter().enumerate().map(cell).collect::<rusqlite::Result<Vec<_>>>()?;
+                rows.insert(row_key(&id), cells);
+            }
+        }
+        Ok(rows)
+    };
+    read().map_err(|error| error.to_string())
+}
+
+/// Reads the events of the log in their order: one batch for each change, each naming the one before it.
+fn events(data: &Mvcc, writer: &Incarnation) -> Result<Vec<Vec<Event>>, String> {
+    let (found, _) =
+        data.range(&RangeRead::prefix(format!("log/{writer}/").as_bytes())).map_err(|error| error.to_string())?;
+    let (mut before, mut sequence, mut changes) = (batch::BatchHash::default(), 0, Vec::new());
+    for (at, entry) in found.iter().enumerate() {
+        let read = WriterBatch::decode(&entry.value, writer, at as u64 + 1).map_err(|error| error.to_string())?;
+        if read.before != before {
+            return Err(format!("the batch of change {} does not follow the one before it", at + 1));
+        }
+        before = batch::hash(&entry.value);
+        let mut events = Vec::new();
+        for entry in &read.entries {
+            let value: Value = serde_json::from_slice(entry).map_err(|error| error.to_string())?;
+            sequence += 1;
+            if value["sequence"] != sequence {
+                return Err(format!("event {} is in the place of event {sequence}", value["sequence"]));
+            }
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let changes = value["changes"].as_array().into_iter().flatten();
+            events.push(Event {
+                tag: text(&value["tag"]),
+                approved_by: text(&value["approved_by"]),
+                changes: changes.map(|one| [0, 1, 2].map(|at| text(&one[at]))).collect(),
+            });
+        }
+        changes.push(events);
+    }
+    Ok(changes)
+}
+
+/// Checks the rules in the log and in a store of the final state; returns the tags of the changes that count.
+pub fn check(data: &Mvcc, store: &SqliteStore) -> Result<Vec<String>, String> {
+    let head = head(data)?;
+    let events = events(data, &head.writer)?;
+    if events.len() as u64 != head.number {
+        return Err(format!("{} changes have events, {} were made", events.len(), head.number));
+    }
+    let mut records: BTreeMap<&str, &str> = BTreeMap::new();
+    for event in events.iter().flatten() {
+        let approves_change = event.changes.iter().any(|[object, ..]| object.starts_with("change:"));
+        for [object, before, after] in &event.changes {
+            // Of a change that was asked for, whoever has asked for it counts, not who has once asked for its object.
+            if !approves_change || object.starts_with("change:") {
+                is_another_person(event, before)?;
+            }
+            // A token that is shown has no record before.
+            if !object.starts_with("token:") {
+                let there = records.insert(object, after).unwrap_or("null");
+                if there != before {
+                    return Err(format!("{}: {object} was {there} and not {before}", event.tag));
+                }
+            }
+        }
+    }
+    same_records(&records, store)?;
+    one_holder_each(store)?;
+    Ok(events.iter().filter_map(|events| events.first()).map(|event| event.tag.clone()).collect())
+}
+
+/// Whoever has approved something has not asked for it.
+fn is_another_person(event: &Event, before: &str) -> Result<(), String> {
+    let before: Value = serde_json::from_str(before).map_err(|error| error.to_string())?;
+    let asked = before["requested_by"].as_str().unwrap_or_default();
+    match !event.approved_by.is_empty() && asked == event.approved_by {
+        true => Err(format!("{}: {asked} has approved what they asked for", event.tag)),
+        false => Ok(()),
+    }
+}
+
+/// The registry can be recomputed from the log alone.
+fn same_records(records: &BTreeMap<&str, &str>, store: &SqliteStore) -> Result<(), String> {
+    let staff = store.staff().map_err(|error| error.to_string())?;
+    for (object, after) in records {
+        let Some((kind, id)) = object.split_once(':') else { continue };
+        let there = match kind {
+            "client" => store.client(id).ok().and_then(|one| serde_json::to_value(one).ok()),
+            "grant" => store.grant(id).ok().and_then(|one| serde_json::to_value(one).ok()),
+            "staff" => staff.iter().find(|one| one.id == id).and_then(|one| serde_json::to_value(one).ok()),
+            _ => continue,
+        };
+        let there = canonical_json(&there.unwrap_or(Value::Null));
+        if there != **after {
+            return Err(format!("{object} is {there}, and {after} by the log"));
+        }
+    }
+    for role in [Role::Administrator, Role::Approver] {
+        if !staff.is_empty() && !staff.iter().any(|person| person.roles.contains(&role)) {
+            return Err(format!("no {role:?} is left"));
+        }
+    }
+    Ok(())
+}
+
+/// Each certificate name has the one owner who lists it.
+fn one_holder_each(store: &SqliteStore) -> Result<(), String> {
+    let failed = |error: crate::registry::RegistryError| error.to_string();
+    let clients = store.clients(crate::registry::Page { max: 1000, ..crate::registry::Page::ALL }).map_err(failed)?;
+    let clients = clients.iter().map(|client| (format!("client:{}", client.id), client.names.clone()));
+    let staff = store.staff().map_err(failed)?;
+    let staff = staff.iter().map(|person| (format!("staff:{}", person.id), person.names.clone()));
+    for (owner, names) in clients.chain(staff) {
+        for name in names {
+            let owners = store.owners(std::slice::from_ref(&name)).map_err(failed)?;
+            if owners != [owner.as_str()] {
+                return Err(format!("{name} is {owner}'s, and belongs to {owners:?}"));
+            }
+        }
+    }
+    Ok(())
+}
