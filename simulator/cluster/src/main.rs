@@ -19,6 +19,7 @@ mod model;
 mod mvcc;
 #[cfg(not(simulator))]
 mod process;
+mod quotas;
 #[cfg(not(simulator))]
 mod real;
 // With all of its rules; the etcd alone is simulated.
@@ -53,6 +54,19 @@ enum Subject {
     Log,
     /// The registry.
     Registry,
+    /// Daily quotas.
+    Quota,
+}
+
+impl Subject {
+    /// The first argument that chooses it.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Subject::Log => None,
+            Subject::Registry => Some("registry"),
+            Subject::Quota => Some("quota"),
+        }
+    }
 }
 
 /// Runs one seed.
@@ -60,6 +74,7 @@ fn run(subject: Subject, seed: u64, trace: bool) -> Option<Failure> {
     let only = std::env::var("NDXP_TROUBLE").ok();
     let run = || match subject {
         Subject::Log => world::run(seed, only.as_deref(), trace),
+        Subject::Quota => quotas::run(seed, trace),
         Subject::Registry => {
             // In memory if there is such a file system: the files are synchronized thousands of times.
             let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
@@ -118,7 +133,7 @@ fn conformance() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `real ETCD` runs everything over that program; `gateway FOLDER NUMBER ENDPOINT…` is a process of that run.
+/// `real ETCD` runs everything over that program; `gateway` or `replica`, with FOLDER NUMBER ENDPOINT…, is a process of that run.
 #[cfg(not(simulator))]
 fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
     use std::path::Path;
@@ -128,6 +143,9 @@ fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let machine = machine.parse().expect("a number");
             Err(runtime.block_on(process::run(Path::new(folder), machine, endpoints)).to_string())
+        }
+        [mode, folder, machine, endpoints @ ..] if mode == "replica" => {
+            replicas::process::run(Path::new(folder), machine.parse().expect("a number"), endpoints)
         }
         _ => return None,
     };
@@ -153,13 +171,12 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|mode| mode == "conformance") {
         return conformance();
     }
-    let subject = match arguments.first().is_some_and(|mode| mode == "registry") {
-        true => {
-            arguments.remove(0);
-            Subject::Registry
-        }
-        false => Subject::Log,
-    };
+    let is_named =
+        |subject: &Subject| subject.word().is_some_and(|word| arguments.first().is_some_and(|one| one == word));
+    let subject = [Subject::Registry, Subject::Quota].into_iter().find(is_named).unwrap_or(Subject::Log);
+    if subject != Subject::Log {
+        arguments.remove(0);
+    }
     if let Some(seed) = std::env::var("NDXP_SEED").ok().and_then(number) {
         return run(subject, seed, true).map_or(ExitCode::SUCCESS, |failure| report(subject, &failure));
     }
@@ -184,7 +201,7 @@ fn main() -> ExitCode {
 fn report(subject: Subject, (seed, violation, trace): &Failure) -> ExitCode {
     trace.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: {violation}");
-    let mode = if subject == Subject::Registry { " -- registry" } else { "" };
+    let mode = subject.word().map(|word| format!(" -- {word}")).unwrap_or_default();
     println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml{mode}");
     ExitCode::FAILURE
 }

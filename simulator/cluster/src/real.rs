@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Members, and gateways.
-const NODES: usize = 3;
+pub const NODES: usize = 3;
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(40);
+pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// A process that is killed with its owner.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -40,16 +40,16 @@ impl Process {
 }
 
 /// A member of etcd.
-struct Member {
+pub struct Member {
     program: PathBuf,
     folder: PathBuf,
     ports: Vec<(u16, u16)>,
     at: usize,
-    process: Option<Process>,
+    pub process: Option<Process>,
 }
 
 impl Member {
-    fn start(&mut self) -> Result<(), String> {
+    pub fn start(&mut self) -> Result<(), String> {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (client, peer) = self.ports[self.at];
         let all: Vec<String> =
@@ -137,7 +137,7 @@ impl Heard {
 }
 
 /// Waits for a fact.
-fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<Duration, String> {
+pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<Duration, String> {
     let began = Instant::now();
     while !holds() {
         if began.elapsed() > limit {
@@ -187,12 +187,13 @@ pub fn run(program: &Path) -> Result<(), String> {
         process: None,
     };
     let gateways = (0..NODES).map(gateway).collect();
-    let mut scene = Scene { members, gateways, heard: heard.clone(), root };
+    let mut scene = Scene { members, gateways, heard: heard.clone(), root: root.clone() };
     let result = scene.play();
     if result.is_err() {
         locked(&heard).other.iter().for_each(|line| println!("{line}"));
     }
-    result
+    scene.gateways.clear();
+    result.and_then(|()| crate::replicas::real::run(&mut scene.members, &endpoints, root))
 }
 
 /// Waits for the members, runs the conformance suite, and begins a log.

@@ -18,15 +18,18 @@
 //! whatever becomes of that gateway afterwards; the sealer collects it like any other.
 //!
 //! Bounds: [`MAX_ROWS`](change::MAX_ROWS) rows and [`MAX_BYTES`](change::MAX_BYTES) of them in a change, since etcd takes 128
-//! operations and 1.5 MB in a transaction; more is refused with the numbers. Issued tokens and the blocks of
-//! daily quotas have keys of their own, and do not wait for changes.
+//! operations and 1.5 MB in a transaction; more is refused with the numbers. The blocks of
+//! daily quotas ([`quota`]) have keys of their own, and do not wait for changes.
 
+pub mod blocking;
 pub mod change;
 pub mod commit;
 pub mod follow;
 pub mod freshness;
+pub mod quota;
 mod replica_state;
 
+pub use blocking::BlockingCommits;
 pub use change::{RegistryChange, RegistryHead};
 pub use follow::{ClusterRegistry, RegistrySettings};
 pub use freshness::Freshness;

@@ -1,11 +1,10 @@
 //! What is in etcd and in the files at the end, and whether it keeps the rules of the registry.
 
-use crate::cluster::Incarnation;
+use crate::cluster::ClusterError;
 use crate::cluster::batch::{self, WriterBatch};
-use crate::cluster::member::RangeRead;
+use crate::cluster::member::{KeyValue, RangePage, RangeRead};
 use crate::cluster::registry::RegistryHead;
 use crate::cluster::registry::change::{ROWS, VERSION, decode_row, row_key};
-use crate::mvcc::Mvcc;
 use crate::registry::replication::{CellValue, RowKey};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Role, Store, admin_event::canonical_json};
@@ -36,21 +35,41 @@ struct Event {
     changes: Vec<[String; 3]>,
 }
 
-/// Reads the head.
-pub fn head(data: &Mvcc) -> Result<RegistryHead, String> {
-    let (found, _) = data.range(&RangeRead::key(VERSION)).map_err(|error| error.to_string())?;
-    let entry = found.first().ok_or("the head is gone")?;
-    RegistryHead::decode(&entry.value).map_err(|error| error.to_string())
+/// Everything of the registry that is in etcd.
+pub struct Contents {
+    head: RegistryHead,
+    rows: Vec<KeyValue>,
+    batches: Vec<KeyValue>,
 }
 
-/// The rows in etcd.
-pub fn rows_in_etcd(data: &Mvcc) -> Result<Rows, String> {
-    let (found, _) = data.range(&RangeRead::prefix(ROWS)).map_err(|error| error.to_string())?;
-    let row = |entry: crate::cluster::member::KeyValue| {
-        let row = decode_row(&entry.key, &entry.value).map_err(|error| error.to_string())?;
-        Ok((entry.key, row.cells.unwrap_or_default()))
-    };
-    found.into_iter().map(row).collect()
+impl Contents {
+    /// Reads everything, page by page; nothing changes meanwhile.
+    pub fn read(range: impl Fn(&RangeRead) -> Result<RangePage, ClusterError>) -> Result<Self, String> {
+        let all = |mut read: RangeRead| {
+            let mut found = Vec::new();
+            loop {
+                let page = range(&read).map_err(|error| error.to_string())?;
+                found.extend(page.entries);
+                let Some(last) = found.last().filter(|_| page.has_more) else { return Ok::<_, String>(found) };
+                read.from = [last.key.as_slice(), &[0]].concat();
+            }
+        };
+        let head = all(RangeRead::key(VERSION))?;
+        let head = RegistryHead::decode(&head.first().ok_or("the head is gone")?.value);
+        let head = head.map_err(|error| error.to_string())?;
+        let prefix = |prefix: &[u8]| RangeRead { limit: 100, ..RangeRead::prefix(prefix) };
+        let batches = all(prefix(format!("log/{}/", head.writer).as_bytes()))?;
+        Ok(Contents { head, rows: all(prefix(ROWS))?, batches })
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> Result<Rows, String> {
+        let row = |entry: &KeyValue| {
+            let row = decode_row(&entry.key, &entry.value).map_err(|error| error.to_string())?;
+            Ok((entry.key.clone(), row.cells.unwrap_or_default()))
+        };
+        self.rows.iter().map(row).collect()
+    }
 }
 
 /// The rows in a file, read without the gateway's own source.
@@ -83,11 +102,10 @@ pub fn rows_in_file(path: &Path) -> Result<Rows, String> {
 }
 
 /// Reads the events of the log in their order: one batch for each change, each naming the one before it.
-fn events(data: &Mvcc, writer: &Incarnation) -> Result<Vec<Vec<Event>>, String> {
-    let (found, _) =
-        data.range(&RangeRead::prefix(format!("log/{writer}/").as_bytes())).map_err(|error| error.to_string())?;
+fn events(contents: &Contents) -> Result<Vec<Vec<Event>>, String> {
+    let writer = &contents.head.writer;
     let (mut before, mut sequence, mut changes) = (batch::BatchHash::default(), 0, Vec::new());
-    for (at, entry) in found.iter().enumerate() {
+    for (at, entry) in contents.batches.iter().enumerate() {
         let read = WriterBatch::decode(&entry.value, writer, at as u64 + 1).map_err(|error| error.to_string())?;
         if read.before != before {
             return Err(format!("the batch of change {} does not follow the one before it", at + 1));
@@ -114,11 +132,10 @@ fn events(data: &Mvcc, writer: &Incarnation) -> Result<Vec<Vec<Event>>, String> 
 }
 
 /// Checks the rules in the log and in a store of the final state; returns the tags of the changes that count.
-pub fn check(data: &Mvcc, store: &SqliteStore) -> Result<Vec<String>, String> {
-    let head = head(data)?;
-    let events = events(data, &head.writer)?;
-    if events.len() as u64 != head.number {
-        return Err(format!("{} changes have events, {} were made", events.len(), head.number));
+pub fn check(contents: &Contents, store: &SqliteStore) -> Result<Vec<String>, String> {
+    let (events, number) = (events(contents)?, contents.head.number);
+    if events.len() as u64 != number {
+        return Err(format!("{} changes have events, {number} were made", events.len()));
     }
     let mut records: BTreeMap<&str, &str> = BTreeMap::new();
     for event in events.iter().flatten() {

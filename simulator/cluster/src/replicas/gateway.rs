@@ -62,7 +62,7 @@ pub struct Gateway {
 }
 
 /// The entry of an event: what the checks read of it, and the tag of its change.
-fn entry(event: &AdminEvent) -> Vec<u8> {
+pub fn entry(event: &AdminEvent) -> Vec<u8> {
     let changes: Vec<_> = event.changes.iter().map(|one| json!([one.object, one.before, one.after])).collect();
     let (tag, sequence, approved_by) = (&event.justification, event.sequence, &event.approved_by);
     json!({ "tag": tag, "sequence": sequence, "approved_by": approved_by, "changes": changes }).to_string().into_bytes()
@@ -145,7 +145,7 @@ impl World {
             self.runtime.timers().sleep(self.runtime.some_time(self.pace * 2)).await;
             let count = self.count.fetch_add(1, Ordering::Relaxed);
             let who = PEOPLE[self.runtime.below(PEOPLE.len() as u64) as usize];
-            match operations::choose(&self.runtime, &gateway.store, count) {
+            match operations::choose(&|end| self.runtime.below(end), &gateway.store, &count.to_string()) {
                 Ok(operation) => drop(self.act(gateway, who, &format!("change {count}"), &operation).await),
                 Err(error) => locked(&self.promises).violate(format!("the store of a gateway: {error}")),
             }

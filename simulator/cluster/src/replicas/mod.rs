@@ -4,7 +4,11 @@
 mod final_state;
 mod gateway;
 mod operations;
+#[cfg(not(simulator))]
+pub mod process;
 mod promises;
+#[cfg(not(simulator))]
+pub mod real;
 mod scenario;
 
 pub use scenario::run;

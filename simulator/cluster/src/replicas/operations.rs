@@ -5,7 +5,6 @@ use crate::registry::{
     Actor, Client, Digest, Grant, GrantFilter, GrantState, MaintenanceNotice, Page, RegistryError, Role, Staff, Store,
     TokenRecord, now,
 };
-use crate::runtime::Runtime;
 
 /// The members of staff: each may ask and approve.
 pub const PEOPLE: [&str; 4] = ["lan", "minh", "hoa", "duc"];
@@ -45,29 +44,46 @@ pub fn staff(id: &str, roles: Vec<Role>) -> Staff {
     Staff { id: id.into(), roles, names: vec![format!("spiffe://a.vn/{id}")] }
 }
 
+/// Draws a number below another one.
+pub type Draw<'d> = &'d dyn Fn(u64) -> u64;
+
 /// One of these, if there is any.
-fn one(runtime: &Runtime, of: Vec<String>) -> String {
-    of.get(runtime.below(of.len() as u64) as usize).cloned().unwrap_or_else(|| "none".into())
+fn one(below: Draw<'_>, of: Vec<String>) -> String {
+    of.get(below(of.len() as u64) as usize).cloned().unwrap_or_else(|| "none".into())
+}
+
+/// How the first people come to have both roles, as the rules want it: who asks for what. What waits then is approved by
+/// [`PEOPLE`]'s second.
+pub fn first_steps() -> Vec<(&'static str, Operation)> {
+    let both = || vec![Role::Administrator, Role::Approver];
+    let [lan, minh, hoa, duc] = PEOPLE;
+    vec![
+        (lan, Operation::Bootstrap { administrator: lan.into(), approver: minh.into() }),
+        (lan, Operation::AddPerson { id: hoa.into(), roles: both() }),
+        (lan, Operation::AddPerson { id: duc.into(), roles: both() }),
+        (lan, Operation::PutRoles { id: lan.into(), roles: both() }),
+        (lan, Operation::PutRoles { id: minh.into(), roles: both() }),
+    ]
 }
 
 /// Chooses what somebody asks for, of what they see at their gateway.
-pub fn choose(runtime: &Runtime, store: &SqliteStore, count: u64) -> Result<Operation, RegistryError> {
-    let of = |kind: &str, end: u64| format!("{kind}{}", runtime.below(end));
+pub fn choose(below: Draw<'_>, store: &SqliteStore, count: &str) -> Result<Operation, RegistryError> {
+    let of = |kind: &str, end: u64| format!("{kind}{}", below(end));
     let grants = |state| -> Result<String, RegistryError> {
         let page = Page { after: "", max: 50, filter: GrantFilter { state: Some(state) } };
-        Ok(one(runtime, store.grants(None, page)?.iter().map(|grant| grant.id.clone()).collect()))
+        Ok(one(below, store.grants(None, page)?.iter().map(|grant| grant.id.clone()).collect()))
     };
     let waiting = || -> Result<String, RegistryError> {
-        Ok(one(runtime, store.pending_changes("", 50)?.into_iter().map(|change| change.id).collect()))
+        Ok(one(below, store.pending_changes("", 50)?.into_iter().map(|change| change.id).collect()))
     };
     let (id, name) = (of("client", 12), of("name", 8));
-    Ok(match runtime.below(24) {
+    Ok(match below(24) {
         0..=3 => Operation::AddClient { id, name },
         4..=5 => Operation::ChangeClient { id, name },
-        6 => Operation::Suspend { id, suspended: runtime.one_in(2) },
-        7 if runtime.one_in(8) => Operation::Retire { id },
+        6 => Operation::Suspend { id, suspended: below(2) == 0 },
+        7 if below(8) == 0 => Operation::Retire { id },
         7..=9 => {
-            let needs_approval = runtime.one_in(2);
+            let needs_approval = below(2) == 0;
             // Its time is in its id.
             let id = format!("g-{}", uuid::Uuid::now_v7().simple());
             Operation::AddGrant { id, client: of("client", 12), needs_approval }
@@ -81,12 +97,12 @@ pub fn choose(runtime: &Runtime, store: &SqliteStore, count: u64) -> Result<Oper
         21 => Operation::SetNotice { source: of("source", 3), text: format!("text{count}") },
         22 => Operation::ClearNotice { source: of("source", 3) },
         _ => {
-            let roles = match runtime.below(4) {
+            let roles = match below(4) {
                 0 => vec![Role::Administrator],
                 1 => vec![Role::Approver],
                 _ => vec![Role::Administrator, Role::Approver],
             };
-            Operation::PutRoles { id: PEOPLE[runtime.below(4) as usize].into(), roles }
+            Operation::PutRoles { id: PEOPLE[below(4) as usize].into(), roles }
         }
     })
 }

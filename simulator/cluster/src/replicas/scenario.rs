@@ -1,9 +1,10 @@
 //! One run: three gateways change the registry at once, faults for some time, then none: everything must come out right.
 
-use super::final_state;
+use super::final_state::{self, Contents};
 use super::gateway::World;
-use super::operations::{Operation, PEOPLE, person, staff};
+use super::operations::{Operation, PEOPLE, first_steps, person, staff};
 use super::promises::Answer;
+use crate::cluster::member::RangePage;
 use crate::cluster::registry::commit;
 use crate::cluster::{ClusterError, Timers};
 use crate::faults;
@@ -110,20 +111,12 @@ impl Scenario {
         commit::begin_registry(&members, 0xaa).await.map_err(|error| error.to_string())?;
         let first = self.world.open(0).map_err(|error| error.to_string())?;
         first.registry.look().await.map_err(|error| error.to_string())?;
-        let both = || vec![Role::Administrator, Role::Approver];
-        let [lan, minh, hoa, duc] = PEOPLE;
-        let steps = [
-            (lan, Operation::Bootstrap { administrator: lan.into(), approver: minh.into() }),
-            (lan, Operation::AddPerson { id: hoa.into(), roles: both() }),
-            (lan, Operation::AddPerson { id: duc.into(), roles: both() }),
-            (lan, Operation::PutRoles { id: lan.into(), roles: both() }),
-            (lan, Operation::PutRoles { id: minh.into(), roles: both() }),
-        ];
-        for (at, (who, operation)) in steps.iter().enumerate() {
+        for (at, (who, operation)) in first_steps().iter().enumerate() {
             if self.world.act(&first, who, &format!("begin {at}"), operation).await != Answer::Made {
                 return Err(format!("{operation:?} was not made"));
             }
         }
+        let minh = PEOPLE[1];
         for at in 0..4 {
             let waiting = first.store().pending_changes("", 1).map_err(|error| error.to_string())?;
             let id = waiting.first().ok_or("nothing waits")?.id.clone();
@@ -133,7 +126,8 @@ impl Scenario {
             }
         }
         let people = first.store().staff().map_err(|error| error.to_string())?;
-        let wanted: Vec<_> = ["duc", "hoa", "lan", "minh"].map(|id| staff(id, both())).into();
+        let both = |id| staff(id, vec![Role::Administrator, Role::Approver]);
+        let wanted = ["duc", "hoa", "lan", "minh"].map(both);
         if people == wanted { Ok(()) } else { Err(format!("the people are {people:?}")) }
     }
 
@@ -269,8 +263,11 @@ impl Scenario {
 
     /// Every replica has what etcd has, which keeps every rule and every promise.
     fn outcome(&self) -> Result<(), String> {
-        let data = locked(&self.world.etcd).data().clone();
-        let rows = final_state::rows_in_etcd(&data)?;
+        let contents = Contents::read(|read| {
+            let (entries, has_more) = locked(&self.world.etcd).data().range(read)?;
+            Ok(RangePage { entries, has_more, ..RangePage::default() })
+        })?;
+        let rows = contents.rows()?;
         for machine in 0..GATEWAYS {
             let there = final_state::rows_in_file(&self.world.file(machine))?;
             if let Some(key) = rows.keys().chain(there.keys()).find(|key| rows.get(*key) != there.get(*key)) {
@@ -278,7 +275,7 @@ impl Scenario {
             }
         }
         let store = self.world.open(0).map_err(|error| error.to_string())?;
-        let made = final_state::check(&data, store.store())?;
+        let made = final_state::check(&contents, store.store())?;
         locked(&self.world.promises).check(&made)
     }
 }
