@@ -5,7 +5,7 @@
 //! [`ChangeDraft`]. The engine makes it count, if the registry of all gateways is still the one that it was judged on, and
 //! only then is it applied here, as every other gateway applies it.
 
-use super::{AdminEvent, RegistryError};
+use super::{AdminEvent, RegistryError, TokenRecord};
 
 /// A value of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,12 @@ pub trait Replication: Send + Sync {
     /// # Errors
     /// [`RegistryError::Store`] if the engine does not respond. The text says if the change may count nevertheless.
     fn commit(&self, draft: ChangeDraft) -> Result<CommitOutcome, RegistryError>;
+
+    /// Makes the records of issued tokens durable, beside the changes. Blocks likewise.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`] if the engine does not respond: the tokens are not handed out.
+    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
 }
 
 /// A replica of the registry on the gateway's own disk. Calls block: not on a thread that serves calls.
@@ -118,4 +124,10 @@ pub trait Replica: Send + Sync {
     /// # Errors
     /// [`RegistryError::Store`] if the file cannot be written.
     fn install(&self, position: &ReplicaPosition) -> Result<(), RegistryError>;
+
+    /// Stores the records of tokens that another gateway has issued; those that are there already stay.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`] if the file cannot be written.
+    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
 }

@@ -137,7 +137,8 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
             if last.head.number > 0 {
                 match changes.next() {
                     Some((entry, Some(number))) if number == last.head.number => {
-                        if entry.modified != last.modified {
+                        let kept = RegistryChange::decode(&entry.value, number)?;
+                        if entry.modified != last.modified || kept.head != last.head {
                             return Err(rolled_back(&last));
                         }
                     }

@@ -18,14 +18,15 @@
 //! whatever becomes of that gateway afterwards; the sealer collects it like any other.
 //!
 //! Bounds: [`MAX_ROWS`](change::MAX_ROWS) rows and [`MAX_BYTES`](change::MAX_BYTES) of them in a change, since etcd takes 128
-//! operations and 1.5 MB in a transaction; more is refused with the numbers. The blocks of
-//! daily quotas ([`quota`]) have keys of their own, and do not wait for changes.
+//! operations and 1.5 MB in a transaction; more is refused with the numbers. Issued tokens
+//! ([`issued`]) and the blocks of daily quotas ([`quota`]) have keys of their own, and do not wait for changes.
 
 pub mod blocking;
 pub mod change;
 pub mod commit;
 pub mod follow;
 pub mod freshness;
+pub mod issued;
 pub mod quota;
 mod replica_state;
 
@@ -33,3 +34,5 @@ pub use blocking::BlockingCommits;
 pub use change::{RegistryChange, RegistryHead};
 pub use follow::{ClusterRegistry, RegistrySettings};
 pub use freshness::Freshness;
+pub use issued::IssuedTokens;
+pub use quota::QuotaBlocks;

@@ -108,6 +108,7 @@ impl SqliteStore {
         let Some(replication) = &self.replication else {
             let mut connection = self.connection();
             let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            replica::must_be_none(&whole)?;
             let judged = self.judge(&whole, event, &object, change)?;
             whole.commit()?;
             return Ok(judged.result);

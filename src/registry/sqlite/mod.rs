@@ -453,4 +453,7 @@ impl Store for SqliteStore {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod replica_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -2,9 +2,9 @@
 //! that is rolled back, and what counts everywhere is applied in one that is not.
 
 use super::super::replication::{CellValue, ChangeDraft, Replica, ReplicaPosition, RowChange, RowKey};
-use super::super::{AdminEvent, RegistryError};
+use super::super::{AdminEvent, RegistryError, TokenRecord};
 use super::read::REMEMBERED;
-use super::{SqliteStore, admin_events, all, schema};
+use super::{SqliteStore, admin_events, all, schema, tokens};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params, params_from_iter};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -131,6 +131,29 @@ pub(super) fn position(connection: &Connection) -> Result<Option<ReplicaPosition
     Ok(connection.prepare_cached(sql)?.query_row([], read).optional()?)
 }
 
+/// Refuses a file that a single gateway has filled: its registry would be lost.
+fn must_be_empty(whole: &Connection) -> Result<(), RegistryError> {
+    for (table, _) in TABLES {
+        if whole.query_row(&format!("SELECT EXISTS (SELECT 1 FROM main.{table})"), [], |row| row.get(0))? {
+            return Err(failed(format!(
+                "the file has {table} of its own: it is not a replica, and is not replaced by one"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to change a replica without the engine that all gateways share: the other gateways would not know of it.
+pub(super) fn must_be_none(whole: &Connection) -> Result<(), RegistryError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = 'replica')";
+    match whole.prepare_cached(sql)?.query_row([], |row| row.get::<_, bool>(0))? && position(whole)?.is_some() {
+        true => Err(failed(
+            "this file is a replica of the registry of several gateways: change it through one of them".into(),
+        )),
+        false => Ok(()),
+    }
+}
+
 fn store_position(whole: &Connection, position: &ReplicaPosition) -> Result<(), RegistryError> {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let sql = "INSERT INTO replica (one, number, events, state) VALUES (1, ?1, ?2, ?3)
@@ -140,8 +163,12 @@ fn store_position(whole: &Connection, position: &ReplicaPosition) -> Result<(), 
     admin_events::note_after(whole, position.events)
 }
 
-/// The registry's file as a replica, with a connection of its own.
-pub struct SqliteReplica(Mutex<Connection>);
+/// The registry's file as a replica, with connections of its own.
+pub struct SqliteReplica {
+    registry: Mutex<Connection>,
+    /// Issued tokens are in a separate file.
+    issued: Mutex<Connection>,
+}
 
 impl SqliteReplica {
     /// Opens the file of a store as a replica.
@@ -154,11 +181,12 @@ impl SqliteReplica {
         // Rows come in any order, and all of them were judged where they were changed.
         connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
         connection.set_prepared_statement_cache_capacity(64);
-        Ok(SqliteReplica(Mutex::new(connection)))
+        let issued = Mutex::new(schema::issued(&store.path)?);
+        Ok(SqliteReplica { registry: Mutex::new(connection), issued })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,8 +245,10 @@ impl Replica for SqliteReplica {
     fn install(&self, next: &ReplicaPosition) -> Result<(), RegistryError> {
         let mut connection = self.connection();
         let whole = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if position(&whole)?.is_some_and(|there| there.number >= next.number) {
-            return Ok(());
+        match position(&whole)? {
+            Some(there) if there.number >= next.number => return Ok(()),
+            Some(_) => {}
+            None => must_be_empty(&whole)?,
         }
         for (table, _) in TABLES {
             whole.execute_batch(&format!(
@@ -231,5 +261,8 @@ impl Replica for SqliteReplica {
         store_position(&whole, next)?;
         whole.commit()?;
         Ok(())
+    }
+    fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+        tokens::add_known(&mut self.issued.lock().unwrap_or_else(PoisonError::into_inner), tokens)
     }
 }

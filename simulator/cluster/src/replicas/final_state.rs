@@ -10,7 +10,7 @@ use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Role, Store, admin_event::canonical_json};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// All rows, by the keys that they have in etcd.
@@ -99,6 +99,17 @@ pub fn rows_in_file(path: &Path) -> Result<Rows, String> {
         Ok(rows)
     };
     read().map_err(|error| error.to_string())
+}
+
+/// A token that was handed out and that a gateway does not list.
+pub fn missing_token(registry: &Path, issued: &BTreeSet<String>) -> Result<Option<String>, String> {
+    let read = || -> rusqlite::Result<BTreeSet<String>> {
+        let path = registry.with_file_name("issued.sqlite");
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.prepare("SELECT id FROM tokens")?.query_map([], |row| row.get(0))?.collect()
+    };
+    let there = read().map_err(|error| error.to_string())?;
+    Ok(issued.difference(&there).next().cloned())
 }
 
 /// Reads the events of the log in their order: one batch for each change, each naming the one before it.

@@ -2,11 +2,12 @@
 
 use super::operations::{self, Operation, PEOPLE, person};
 use super::promises::{Answer, Promises};
-use crate::cluster::registry::{ClusterRegistry, RegistrySettings};
-use crate::cluster::{ClusterError, EtcdMembers, Timers};
+use crate::cluster::registry::{ClusterRegistry, IssuedTokens, RegistrySettings};
+use crate::cluster::{ClusterError, EtcdMembers, Incarnation, Timers};
+use crate::gateway::name;
 use crate::registry::replication::{ChangeDraft, CommitOutcome, Replication};
 use crate::registry::sqlite::{SqliteReplica, SqliteStore};
-use crate::registry::{AdminEvent, RegistryError, Snapshot, Store};
+use crate::registry::{AdminEvent, RegistryError, Snapshot, Store, TokenRecord};
 use crate::runtime::{Machine, Runtime, SimTimers, locked};
 use crate::simulated::{MEMBERS, SimulatedEtcd, SimulatedMember};
 use serde_json::json;
@@ -34,6 +35,8 @@ pub struct World {
     pub folder: PathBuf,
     /// Whether administrators still work.
     pub works: AtomicBool,
+    /// Whether etcd was restored from an old snapshot: a gateway that has seen nothing newer cannot know of what was lost.
+    pub is_rolled_back: AtomicBool,
     /// Whether there is no fault at all in this run.
     pub is_calm: bool,
     count: AtomicU64,
@@ -51,6 +54,10 @@ impl Replication for Recorder {
         *locked(&self.0) = Some(draft);
         Err(RegistryError::Store("recorded".into()))
     }
+
+    fn add_tokens(&self, _: &[TokenRecord]) -> Result<(), RegistryError> {
+        Err(RegistryError::Store("tokens are put asynchronously here".into()))
+    }
 }
 
 /// The process of a gateway.
@@ -59,6 +66,7 @@ pub struct Gateway {
     store: SqliteStore,
     recorder: Arc<Recorder>,
     pub registry: Registry,
+    issued: IssuedTokens<SimulatedMember, SimTimers>,
 }
 
 /// The entry of an event: what the checks read of it, and the tag of its change.
@@ -83,6 +91,7 @@ impl World {
             promises: Mutex::default(),
             folder,
             works: AtomicBool::new(true),
+            is_rolled_back: AtomicBool::new(false),
             is_calm,
             count: AtomicU64::new(0),
             pace: Duration::from_millis(30 + runtime.below(200)),
@@ -106,8 +115,11 @@ impl World {
         let (replica, recorder) = (SqliteReplica::open(&store)?, Arc::new(Recorder::default()));
         let store = store.replicated(recorder.clone())?;
         let settings = RegistrySettings { max_age: MAX_AGE, journal: self.journal };
-        let registry = ClusterRegistry::new(Arc::new(self.members(machine)), replica, Arc::new(entry), settings);
-        Ok(Gateway { machine, store, recorder, registry })
+        let members = Arc::new(self.members(machine));
+        let holder = Incarnation { gateway: name(machine), number: self.runtime.below(u64::MAX) };
+        let issued = IssuedTokens::new(members.clone(), holder);
+        let registry = ClusterRegistry::new(members, replica, Arc::new(entry), settings);
+        Ok(Gateway { machine, store, recorder, registry, issued })
     }
 
     /// Starts a gateway's process.
@@ -129,8 +141,12 @@ impl World {
             let (world, gateway) = (self.clone(), gateway.clone());
             self.runtime.spawn(machine, async move { world.administer(&gateway).await });
         }
+        let (world, serving) = (self.clone(), gateway.clone());
+        self.runtime.spawn(machine, async move { world.serve(&serving).await });
+        let (world, issuing) = (self.clone(), gateway.clone());
+        self.runtime.spawn(machine, async move { world.issue(&issuing).await });
         let world = self.clone();
-        self.runtime.spawn(machine, async move { world.serve(&gateway).await });
+        self.runtime.spawn(machine, async move { world.read_tokens(&gateway).await });
     }
 
     /// Something has happened that a person has to look into.
@@ -138,6 +154,30 @@ impl World {
         self.runtime.note(|| format!("gateway {machine} stops: {error}"));
         locked(&self.promises).stops.push((machine, error));
         self.runtime.kill(machine);
+    }
+
+    /// Clients fetch tokens.
+    async fn issue(&self, gateway: &Gateway) {
+        while self.works.load(Ordering::Relaxed) {
+            self.runtime.timers().sleep(self.runtime.some_time(self.pace * 2)).await;
+            let token = |_| operations::token(format!("issued{}", self.count.fetch_add(1, Ordering::Relaxed)));
+            let tokens: Vec<_> = (0..1 + self.runtime.below(3)).map(token).collect();
+            match gateway.issued.put(&tokens).await {
+                Ok(()) => locked(&self.promises).issued.extend(tokens.into_iter().map(|token| token.id)),
+                Err(error) if error.may_pass() => {}
+                Err(error) => return self.stop(gateway.machine, error),
+            }
+        }
+    }
+
+    /// Reads what was issued at every gateway.
+    async fn read_tokens(&self, gateway: &Gateway) {
+        loop {
+            match gateway.issued.look(gateway.registry.replica()).await {
+                Err(error) if !error.may_pass() => return self.stop(gateway.machine, error),
+                _ => self.runtime.timers().sleep(Duration::from_secs(1)).await,
+            }
+        }
     }
 
     async fn administer(&self, gateway: &Gateway) {
@@ -207,6 +247,9 @@ impl World {
         let mut view = Snapshot::default();
         loop {
             timers.sleep(Duration::from_millis(50)).await;
+            if self.is_rolled_back.load(Ordering::Relaxed) {
+                return;
+            }
             match view.follow(&gateway.store) {
                 Ok(next) => view = next.unwrap_or(view),
                 Err(error) => return locked(&self.promises).violate(format!("gateway {machine}'s view: {error}")),

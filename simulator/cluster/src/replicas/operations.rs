@@ -39,6 +39,12 @@ pub fn person(id: &str) -> Actor {
     Actor::Staff { id: id.into(), thumbprint: digest, key: digest, names, address: "127.0.0.1:1".into() }
 }
 
+/// The record of a token that a client has fetched.
+pub fn token(id: String) -> TokenRecord {
+    let scopes = vec!["population:read".into()];
+    TokenRecord { id, client: "client1".into(), scopes, expires: FAR, ..TokenRecord::default() }
+}
+
 /// A member of staff as registered.
 pub fn staff(id: &str, roles: Vec<Role>) -> Staff {
     Staff { id: id.into(), roles, names: vec![format!("spiffe://a.vn/{id}")] }

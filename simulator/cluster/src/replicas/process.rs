@@ -1,13 +1,14 @@
 //! A gateway's process for the run over a real etcd: its replica follows, and two threads change the registry as the admin
-//! service does. What it promises goes to its standard output: `ask TAG`, `made TAG [TOKEN]`, `refused TAG`, `unknown TAG`, and
-//! `sees TOKEN` once a revocation is in force here.
+//! service does. What it promises goes to its standard output: `ask TAG`, `made TAG [TOKEN]`, `refused TAG`, `unknown TAG`,
+//! `issued TOKEN`, and `sees TOKEN` once a revocation is in force here.
 
 use super::gateway::entry;
 use super::operations::{self, PEOPLE, person};
 use crate::cluster::etcd::EtcdChannel;
-use crate::cluster::registry::{BlockingCommits, ClusterRegistry, RegistrySettings};
+use crate::cluster::registry::{BlockingCommits, ClusterRegistry, IssuedTokens, RegistrySettings};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{EtcdMembers, Timers};
+use crate::cluster::{EtcdMembers, Incarnation, Timers};
+use crate::gateway::name;
 use crate::process::{WRITES, channels};
 use crate::registry::sqlite::{SqliteReplica, SqliteStore};
 use crate::registry::{Item, RegistryError, Store};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
+type Issued = IssuedTokens<EtcdChannel, RuntimeTimers>;
 type Registry = ClusterRegistry<EtcdChannel, RuntimeTimers, SqliteReplica>;
 
 /// The registry's file of a gateway.
@@ -36,7 +38,7 @@ pub fn open(
     machine: usize,
     endpoints: &[String],
     runtime: &Runtime,
-) -> Result<(SqliteStore, Arc<Registry>), String> {
+) -> Result<(SqliteStore, Arc<Registry>, Arc<Issued>), String> {
     let failed = |error: RegistryError| error.to_string();
     let store = SqliteStore::open(&file(root, machine)).map_err(failed)?;
     let replica = SqliteReplica::open(&store).map_err(failed)?;
@@ -45,17 +47,28 @@ pub fn open(
     let members = EtcdMembers::new(channels(endpoints, machine), RuntimeTimers::default(), None);
     // Few changes are kept, so that a gateway that was away reads all rows.
     let settings = RegistrySettings { journal: 50, ..RegistrySettings::default() };
-    let registry = Arc::new(ClusterRegistry::new(Arc::new(members), replica, Arc::new(entry), settings));
-    let commits = BlockingCommits::new(registry.clone(), runtime.handle().clone());
-    Ok((store.replicated(Arc::new(commits)).map_err(failed)?, registry))
+    let members = Arc::new(members);
+    let holder = Incarnation { gateway: name(machine), number: fastrand::u64(..) };
+    let issued = Arc::new(IssuedTokens::new(members.clone(), holder));
+    let registry = Arc::new(ClusterRegistry::new(members, replica, Arc::new(entry), settings));
+    let commits = BlockingCommits::new(registry.clone(), issued.clone(), runtime.handle().clone());
+    Ok((store.replicated(Arc::new(commits)).map_err(failed)?, registry, issued))
 }
 
 /// Runs a gateway until it is killed, or has stopped for good.
 pub fn run(root: &Path, machine: usize, endpoints: &[String]) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let (store, registry) = open(root, machine, endpoints, &runtime)?;
-    let following = registry.clone();
+    let (store, registry, issued) = open(root, machine, endpoints, &runtime)?;
+    let (following, reading) = (registry.clone(), registry.clone());
+    runtime.spawn(async move {
+        loop {
+            if let Err(error) = issued.look(reading.replica()).await {
+                say(&format!("retry {error}"));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
     runtime.spawn(async move {
         let error = following.run(|error| say(&format!("retry {error}"))).await;
         say(&format!("stop {error}"));
@@ -81,6 +94,13 @@ pub fn run(root: &Path, machine: usize, endpoints: &[String]) -> Result<(), Stri
 
 /// Somebody asks for a change, and is told what has become of it.
 fn act(store: &SqliteStore, tag: &str) {
+    if fastrand::u8(..4) == 0 {
+        let token = operations::token(tag.to_owned());
+        if store.add_tokens(&[token]).is_ok() {
+            say(&format!("issued {tag}"));
+        }
+        return;
+    }
     let who = PEOPLE[fastrand::usize(..PEOPLE.len())];
     let Ok(operation) = operations::choose(&|end| fastrand::u64(..end.max(1)), store, tag) else { return };
     let Ok(named) = store.named(person(who), tag) else { return };

@@ -23,6 +23,8 @@ pub struct Promises {
     pub answers: BTreeMap<String, Answer>,
     /// Revoked tokens, and when that was acknowledged.
     pub revoked: Vec<(String, Duration)>,
+    /// Tokens that were handed out.
+    pub issued: BTreeSet<String>,
     /// Changes that were judged again because another one was first.
     pub superseded: u64,
     /// Calls that were refused because the view was too old.

@@ -56,6 +56,7 @@ impl Heard {
                 self.refused += 1;
             }
             ["unknown", _] => self.unknown += 1,
+            ["issued", token] => self.promises.issued.extend([(*token).to_owned()]),
             ["sees", token] => self.seen.extend(self.revoked.get(*token).map(Instant::elapsed)),
             _ => self.other.push(format!("replica {machine}: {line}")),
         }
@@ -116,7 +117,7 @@ impl Scene<'_> {
     fn begin(&self, runtime: &Runtime) -> Result<(), String> {
         let members = EtcdMembers::new(self.channels(runtime), RuntimeTimers::default(), None);
         runtime.block_on(commit::begin_registry(&members, 0xbb)).map_err(|error| error.to_string())?;
-        let (store, registry) = open(&self.root, 0, &self.endpoints, runtime)?;
+        let (store, registry, _) = open(&self.root, 0, &self.endpoints, runtime)?;
         runtime.block_on(registry.look()).map_err(|error| error.to_string())?;
         let act = |tag: String, who: &str, operation: &Operation| {
             locked(&self.heard).promises.answers.insert(tag.clone(), Answer::Made);
@@ -192,6 +193,7 @@ impl Scene<'_> {
             "real etcd: {} changes of the registry made, {} refused, {} unknown; every rule kept, every replica equal",
             heard.made, heard.refused, heard.unknown
         );
+        println!("real etcd: {} tokens issued, each known at every gateway", heard.promises.issued.len());
         Ok(())
     }
 
@@ -203,6 +205,12 @@ impl Scene<'_> {
             let there = final_state::rows_in_file(&file(&self.root, machine))?;
             if let Some(key) = rows.keys().chain(there.keys()).find(|key| rows.get(*key) != there.get(*key)) {
                 return Err(format!("replica {machine} differs in {}", String::from_utf8_lossy(key)));
+            }
+        }
+        for machine in 0..NODES {
+            let issued = &locked(&self.heard).promises.issued;
+            if let Some(token) = final_state::missing_token(&file(&self.root, machine), issued)? {
+                return Err(format!("replica {machine} does not know {token}"));
             }
         }
         let store = SqliteStore::open(&file(&self.root, 0)).map_err(|error| error.to_string())?;

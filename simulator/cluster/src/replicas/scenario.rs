@@ -63,7 +63,6 @@ struct Scenario {
     trouble: Trouble,
     down: BTreeSet<Machine>,
     snapshot: Option<Mvcc>,
-    is_rolled_back: bool,
 }
 
 /// Runs a seed in an empty folder, if it has the requested kind of fault; returns the violation with its trace.
@@ -74,14 +73,8 @@ pub fn run(seed: u64, only: Option<&str>, folder: &Path, trace: bool) -> Result<
         return Ok(());
     }
     let world = World::new(&runtime, folder.to_owned(), trouble == Trouble::None);
-    let mut scenario = Scenario {
-        world: world.clone(),
-        runtime: runtime.clone(),
-        trouble,
-        down: BTreeSet::new(),
-        snapshot: None,
-        is_rolled_back: false,
-    };
+    let mut scenario =
+        Scenario { world: world.clone(), runtime: runtime.clone(), trouble, down: BTreeSet::new(), snapshot: None };
     let ended = runtime.run(async move { scenario.live().await });
     (0..GATEWAYS).chain([ADMINISTRATOR, crate::simulated::NETWORK]).for_each(|machine| runtime.kill(machine));
     ended.map_err(|violation| (format!("{trouble:?}: {violation}"), runtime.trace()))
@@ -98,7 +91,7 @@ impl Scenario {
             self.harm();
             self.check()?;
         }
-        if self.is_rolled_back {
+        if self.is_rolled_back() {
             return self.after_roll_back().await;
         }
         self.heal();
@@ -137,11 +130,15 @@ impl Scenario {
         if let Some(violation) = promises.violation.clone().or_else(|| locked(&self.world.etcd).misuse.clone()) {
             return Err(violation);
         }
-        let may_stop = |error: &ClusterError| self.is_rolled_back && matches!(error, ClusterError::RolledBack(_));
+        let may_stop = |error: &ClusterError| self.is_rolled_back() && matches!(error, ClusterError::RolledBack(_));
         match promises.stops.iter().find(|(_, error)| !may_stop(error)) {
             Some((machine, error)) => Err(format!("gateway {machine} has stopped: {error}")),
             None => Ok(()),
         }
+    }
+
+    fn is_rolled_back(&self) -> bool {
+        self.world.is_rolled_back.load(Ordering::Relaxed)
     }
 
     /// One more fault.
@@ -207,9 +204,9 @@ impl Scenario {
             return;
         };
         // Once is enough.
-        if !self.is_rolled_back {
+        if !self.is_rolled_back() {
             self.runtime.note(|| "all members are restored from the snapshot".into());
-            self.is_rolled_back = true;
+            self.world.is_rolled_back.store(true, Ordering::Relaxed);
             locked(&self.world.etcd).restore_all(snapshot);
         }
     }
@@ -272,6 +269,12 @@ impl Scenario {
             let there = final_state::rows_in_file(&self.world.file(machine))?;
             if let Some(key) = rows.keys().chain(there.keys()).find(|key| rows.get(*key) != there.get(*key)) {
                 return Err(format!("gateway {machine} differs in {}", String::from_utf8_lossy(key)));
+            }
+        }
+        for machine in 0..GATEWAYS {
+            let issued = &locked(&self.world.promises).issued;
+            if let Some(token) = final_state::missing_token(&self.world.file(machine), issued)? {
+                return Err(format!("gateway {machine} does not know {token}"));
             }
         }
         let store = self.world.open(0).map_err(|error| error.to_string())?;
