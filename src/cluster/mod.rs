@@ -14,6 +14,8 @@
 //! what joins them ([`sealer`], [`site`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through
 //! [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
+//! [`registry`] keeps one state of clients, grants and staff for all gateways beside it, over the same members and values.
+//!
 //! Bounds: a batch has at most 128 kB of entries and 4,096 of them; a writer has at most 8 in flight; a sealing takes at
 //! most 512 batches of 100 writers; a term remembers 1,024 sealings that no majority stores yet.
 

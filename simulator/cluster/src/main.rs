@@ -133,7 +133,7 @@ fn conformance() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `real ETCD` runs everything over that program; `gateway` or `replica`, with FOLDER NUMBER ENDPOINT…, is a process of that run.
+/// `real ETCD` runs everything over that program, `load ETCD CLIENTS` measures a large registry over it; `gateway` or `replica`, with FOLDER NUMBER ENDPOINT…, is a process of that run.
 #[cfg(not(simulator))]
 fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
     use std::path::Path;
@@ -143,6 +143,9 @@ fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let machine = machine.parse().expect("a number");
             Err(runtime.block_on(process::run(Path::new(folder), machine, endpoints)).to_string())
+        }
+        [mode, program, clients] if mode == "load" => {
+            replicas::load::run(Path::new(program), clients.parse().expect("a number"))
         }
         [mode, folder, machine, endpoints @ ..] if mode == "replica" => {
             replicas::process::run(Path::new(folder), machine.parse().expect("a number"), endpoints)

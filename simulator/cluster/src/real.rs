@@ -156,13 +156,12 @@ struct Scene {
     root: PathBuf,
 }
 
-/// Runs everything over the etcd of this program.
+/// Starts the members of a cluster in a folder; returns them with their addresses.
 ///
 /// # Errors
-/// What has failed.
-pub fn run(program: &Path) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let (root, ports) = (folder.path().to_owned(), free_ports()?);
+/// The program cannot be started.
+pub fn members(program: &Path, root: &Path) -> Result<(Vec<Member>, Vec<String>), String> {
+    let ports = free_ports()?;
     let member = |at| Member {
         program: program.to_owned(),
         folder: root.join(format!("member{at}")),
@@ -172,7 +171,18 @@ pub fn run(program: &Path) -> Result<(), String> {
     };
     let mut members: Vec<Member> = (0..NODES).map(member).collect();
     members.iter_mut().try_for_each(Member::start)?;
-    let endpoints: Vec<String> = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
+    let endpoints = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
+    Ok((members, endpoints))
+}
+
+/// Runs everything over the etcd of this program.
+///
+/// # Errors
+/// What has failed.
+pub fn run(program: &Path) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let root = folder.path().to_owned();
+    let (members, endpoints) = members(program, &root)?;
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
@@ -192,7 +202,7 @@ pub fn run(program: &Path) -> Result<(), String> {
     if result.is_err() {
         locked(&heard).other.iter().for_each(|line| println!("{line}"));
     }
-    scene.gateways.clear();
+    // The gateways of the log go on: they seal the admin events of the registry's changes.
     result.and_then(|()| crate::replicas::real::run(&mut scene.members, &endpoints, root))
 }
 

@@ -71,7 +71,7 @@ fn number(sequence: u64) -> i64 {
 }
 
 /// Returns the last number of the sequence that was given to any event, whether its row still exists or not.
-fn last(connection: &Connection) -> Result<u64, RegistryError> {
+pub(super) fn last(connection: &Connection) -> Result<u64, RegistryError> {
     let sql = "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'acts'
                UNION ALL SELECT MAX(seq) FROM acts)";
     let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;

@@ -21,7 +21,7 @@ mod schema;
 mod tokens;
 
 use super::lists::Lists;
-use super::replication::Replication;
+use super::replication::{Replication, RowChange, RowKey};
 use super::{
     Actor, AdminEventKey, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage,
     LoggedEvent, MaintenanceNotice, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter,
@@ -106,6 +106,23 @@ impl SqliteStore {
             justification: "".into(),
             replication: None,
         })
+    }
+
+    /// Returns rows of the registry as an engine takes them, in an order of their own, after one of them; at most `max`.
+    /// Nothing may change meanwhile.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn shared_rows(&self, after: Option<&RowKey>, max: usize) -> Result<Vec<RowChange>, RegistryError> {
+        self.readers.read(|connection| replica::rows_after(connection, after, max))
+    }
+
+    /// Returns the number of the last admin event, whether it is in the log yet or not.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn last_event(&self) -> Result<u64, RegistryError> {
+        self.readers.read(admin_events::last)
     }
 
     /// Returns the same store, whose changes count if this engine says so: the file is a replica from now on

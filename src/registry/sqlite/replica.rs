@@ -61,6 +61,37 @@ fn primary_key(table: &str) -> Result<&'static str, RegistryError> {
     found.map(|(_, key)| *key).ok_or_else(|| failed(format!("the table {table:?} is not one that gateways share")))
 }
 
+/// Returns rows of the tables that gateways share, in the order of their names, after one of them; at most so many. What an
+/// engine is filled with from the registry of a single gateway.
+pub(super) fn rows_after(
+    connection: &Connection,
+    after: Option<&RowKey>,
+    max: usize,
+) -> Result<Vec<RowChange>, RegistryError> {
+    let mut rows = Vec::new();
+    for (table, key) in TABLES {
+        let from = match after {
+            Some(after) if after.table == table => after.id.as_str(),
+            Some(after) if is_before(table, &after.table) => continue,
+            _ => "",
+        };
+        let left = i64::try_from(max - rows.len()).unwrap_or(i64::MAX);
+        let sql = format!("SELECT {key} FROM {table} WHERE {key} > ?1 ORDER BY {key} LIMIT ?2");
+        let ids = all(connection, &sql, params![from, left], |row| row.get::<_, String>(0))?;
+        for id in ids {
+            let key = RowKey { table: table.to_owned(), id };
+            rows.push(RowChange { cells: cells(connection, &key)?, key });
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether a table comes before another one.
+fn is_before(table: &str, other: &str) -> bool {
+    let place = |name: &str| TABLES.iter().position(|(table, _)| *table == name);
+    place(table) < place(other)
+}
+
 /// Reads a row; `None` if there is none.
 fn cells(connection: &Connection, key: &RowKey) -> Result<Option<Vec<(String, CellValue)>>, RegistryError> {
     let sql = format!("SELECT * FROM {} WHERE {} = ?1", key.table, primary_key(&key.table)?);

@@ -112,62 +112,78 @@ pub fn missing_token(registry: &Path, issued: &BTreeSet<String>) -> Result<Optio
     Ok(issued.difference(&there).next().cloned())
 }
 
-/// Reads the events of the log in their order: one batch for each change, each naming the one before it.
-fn events(contents: &Contents) -> Result<Vec<Vec<Event>>, String> {
-    let writer = &contents.head.writer;
-    let (mut before, mut sequence, mut changes) = (batch::BatchHash::default(), 0, Vec::new());
+/// The entries of the events in their order: one batch for each change, each naming the one before it.
+pub fn batched_entries(contents: &Contents) -> Result<Vec<Vec<u8>>, String> {
+    let RegistryHead { writer, number, .. } = &contents.head;
+    let (mut before, mut entries) = (batch::BatchHash::default(), Vec::new());
     for (at, entry) in contents.batches.iter().enumerate() {
         let read = WriterBatch::decode(&entry.value, writer, at as u64 + 1).map_err(|error| error.to_string())?;
         if read.before != before {
             return Err(format!("the batch of change {} does not follow the one before it", at + 1));
         }
         before = batch::hash(&entry.value);
-        let mut events = Vec::new();
-        for entry in &read.entries {
-            let value: Value = serde_json::from_slice(entry).map_err(|error| error.to_string())?;
-            sequence += 1;
-            if value["sequence"] != sequence {
-                return Err(format!("event {} is in the place of event {sequence}", value["sequence"]));
-            }
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let changes = value["changes"].as_array().into_iter().flatten();
-            events.push(Event {
-                tag: text(&value["tag"]),
-                approved_by: text(&value["approved_by"]),
-                changes: changes.map(|one| [0, 1, 2].map(|at| text(&one[at]))).collect(),
-            });
-        }
-        changes.push(events);
+        entries.extend(read.entries);
     }
-    Ok(changes)
+    match contents.batches.len() as u64 == *number {
+        true => Ok(entries),
+        false => Err(format!("{} changes have events, {number} were made", contents.batches.len())),
+    }
 }
 
-/// Checks the rules in the log and in a store of the final state; returns the tags of the changes that count.
-pub fn check(contents: &Contents, store: &SqliteStore) -> Result<Vec<String>, String> {
-    let (events, number) = (events(contents)?, contents.head.number);
-    if events.len() as u64 != number {
-        return Err(format!("{} changes have events, {number} were made", events.len()));
-    }
+/// Reads the events from their entries: their numbers have no gap.
+fn events(entries: &[Vec<u8>], before: u64) -> Result<Vec<Event>, String> {
+    let read = |(at, entry): (usize, &Vec<u8>)| {
+        let value: Value = serde_json::from_slice(entry).map_err(|error| error.to_string())?;
+        let number = before + at as u64 + 1;
+        if value["sequence"] != number {
+            return Err(format!("event {} is in the place of event {number}", value["sequence"]));
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let changes = value["changes"].as_array().into_iter().flatten();
+        Ok(Event {
+            tag: text(&value["tag"]),
+            approved_by: text(&value["approved_by"]),
+            changes: changes.map(|one| [0, 1, 2].map(|at| text(&one[at]))).collect(),
+        })
+    };
+    entries.iter().enumerate().map(read).collect()
+}
+
+/// Checks the rules in the entries of all events and in a store of the final state; returns the tags of the changes that count.
+/// `before` is the number of the last event before them.
+pub fn check(
+    contents: &Contents,
+    entries: &[Vec<u8>],
+    before: u64,
+    store: &SqliteStore,
+) -> Result<Vec<String>, String> {
+    let events = events(entries, before)?;
     let mut records: BTreeMap<&str, &str> = BTreeMap::new();
-    for event in events.iter().flatten() {
+    for event in &events {
         let approves_change = event.changes.iter().any(|[object, ..]| object.starts_with("change:"));
-        for [object, before, after] in &event.changes {
+        for [object, was, after] in &event.changes {
             // Of a change that was asked for, whoever has asked for it counts, not who has once asked for its object.
             if !approves_change || object.starts_with("change:") {
-                is_another_person(event, before)?;
+                is_another_person(event, was)?;
             }
             // A token that is shown has no record before.
             if !object.starts_with("token:") {
                 let there = records.insert(object, after).unwrap_or("null");
-                if there != before {
-                    return Err(format!("{}: {object} was {there} and not {before}", event.tag));
+                if there != was {
+                    return Err(format!("{}: {object} was {there} and not {was}", event.tag));
                 }
             }
         }
     }
     same_records(&records, store)?;
     one_holder_each(store)?;
-    Ok(events.iter().filter_map(|events| events.first()).map(|event| event.tag.clone()).collect())
+    // A change may have several events, one after the other.
+    let mut made: Vec<String> = events.into_iter().map(|event| event.tag).collect();
+    made.dedup();
+    match made.len() as u64 == contents.head.number {
+        true => Ok(made),
+        false => Err(format!("{} changes are in the log, {} were made", made.len(), contents.head.number)),
+    }
 }
 
 /// Whoever has approved something has not asked for it.

@@ -3,6 +3,8 @@
 
 mod final_state;
 mod gateway;
+#[cfg(not(simulator))]
+pub mod load;
 mod operations;
 #[cfg(not(simulator))]
 pub mod process;

@@ -9,6 +9,8 @@ use crate::cluster::registry::commit;
 use crate::cluster::{ClusterError, Timers};
 use crate::faults;
 use crate::mvcc::Mvcc;
+use crate::registry::replication::RowKey;
+use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Role, Store};
 use crate::runtime::{Machine, Runtime, locked};
 use std::collections::BTreeSet;
@@ -63,6 +65,8 @@ struct Scenario {
     trouble: Trouble,
     down: BTreeSet<Machine>,
     snapshot: Option<Mvcc>,
+    /// Number of the last admin event before the first change.
+    imported: u64,
 }
 
 /// Runs a seed in an empty folder, if it has the requested kind of fault; returns the violation with its trace.
@@ -73,8 +77,14 @@ pub fn run(seed: u64, only: Option<&str>, folder: &Path, trace: bool) -> Result<
         return Ok(());
     }
     let world = World::new(&runtime, folder.to_owned(), trouble == Trouble::None);
-    let mut scenario =
-        Scenario { world: world.clone(), runtime: runtime.clone(), trouble, down: BTreeSet::new(), snapshot: None };
+    let mut scenario = Scenario {
+        world: world.clone(),
+        runtime: runtime.clone(),
+        trouble,
+        down: BTreeSet::new(),
+        snapshot: None,
+        imported: 0,
+    };
     let ended = runtime.run(async move { scenario.live().await });
     (0..GATEWAYS).chain([ADMINISTRATOR, crate::simulated::NETWORK]).for_each(|machine| runtime.kill(machine));
     ended.map_err(|violation| (format!("{trouble:?}: {violation}"), runtime.trace()))
@@ -98,10 +108,32 @@ impl Scenario {
         self.recover().await
     }
 
+    /// Fills etcd with the registry of a single gateway in some runs; returns the number of its last event.
+    async fn import(&self) -> Result<u64, String> {
+        if self.runtime.one_in(2) {
+            return Ok(0);
+        }
+        let members = self.world.members(ADMINISTRATOR);
+        let embedded = SqliteStore::open(&self.world.file(ADMINISTRATOR)).map_err(|error| error.to_string())?;
+        for at in 0..7 {
+            let add = Operation::AddClient { id: format!("single{at}"), name: format!("single{at}") };
+            add.perform(&embedded).map_err(|error| error.to_string())?;
+        }
+        let mut after: Option<RowKey> = None;
+        loop {
+            let rows = embedded.shared_rows(after.as_ref(), 3).map_err(|error| error.to_string())?;
+            commit::import_rows(&members, &rows, after.is_none()).await.map_err(|error| error.to_string())?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.key.clone());
+        }
+        embedded.last_event().map_err(|error| error.to_string())
+    }
+
     /// Begins the registry, and registers the people: each with both roles, as the rules want it.
     async fn begin(&mut self) -> Result<(), String> {
-        let members = self.world.members(ADMINISTRATOR);
-        commit::begin_registry(&members, 0xaa).await.map_err(|error| error.to_string())?;
+        let (members, events) = (self.world.members(ADMINISTRATOR), self.import().await?);
+        commit::begin_registry(&members, 0xaa, events).await.map_err(|error| error.to_string())?;
+        self.imported = events;
         let first = self.world.open(0).map_err(|error| error.to_string())?;
         first.registry.look().await.map_err(|error| error.to_string())?;
         for (at, (who, operation)) in first_steps().iter().enumerate() {
@@ -278,7 +310,8 @@ impl Scenario {
             }
         }
         let store = self.world.open(0).map_err(|error| error.to_string())?;
-        let made = final_state::check(&contents, store.store())?;
+        let made =
+            final_state::check(&contents, &final_state::batched_entries(&contents)?, self.imported, store.store())?;
         locked(&self.world.promises).check(&made)
     }
 }
