@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Breaks a rule of the log over etcd, one by one, and checks that the simulator finds each within 100 seeds. For a patch that starts with
-# `Trouble: KIND`, only seeds of that kind are run, out of thirty times as many.
+# Breaks a rule of the log or of the registry over etcd, one by one, and checks that the simulator finds each within 100 seeds. What a
+# patch has before its first file: `World: registry` for seeds of the registry; `Trouble: KIND` for seeds of that kind alone, out of thirty
+# times as many. Arguments: the number of seeds, and the beginning of the names of the patches.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR="$PWD/target/simulator" CARGO_INCREMENTAL=1
@@ -8,14 +9,15 @@ export CARGO_TARGET_DIR="$PWD/target/simulator" CARGO_INCREMENTAL=1
 build=(cargo build --quiet --release --no-default-features --config 'profile.release.package.ndxp-cluster-simulator.opt-level=0')
 copy=target/mutants/cluster
 rm -rf "$copy" && mkdir -p "$copy/src/exchange_log" "$copy/simulator"
-cp -r src/cluster "$copy/src/"
-cp src/exchange_log/tree.rs "$copy/src/exchange_log/"
+cp -r src/cluster src/registry src/hex.rs src/keyfile.rs src/time_zone.rs "$copy/src/"
+cp src/exchange_log/clock.rs src/exchange_log/tree.rs "$copy/src/exchange_log/"
 cp -r simulator/cluster "$copy/simulator/"
-for patch in simulator/cluster/mutants/*.patch; do
-    name=$(basename "$patch" .patch) kind=$(sed -n '1s/^Trouble: //p' "$patch") seeds=${1:-100}
+header() { sed -n "/^--- /q; s/^$2: //p" "$1"; }
+for patch in simulator/cluster/mutants/"${2:-}"*.patch; do
+    name=$(basename "$patch" .patch) kind=$(header "$patch" Trouble) world=$(header "$patch" World) seeds=${1:-100}
     patch --quiet --strip 1 --directory "$copy" < "$patch"
     # The build of the program itself may be newer than any of these.
-    touch "$copy"/src/cluster/*.rs "$copy"/simulator/cluster/src/*.rs
+    find "$copy/src" "$copy/simulator" -name '*.rs' -exec touch {} +
     "${build[@]}" --manifest-path "$copy/simulator/cluster/Cargo.toml"
     patch --quiet --strip 1 --reverse --directory "$copy" < "$patch"
     if [ -n "$kind" ]; then
@@ -23,7 +25,8 @@ for patch in simulator/cluster/mutants/*.patch; do
     else
         unset NDXP_TROUBLE
     fi
-    if found=$("$CARGO_TARGET_DIR/release/ndxp-cluster-simulator" "$seeds"); then
+    # shellcheck disable=SC2086  # no world is no argument
+    if found=$("$CARGO_TARGET_DIR/release/ndxp-cluster-simulator" $world "$seeds"); then
         echo "$name: not found"
         exit 1
     fi

@@ -10,6 +10,9 @@
 //! | `cluster` | the random id of the log, made once |
 //! | `collected` | put by each deletion, so that its revision has a put |
 //!
+//! The keys of [`registry`](super::registry) are beside them; its admin events are batches of the writer `registry`, which no
+//! gateway may be named.
+//!
 //! Numbers have leading zeros, so that the order of the bytes is the order of the numbers, in keys and in comparisons of
 //! values.
 

@@ -14,6 +14,8 @@
 //! what joins them ([`sealer`], [`site`]), and what follows a restore of etcd ([`epoch`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through
 //! [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
+//! [`registry`] keeps one state of clients, grants and staff for all gateways beside it, over the same members and values.
+//!
 //! Bounds: a batch has at most 128 kB of entries and 4,096 of them; a writer has at most 8 in flight; a sealing takes at
 //! most 512 batches of 100 writers; a term remembers 1,024 sealings that no majority stores yet.
 
@@ -34,6 +36,7 @@ pub mod own_disk;
 pub mod peaks;
 pub mod pressure;
 pub mod reclaim;
+pub mod registry;
 pub mod sealer;
 pub mod sealing;
 pub mod site;
@@ -84,6 +87,9 @@ pub enum ClusterError {
     /// The log was not begun in this etcd.
     #[error("this etcd holds no log: begin one, or restore it")]
     NoLog,
+    /// No registry was begun in this etcd.
+    #[error("this etcd holds no registry: begin one, or restore it")]
+    NoRegistry,
     /// etcd is behind what this gateway has seen, or another cluster.
     #[error("ETCD_ROLLED_BACK: {0}")]
     RolledBack(String),
@@ -151,6 +157,7 @@ impl ClusterError {
             ClusterError::Refused(_)
             | ClusterError::VersionTooOld { .. }
             | ClusterError::NoLog
+            | ClusterError::NoRegistry
             | ClusterError::RolledBack(_)
             | ClusterError::Diverged(_)
             | ClusterError::Conflict { .. }

@@ -13,6 +13,7 @@ mod network;
 pub mod notice;
 mod page;
 pub mod pending;
+pub mod replication;
 pub mod snapshot;
 pub mod sqlite;
 pub mod state_file;

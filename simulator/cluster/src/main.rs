@@ -7,19 +7,31 @@
 mod cluster;
 mod conformance;
 mod exchange_log;
+mod faults;
 mod gateway;
-#[cfg(test)]
 #[allow(dead_code)]
 #[path = "../../../src/hex.rs"]
 mod hex;
+#[allow(dead_code)]
+#[path = "../../../src/keyfile.rs"]
+mod keyfile;
 mod model;
 mod mvcc;
 #[cfg(not(simulator))]
 mod process;
+mod quotas;
 #[cfg(not(simulator))]
 mod real;
+// With all of its rules; the etcd alone is simulated.
+#[allow(dead_code, unused_imports)]
+#[path = "../../../src/registry/mod.rs"]
+mod registry;
+mod replicas;
 mod runtime;
 mod simulated;
+#[allow(dead_code)]
+#[path = "../../../src/time_zone.rs"]
+mod time_zone;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,10 +47,41 @@ fn number(text: String) -> Option<u64> {
     text.replace('_', "").parse().ok()
 }
 
+/// What a seed is run of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// The exchange log.
+    Log,
+    /// The registry.
+    Registry,
+    /// Daily quotas.
+    Quota,
+}
+
+impl Subject {
+    /// The first argument that chooses it.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Subject::Log => None,
+            Subject::Registry => Some("registry"),
+            Subject::Quota => Some("quota"),
+        }
+    }
+}
+
 /// Runs one seed.
-fn run(seed: u64, trace: bool) -> Option<Failure> {
+fn run(subject: Subject, seed: u64, trace: bool) -> Option<Failure> {
     let only = std::env::var("NDXP_TROUBLE").ok();
-    match catch_unwind(AssertUnwindSafe(|| world::run(seed, only.as_deref(), trace))) {
+    let run = || match subject {
+        Subject::Log => world::run(seed, only.as_deref(), trace),
+        Subject::Quota => quotas::run(seed, trace),
+        Subject::Registry => {
+            // In memory if there is such a file system: the files are synchronized thousands of times.
+            let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+            replicas::run(seed, only.as_deref(), folder.path(), trace)
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => None,
         Ok(Err((violation, trace))) => Some((seed, violation, trace)),
         Err(panic) => {
@@ -49,7 +92,7 @@ fn run(seed: u64, trace: bool) -> Option<Failure> {
 }
 
 /// Runs seeds on all cores; returns the lowest failing one of those that ran.
-fn run_all(from: u64, count: u64) -> Option<Failure> {
+fn run_all(subject: Subject, from: u64, count: u64) -> Option<Failure> {
     let (next, failed) = (AtomicU64::new(from), Mutex::new(None::<Failure>));
     let work = || {
         loop {
@@ -57,7 +100,7 @@ fn run_all(from: u64, count: u64) -> Option<Failure> {
             if seed >= from + count {
                 return;
             }
-            if let Some(failure) = run(seed, false) {
+            if let Some(failure) = run(subject, seed, false) {
                 next.store(from + count, Ordering::Relaxed);
                 let mut failed = runtime::locked(&failed);
                 if failed.as_ref().is_none_or(|(lowest, ..)| seed < *lowest) {
@@ -90,7 +133,7 @@ fn conformance() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `real ETCD` runs everything over that program; `gateway FOLDER NUMBER ENDPOINT…` is a process of that run.
+/// `real ETCD` runs everything over that program, `load ETCD CLIENTS` measures a large registry over it; `gateway` or `replica`, with FOLDER NUMBER ENDPOINT…, is a process of that run.
 #[cfg(not(simulator))]
 fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
     use std::path::Path;
@@ -100,6 +143,12 @@ fn over_real_etcd(arguments: &[String]) -> Option<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let machine = machine.parse().expect("a number");
             Err(runtime.block_on(process::run(Path::new(folder), machine, endpoints)).to_string())
+        }
+        [mode, program, clients] if mode == "load" => {
+            replicas::load::run(Path::new(program), clients.parse().expect("a number"))
+        }
+        [mode, folder, machine, endpoints @ ..] if mode == "replica" => {
+            replicas::process::run(Path::new(folder), machine.parse().expect("a number"), endpoints)
         }
         _ => return None,
     };
@@ -118,20 +167,26 @@ fn over_real_etcd(_: &[String]) -> Option<ExitCode> {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = over_real_etcd(&arguments) {
         return code;
     }
     if arguments.first().is_some_and(|mode| mode == "conformance") {
         return conformance();
     }
+    let is_named =
+        |subject: &Subject| subject.word().is_some_and(|word| arguments.first().is_some_and(|one| one == word));
+    let subject = [Subject::Registry, Subject::Quota].into_iter().find(is_named).unwrap_or(Subject::Log);
+    if subject != Subject::Log {
+        arguments.remove(0);
+    }
     if let Some(seed) = std::env::var("NDXP_SEED").ok().and_then(number) {
-        return run(seed, true).map_or(ExitCode::SUCCESS, |failure| report(&failure));
+        return run(subject, seed, true).map_or(ExitCode::SUCCESS, |failure| report(subject, &failure));
     }
     let argument = |at: usize| arguments.get(at).cloned().and_then(number);
     let (count, from) = (argument(0).unwrap_or(10_000), argument(1).unwrap_or(0));
     let began = Instant::now();
-    let failed = run_all(from, count);
+    let failed = run_all(subject, from, count);
     let took = began.elapsed().as_secs_f64();
     match failed {
         None => {
@@ -141,14 +196,15 @@ fn main() -> ExitCode {
         Some((seed, ..)) => {
             println!("after {took:.1} s:");
             // Once more, with its trace.
-            run(seed, true).map_or(ExitCode::FAILURE, |failure| report(&failure))
+            run(subject, seed, true).map_or(ExitCode::FAILURE, |failure| report(subject, &failure))
         }
     }
 }
 
-fn report((seed, violation, trace): &Failure) -> ExitCode {
+fn report(subject: Subject, (seed, violation, trace): &Failure) -> ExitCode {
     trace.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: {violation}");
-    println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml");
+    let mode = subject.word().map(|word| format!(" -- {word}")).unwrap_or_default();
+    println!("again: NDXP_SEED={seed} cargo run --release --manifest-path simulator/cluster/Cargo.toml{mode}");
     ExitCode::FAILURE
 }

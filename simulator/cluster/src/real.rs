@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Members, and gateways.
-const NODES: usize = 3;
+pub const NODES: usize = 3;
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(40);
+pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// A process that is killed with its owner.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -40,16 +40,16 @@ impl Process {
 }
 
 /// A member of etcd.
-struct Member {
+pub struct Member {
     program: PathBuf,
     folder: PathBuf,
     ports: Vec<(u16, u16)>,
     at: usize,
-    process: Option<Process>,
+    pub process: Option<Process>,
 }
 
 impl Member {
-    fn start(&mut self) -> Result<(), String> {
+    pub fn start(&mut self) -> Result<(), String> {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let (client, peer) = self.ports[self.at];
         let all: Vec<String> =
@@ -137,7 +137,7 @@ impl Heard {
 }
 
 /// Waits for a fact.
-fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<Duration, String> {
+pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<Duration, String> {
     let began = Instant::now();
     while !holds() {
         if began.elapsed() > limit {
@@ -156,13 +156,12 @@ struct Scene {
     root: PathBuf,
 }
 
-/// Runs everything over the etcd of this program.
+/// Starts the members of a cluster in a folder; returns them with their addresses.
 ///
 /// # Errors
-/// What has failed.
-pub fn run(program: &Path) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let (root, ports) = (folder.path().to_owned(), free_ports()?);
+/// The program cannot be started.
+pub fn members(program: &Path, root: &Path) -> Result<(Vec<Member>, Vec<String>), String> {
+    let ports = free_ports()?;
     let member = |at| Member {
         program: program.to_owned(),
         folder: root.join(format!("member{at}")),
@@ -172,7 +171,18 @@ pub fn run(program: &Path) -> Result<(), String> {
     };
     let mut members: Vec<Member> = (0..NODES).map(member).collect();
     members.iter_mut().try_for_each(Member::start)?;
-    let endpoints: Vec<String> = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
+    let endpoints = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
+    Ok((members, endpoints))
+}
+
+/// Runs everything over the etcd of this program.
+///
+/// # Errors
+/// What has failed.
+pub fn run(program: &Path) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let root = folder.path().to_owned();
+    let (members, endpoints) = members(program, &root)?;
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
@@ -187,12 +197,13 @@ pub fn run(program: &Path) -> Result<(), String> {
         process: None,
     };
     let gateways = (0..NODES).map(gateway).collect();
-    let mut scene = Scene { members, gateways, heard: heard.clone(), root };
+    let mut scene = Scene { members, gateways, heard: heard.clone(), root: root.clone() };
     let result = scene.play();
     if result.is_err() {
         locked(&heard).other.iter().for_each(|line| println!("{line}"));
     }
-    result
+    // The gateways of the log go on: they seal the admin events of the registry's changes.
+    result.and_then(|()| crate::replicas::real::run(&mut scene.members, &endpoints, root))
 }
 
 /// Waits for the members, runs the conformance suite, and begins a log.

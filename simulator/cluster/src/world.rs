@@ -4,10 +4,10 @@ use crate::cluster::epoch::{self, EpochBasis};
 use crate::cluster::peaks::Peaks;
 use crate::cluster::state::{LogId, SealedState};
 use crate::cluster::{ClusterError, Timers, commit};
+use crate::faults;
 use crate::gateway::{DiskData, World};
 use crate::mvcc::Mvcc;
 use crate::runtime::{Machine, Runtime, locked};
-use crate::simulated::MEMBERS;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -152,8 +152,8 @@ impl Scenario {
         };
         match harms[self.runtime.below(harms.len() as u64) as usize] {
             Trouble::None | Trouble::All => {}
-            Trouble::Network => self.harm_network(),
-            Trouble::Partition => self.cut(),
+            Trouble::Network => faults::harm_network(&self.runtime, &self.world.etcd),
+            Trouble::Partition => faults::cut(&self.runtime, &self.world.etcd, self.gateways),
             Trouble::Crash => self.crash(),
             Trouble::Pause => self.pause(),
             Trouble::SiteLost => self.lose_site(),
@@ -166,47 +166,9 @@ impl Scenario {
         }
     }
 
-    fn harm_network(&self) {
-        let (loss, delay) = (self.runtime.below(60), self.runtime.below(30));
-        let mut etcd = locked(&self.world.etcd);
-        etcd.faults.loss = if loss < 5 { 0 } else { loss };
-        etcd.faults.delay = if delay < 3 { 0 } else { delay };
-        etcd.faults.watches = 3;
-    }
-
-    fn cut(&self) {
-        let (machine, member) = (self.runtime.below(self.gateways as u64) as usize, self.some_member());
-        let kind = self.runtime.below(6);
-        let mut etcd = locked(&self.world.etcd);
-        let faults = &mut etcd.faults;
-        match kind {
-            0 => drop(faults.no_request.insert((machine, member))),
-            1 => drop(faults.no_response.insert((machine, member))),
-            2 => faults.no_request.extend((0..MEMBERS).map(|member| (machine, member))),
-            3 => faults.no_response.extend((0..MEMBERS).map(|member| (machine, member))),
-            4 => drop(faults.isolated.insert(member)),
-            _ => {
-                faults.no_request.clear();
-                faults.no_response.clear();
-                faults.isolated.clear();
-            }
-        }
-    }
-
-    fn some_member(&self) -> usize {
-        self.runtime.below(MEMBERS as u64) as usize
-    }
-
     fn crash(&mut self) {
         if self.runtime.one_in(3) {
-            let (member, starts) = (self.some_member(), self.runtime.one_in(2));
-            let mut etcd = locked(&self.world.etcd);
-            if starts {
-                etcd.faults.down.clear();
-            } else {
-                etcd.faults.down.insert(member);
-            }
-            return;
+            return faults::stop_member(&self.runtime, &self.world.etcd);
         }
         let machine = self.runtime.below(self.gateways as u64) as usize;
         if self.lost == Some(machine) || self.has_stopped(machine) {
@@ -259,7 +221,7 @@ impl Scenario {
 
     fn restore_member(&mut self) {
         let Some(snapshot) = self.snapshot() else { return };
-        let member = self.some_member();
+        let member = faults::some_member(&self.runtime);
         self.runtime.note(|| format!("member {member} is restored from revision {}", snapshot.revision()));
         let mut etcd = locked(&self.world.etcd);
         // Never two: they would be a majority that was rolled back.

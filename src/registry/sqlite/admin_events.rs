@@ -17,13 +17,14 @@ pub(super) struct EventNote<'n> {
 }
 
 impl EventNote<'_> {
-    /// Writes the event, in as many rows as it needs entries. Within an exclusive write transaction.
+    /// Writes the event, in as many rows as it needs entries, and returns them. Within an exclusive write transaction.
     pub(super) fn write(
         &self,
         connection: &Connection,
         changes: Vec<ObjectChange>,
         approved_by: &str,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<AdminEvent>, RegistryError> {
+        let mut events = Vec::new();
         for part in parts(changes) {
             let changes = serde_json::to_string(&part).map_err(|error| RegistryError::Store(error.to_string()))?;
             let event = AdminEvent {
@@ -59,8 +60,9 @@ impl EventNote<'_> {
                 code.as_slice(),
                 event.identity_provider,
             ])?;
+            events.push(event);
         }
-        Ok(())
+        Ok(events)
     }
 }
 
@@ -69,7 +71,7 @@ fn number(sequence: u64) -> i64 {
 }
 
 /// Returns the last number of the sequence that was given to any event, whether its row still exists or not.
-fn last(connection: &Connection) -> Result<u64, RegistryError> {
+pub(super) fn last(connection: &Connection) -> Result<u64, RegistryError> {
     let sql = "SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq FROM sqlite_sequence WHERE name = 'acts'
                UNION ALL SELECT MAX(seq) FROM acts)";
     let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;

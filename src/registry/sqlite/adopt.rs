@@ -51,7 +51,7 @@ impl RestatedEvents<'_> {
         let changes = std::mem::take(&mut self.changes);
         let (key, object) = (self.key, self.object.as_str());
         let note = EventNote { key, event: ADOPT_EVENT, object, actor: &Actor::System, justification: "" };
-        if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "") }
+        if changes.is_empty() { Ok(()) } else { note.write(self.connection, changes, "").map(drop) }
     }
 }
 

@@ -82,21 +82,29 @@ fn overdue(connection: &Connection) -> Result<Vec<Grant>, RegistryError> {
     Ok(grants.into_iter().filter(|grant| grant.pending_until() <= now).collect())
 }
 
+/// Maximum number that one change ends: an engine may have a bound on the rows of a change.
+const ENDED_AT_ONCE: usize = 50;
+
 /// Ends the expired ones; returns their number.
 pub(super) fn end(store: &SqliteStore) -> Result<usize, RegistryError> {
     let sql = "SELECT * FROM pending WHERE ends <= ?1 ORDER BY id";
     // Checked first: nothing is written if nothing expired.
     let over = |connection: &Connection| Ok((all(connection, sql, [now()], read_pending)?, overdue(connection)?));
-    let (changes, grants) = store.readers.read(over)?;
-    if changes.is_empty() && grants.is_empty() {
-        return Ok(0);
+    let mut ended = 0;
+    loop {
+        let (changes, grants) = store.readers.read(over)?;
+        if changes.is_empty() && grants.is_empty() {
+            return Ok(ended);
+        }
+        ended += store.acting_as(Actor::System).change("change.end", "changes", |changing| {
+            let (mut changes, mut grants) = over(changing)?;
+            changes.truncate(ENDED_AT_ONCE);
+            grants.truncate(ENDED_AT_ONCE - changes.len());
+            changes.iter().try_for_each(|pending| settle(changing, pending))?;
+            grants.iter().try_for_each(|grant| grants::put_withdrawn(changing, &grant.id))?;
+            Ok(changes.len() + grants.len())
+        })?;
     }
-    store.acting_as(Actor::System).change("change.end", "changes", |changing| {
-        let (changes, grants) = over(changing)?;
-        changes.iter().try_for_each(|pending| settle(changing, pending))?;
-        grants.iter().try_for_each(|grant| grants::put_withdrawn(changing, &grant.id))?;
-        Ok(changes.len() + grants.len())
-    })
 }
 
 /// Registers the first administrator and the first approver, in one event.

@@ -7,7 +7,7 @@ use super::changing::{Changing, TouchedObjects};
 use super::identities::{self, IdentityKind};
 use super::rows::{list, read_client, read_grant};
 use super::{CLIENT, SqliteStore, all, must_be_new, one, pending};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 /// Returns the present record of a client, retired ones included.
 pub(super) fn read(changing: &Changing<'_>, id: &str) -> Result<Client, RegistryError> {
@@ -109,14 +109,40 @@ pub(super) fn put_suspended(changing: &mut Changing<'_>, id: &str, suspended: bo
     changed(changing, &before)
 }
 
+/// Maximum number of grants that one change withdraws: an engine may have a bound on the rows of a change.
+const WITHDRAWN_AT_ONCE: usize = 50;
+
+/// Withdraws grants of a client that is about to be retired, until one change can withdraw the rest.
+fn withdraw_most(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
+    let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id LIMIT ?2";
+    let limit = i64::try_from(WITHDRAWN_AT_ONCE + 1).unwrap_or(i64::MAX);
+    let grants = |connection: &Connection| -> Result<Vec<Grant>, RegistryError> {
+        all(connection, sql, params![id, limit], read_grant)
+    };
+    while store.readers.read(grants)?.len() > WITHDRAWN_AT_ONCE {
+        store.change("grant.withdraw", format!("client:{id}"), |changing| {
+            read_living(changing, id)?;
+            for before in grants(changing)?.into_iter().take(WITHDRAWN_AT_ONCE) {
+                changing.execute("UPDATE grants SET withdrawn = 1 WHERE id = ?1", [&before.id])?;
+                let after = Grant { withdrawn: true, ..before.clone() };
+                changing.record("grant", &before.id, Some(&before), Some(&after))?;
+            }
+            changing.touch(TouchedObjects::Client(id.to_owned()));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
+    withdraw_most(store, id)?;
     store.change("client.retire", format!("client:{id}"), |changing| {
         let before = read_living(changing, id)?;
         changing.execute("UPDATE clients SET retired = 1 WHERE id = ?1", [id])?;
         changed(changing, &before)?;
         let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id";
         let grants: Vec<Grant> = all(changing, sql, [id], read_grant)?;
-        changing.execute("UPDATE grants SET withdrawn = 1 WHERE client = ?1", [id])?;
+        changing.execute("UPDATE grants SET withdrawn = 1 WHERE client = ?1 AND NOT withdrawn", [id])?;
         for before in grants {
             let after = Grant { withdrawn: true, ..before.clone() };
             changing.record("grant", &before.id, Some(&before), Some(&after))?;

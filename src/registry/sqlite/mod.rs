@@ -15,11 +15,13 @@ mod people;
 mod read;
 mod readers;
 mod records;
+mod replica;
 mod rows;
 mod schema;
 mod tokens;
 
 use super::lists::Lists;
+use super::replication::{Replication, RowChange, RowKey};
 use super::{
     Actor, AdminEventKey, ChangeOutcome, Client, ClientFilter, ClientView, Grant, GrantFilter, Item, ListPage,
     LoggedEvent, MaintenanceNotice, Page, PendingChange, RegistryError, SigningKey, Staff, Store, TokenFilter,
@@ -27,10 +29,10 @@ use super::{
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_EVENT;
-use changing::REMEMBERED;
-use read::{keys, revision, staff};
+use read::{REMEMBERED, keys, revision, staff};
 use readers::Readers;
 pub use records::{FileMark, FileRecord, IssuedFile, RESTATE_EVENT, RegistryFile};
+pub use replica::SqliteReplica;
 use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::path::Path;
@@ -58,6 +60,8 @@ pub struct SqliteStore {
     actor: Arc<Actor>,
     /// The actor's justification.
     justification: Arc<str>,
+    /// What makes changes count, if the file is a replica.
+    replication: Option<Arc<dyn Replication>>,
 }
 
 impl From<rusqlite::Error> for RegistryError {
@@ -100,7 +104,35 @@ impl SqliteStore {
             follower: Arc::new(Mutex::new((follower, Lists::default()))),
             actor: Arc::new(Actor::local()),
             justification: "".into(),
+            replication: None,
         })
+    }
+
+    /// Returns rows of the registry as an engine takes them, in an order of their own, after one of them; at most `max`.
+    /// Nothing may change meanwhile.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn shared_rows(&self, after: Option<&RowKey>, max: usize) -> Result<Vec<RowChange>, RegistryError> {
+        self.readers.read(|connection| replica::rows_after(connection, after, max))
+    }
+
+    /// Returns the number of the last admin event, whether it is in the log yet or not.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn last_event(&self) -> Result<u64, RegistryError> {
+        self.readers.read(admin_events::last)
+    }
+
+    /// Returns the same store, whose changes count if this engine says so: the file is a replica from now on
+    /// ([`SqliteReplica`]), and is changed by what counts everywhere alone.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn replicated(&self, replication: Arc<dyn Replication>) -> Result<Self, RegistryError> {
+        replica::watch_rows(&self.connection())?;
+        Ok(SqliteStore { replication: Some(replication), ..self.clone() })
     }
 
     /// Returns the path of the registry's file.
@@ -436,6 +468,9 @@ impl Store for SqliteStore {
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod replica_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

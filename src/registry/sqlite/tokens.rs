@@ -4,10 +4,15 @@ use super::super::{MAX_SKEW_S, RegistryError, TokenRecord, now};
 use super::changing::TouchedObjects;
 use super::rows::list;
 use super::{SqliteStore, constraint};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-/// Records tokens in the file of issued ones.
+/// Records tokens in the file of issued ones, once the engine has them if there is one.
 pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+    if let Some(replication) = &store.replication {
+        replication.add_tokens(tokens)?;
+        // The gateway may have read them already, as those of others.
+        return add_known(&mut store.issued(), tokens);
+    }
     let mut issued = store.issued();
     let whole = issued.transaction()?;
     for token in tokens {
@@ -15,6 +20,19 @@ pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), Reg
         let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
         let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
         added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
+    }
+    whole.commit()?;
+    Ok(())
+}
+
+/// Records tokens, unless they are there already.
+pub(super) fn add_known(issued: &mut Connection, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+    let whole = issued.transaction()?;
+    for token in tokens {
+        let (scopes, certificate) = (list(&token.scopes), &token.certificate);
+        let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
+        let sql = "INSERT OR IGNORE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        whole.prepare_cached(sql)?.execute(row)?;
     }
     whole.commit()?;
     Ok(())
@@ -28,10 +46,17 @@ pub(super) fn remove_ended(store: &SqliteStore, before: i64, most: usize) -> Res
     let removed = store.issued().prepare_cached(sql)?.execute(params![before, most])?;
     // A token may be accepted for some time after its end: until then its revocation must be known.
     let before = before.min(now() - MAX_SKEW_S);
-    let sql = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
-    store.connection().prepare_cached(sql)?.execute(params![before, most])?;
+    if store.replication.is_none() {
+        store.connection().prepare_cached(REMOVE_REVOCATIONS)?.execute(params![before, most])?;
+    }
     Ok(removed)
 }
+
+/// Removes revocations of tokens that expired before a time, the oldest first, at most so many.
+const REMOVE_REVOCATIONS: &str = "DELETE FROM revocations
+    WHERE rowid IN (SELECT rowid FROM revocations WHERE expires < ?1 ORDER BY expires LIMIT ?2)";
+/// How many of them each further revocation removes: so they do not add up in an engine that several gateways share.
+const REMOVED_ALONG: i64 = 10;
 
 /// Revokes a token.
 pub(super) fn revoke(store: &SqliteStore, before: &TokenRecord) -> Result<(), RegistryError> {
@@ -39,6 +64,7 @@ pub(super) fn revoke(store: &SqliteStore, before: &TokenRecord) -> Result<(), Re
     store.change("token.revoke", format!("token:{id}"), |changing| {
         let sql = "INSERT OR IGNORE INTO revocations VALUES (?1, ?2)";
         changing.execute(sql, params![id, before.expires])?;
+        changing.prepare_cached(REMOVE_REVOCATIONS)?.execute(params![now() - MAX_SKEW_S, REMOVED_ALONG])?;
         changing.touch(TouchedObjects::Token(id.to_owned()));
         let after = TokenRecord { revoked: true, ..before.clone() };
         changing.record("token", id, Some(before), Some(&after))
