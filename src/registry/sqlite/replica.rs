@@ -5,8 +5,8 @@ use super::super::replication::{CellValue, ChangeDraft, Replica, ReplicaPosition
 use super::super::{AdminEvent, RegistryError, TokenRecord};
 use super::read::REMEMBERED;
 use super::{SqliteStore, admin_events, all, schema, tokens};
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params, params_from_iter};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, TransactionBehavior, params, params_from_iter};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The tables that all gateways share, each with its primary key. Events, changes and issued tokens are not among them:
@@ -118,23 +118,45 @@ fn cell(value: ValueRef<'_>) -> Result<CellValue, RegistryError> {
     })
 }
 
-fn value(cell: &CellValue) -> Value {
-    match cell {
-        CellValue::Null => Value::Null,
-        CellValue::Integer(number) => Value::Integer(*number),
-        CellValue::Text(text) => Value::Text(text.clone()),
-        CellValue::Blob(bytes) => Value::Blob(bytes.clone()),
+impl ToSql for CellValue {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            CellValue::Null => ValueRef::Null,
+            CellValue::Integer(number) => ValueRef::Integer(*number),
+            CellValue::Text(text) => ValueRef::Text(text.as_bytes()),
+            CellValue::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
-/// Puts a row into a table of this prefix, or deletes it.
-fn put_row(connection: &Connection, prefix: &str, row: &RowChange) -> Result<(), RegistryError> {
-    let (table, key) = (&row.key.table, primary_key(&row.key.table)?);
-    let Some(cells) = &row.cells else {
-        let sql = format!("DELETE FROM {prefix}{table} WHERE {key} = ?1");
-        connection.prepare_cached(&sql)?.execute([&row.key.id])?;
-        return Ok(());
-    };
+/// Puts rows into tables of this prefix, or deletes them. Rows of one table with the same columns, one after the other, take
+/// one statement: a complete read has a million of them.
+fn put_rows(connection: &Connection, prefix: &str, rows: &[RowChange]) -> Result<(), RegistryError> {
+    let mut last: Option<(&RowChange, CachedStatement<'_>)> = None;
+    for row in rows {
+        let (table, key) = (&row.key.table, primary_key(&row.key.table)?);
+        let Some(cells) = &row.cells else {
+            let sql = format!("DELETE FROM {prefix}{table} WHERE {key} = ?1");
+            connection.prepare_cached(&sql)?.execute([&row.key.id])?;
+            continue;
+        };
+        let (_, statement) = match &mut last {
+            Some(there) if has_same_columns(there.0, row) => there,
+            other => other.insert((row, connection.prepare_cached(&insert(prefix, table, key, cells)?)?)),
+        };
+        statement.execute(params_from_iter(cells.iter().map(|(_, cell)| cell)))?;
+    }
+    Ok(())
+}
+
+fn has_same_columns(one: &RowChange, other: &RowChange) -> bool {
+    let names = |row: &RowChange| row.cells.iter().flatten().count();
+    let all = one.cells.iter().flatten().zip(other.cells.iter().flatten());
+    one.key.table == other.key.table && names(one) == names(other) && all.into_iter().all(|((a, _), (b, _))| a == b)
+}
+
+/// Returns the statement that puts a row with these columns.
+fn insert(prefix: &str, table: &str, key: &str, cells: &[(String, CellValue)]) -> Result<String, RegistryError> {
     let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if let Some((name, _)) = cells.iter().find(|(name, _)| !is_plain(name)) {
         return Err(failed(format!("{name:?} is not the name of a column")));
@@ -142,14 +164,12 @@ fn put_row(connection: &Connection, prefix: &str, row: &RowChange) -> Result<(),
     let names: Vec<&str> = cells.iter().map(|(name, _)| name.as_str()).collect();
     let places: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
     let updates: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    let sql = format!(
+    Ok(format!(
         "INSERT INTO {prefix}{table} ({}) VALUES ({}) ON CONFLICT ({key}) DO UPDATE SET {}",
         names.join(", "),
         places.join(", "),
         updates.join(", ")
-    );
-    connection.prepare_cached(&sql)?.execute(params_from_iter(cells.iter().map(|(_, cell)| value(cell))))?;
-    Ok(())
+    ))
 }
 
 /// Returns the position of a replica; `None` for a file that was never filled, or is none.
@@ -242,7 +262,7 @@ impl Replica for SqliteReplica {
                 return Err(failed(format!("change {} cannot follow change {number}", next.number)));
             }
         }
-        rows.iter().try_for_each(|row| put_row(&whole, "main.", row))?;
+        put_rows(&whole, "main.", rows)?;
         for (kind, id) in touched {
             whole.prepare_cached("INSERT INTO changes (kind, id) VALUES (?1, ?2)")?.execute(params![kind, id])?;
         }
@@ -268,7 +288,7 @@ impl Replica for SqliteReplica {
                 ))?;
             }
         }
-        rows.iter().try_for_each(|row| put_row(&whole, "temp.staged_", row))?;
+        put_rows(&whole, "temp.staged_", rows)?;
         whole.commit()?;
         Ok(())
     }
