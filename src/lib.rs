@@ -71,14 +71,14 @@ pub mod identity;
 // Call sources: know no tokens, no clients and no log.
 pub mod drivers;
 
-// The state that administrators change; its events are entries of the log.
-pub mod registry;
-
-// The log over etcd as an engine of the exchange log: joins the following two.
+// The log over etcd as an engine of the exchange log: joins the next one with the log's files.
 pub mod cluster_log;
 
-// The log over etcd: what is done there, and when; knows no files of the log. Its own simulator compiles it, too.
+// Log and registry over etcd: what is done there, and when; knows no files of either. Its own simulator compiles it, too.
 pub mod cluster;
+
+// The state that administrators change; its events are entries of the log.
+pub mod registry;
 
 // Independent of all but the last modules here: the simulator compiles it, too.
 pub mod exchange_log;
