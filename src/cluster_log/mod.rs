@@ -90,6 +90,5 @@ impl ClusterLogSettings {
 pub fn open(data: &Path, signer: LogSigner, settings: ClusterLogSettings) -> Result<ExchangeLog, LogError> {
     let paths = LogPaths::new(data);
     let lock = LogLock::take(&paths)?;
-    let (engine, writer) = start::start(&paths, signer, settings)?;
-    ExchangeLog::over(engine, writer, lock)
+    ExchangeLog::over(start::start(&paths, signer, settings)?, lock)
 }

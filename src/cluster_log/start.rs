@@ -14,7 +14,7 @@ use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, epoch, guard, version, writer};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::disk;
-use crate::exchange_log::engine::{EngineWriter, LogEngine};
+use crate::exchange_log::engine::OpenEngine;
 use crate::exchange_log::journal::segments;
 use crate::exchange_log::{LogError, LogPaths};
 use std::sync::{Arc, Mutex};
@@ -34,11 +34,7 @@ struct Started {
 }
 
 /// Starts the engine over the files of a data folder.
-pub(super) fn start(
-    paths: &LogPaths,
-    signer: LogSigner,
-    settings: ClusterLogSettings,
-) -> Result<(Arc<dyn LogEngine>, Box<dyn EngineWriter>), LogError> {
+pub(super) fn start(paths: &LogPaths, signer: LogSigner, settings: ClusterLogSettings) -> Result<OpenEngine, LogError> {
     refuse_embedded(paths)?;
     let disk = FileDisk::open(paths.disk.clone(), &paths.replicated, settings.own_disk_bytes)?;
     let site = Arc::new(SiteFiles::open(paths, signer, settings.others.clone())?);

@@ -2,7 +2,7 @@
 //! journal's next segment.
 
 use super::checkpoint::LogSigner;
-use super::engine::{BatchLimits, EngineWriter, Health, LogEngine};
+use super::engine::{BatchLimits, EngineWriter, Health, LogEngine, OpenEngine};
 use super::journal::Journal;
 use super::pipeline::Pipeline;
 use super::storage::Storage;
@@ -49,7 +49,7 @@ pub(super) fn open(
     paths: LogPaths,
     signer: LogSigner,
     wrap: impl FnOnce(Journal) -> Box<dyn Storage>,
-) -> Result<(Arc<dyn LogEngine>, Box<dyn EngineWriter>), LogError> {
+) -> Result<OpenEngine, LogError> {
     let (pipeline, journal) = Pipeline::open(paths, signer)?;
     let engine = Arc::new(Embedded {
         pipeline: pipeline.clone(),

@@ -2,6 +2,7 @@
 //! alone, and that of `cluster_log`, over etcd, for a log that several gateways write.
 
 use super::LogError;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -63,6 +64,9 @@ pub trait EngineWriter: Send {
     /// Returns how much a batch may have.
     fn limits(&self) -> BatchLimits;
 }
+
+/// An engine that is open: the side that all share, and that of the thread that writes.
+pub type OpenEngine = (Arc<dyn LogEngine>, Box<dyn EngineWriter>);
 
 /// How much a batch may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

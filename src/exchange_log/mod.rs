@@ -52,7 +52,7 @@ mod writer;
 
 use checkpoint::LogSigner;
 use disk::{Disk, LocalDisk};
-use engine::{EngineWriter, LogEngine};
+use engine::OpenEngine;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -202,16 +202,15 @@ impl ExchangeLog {
             return Err(LogError::Replicated(paths.replicated));
         }
         let lock = LogLock::take(&paths)?;
-        let (engine, writer) = embedded::open(paths, signer, |journal| Box::new(journal))?;
-        Self::over(engine, writer, lock)
+        Self::over(embedded::open(paths, signer, |journal| Box::new(journal))?, lock)
     }
 
     /// Opens the log over another engine, which holds the lock of its folder.
     ///
     /// # Errors
     /// [`LogError::Io`] if the thread that writes cannot be started; the engine is closed then.
-    pub fn over(engine: Arc<dyn LogEngine>, writer: Box<dyn EngineWriter>, lock: LogLock) -> Result<Self, LogError> {
-        let (shared, threads) = writer::start(engine, writer, lock)?;
+    pub fn over(engine: OpenEngine, lock: LogLock) -> Result<Self, LogError> {
+        let (shared, threads) = writer::start(engine, lock)?;
         Ok(ExchangeLog { shared, _threads: Arc::new(threads) })
     }
 
@@ -244,7 +243,7 @@ impl ExchangeLog {
     }
 
     /// Returns the number of durable entries, sealed or not: all with an index that was returned to their appenders. See
-    /// [`LogEngine::durable`].
+    /// [`LogEngine::durable`](engine::LogEngine::durable).
     pub fn durable(&self) -> u64 {
         self.shared.engine.durable()
     }
@@ -262,7 +261,7 @@ impl ExchangeLog {
     /// Seals everything that is durable, signs a checkpoint, and returns its size.
     ///
     /// # Errors
-    /// As for [`LogEngine::seal`].
+    /// As for [`LogEngine::seal`](engine::LogEngine::seal).
     pub fn seal_now(&self) -> Result<u64, LogError> {
         self.shared.engine.seal()
     }

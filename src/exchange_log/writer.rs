@@ -1,7 +1,7 @@
 //! The queue of an open log, and the thread that writes it to the engine, batch by batch.
 
 use super::completion_queue::{self, PendingAppend};
-use super::engine::{EngineWriter, LogEngine};
+use super::engine::{EngineWriter, LogEngine, OpenEngine};
 use super::lock_owner::LogLock;
 use super::{LogError, entry};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -63,11 +63,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts the thread over an engine.
-pub(super) fn start(
-    engine: Arc<dyn LogEngine>,
-    mut to: Box<dyn EngineWriter>,
-    lock: LogLock,
-) -> Result<(Arc<WriterState>, Threads), LogError> {
+pub(super) fn start((engine, mut to): OpenEngine, lock: LogLock) -> Result<(Arc<WriterState>, Threads), LogError> {
     let shared = Arc::new(WriterState { queue: Mutex::default(), wake_writer: Condvar::new(), engine, _lock: lock });
     // Dropped on an error: the engine is closed then.
     let mut threads = Threads { shared: shared.clone(), writer: None };
@@ -202,8 +198,7 @@ mod tests {
         let wrap = |journal| Box::new(Broken(journal, broken.clone())) as Box<dyn Storage>;
         let paths = LogPaths::new(folder.path());
         let lock = LogLock::take(&paths).unwrap();
-        let (engine, writer) = embedded::open(paths, signer, wrap).unwrap();
-        let log = ExchangeLog::over(engine, writer, lock).unwrap();
+        let log = ExchangeLog::over(embedded::open(paths, signer, wrap).unwrap(), lock).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let append = || runtime.block_on(log.append(&Entry::begin(Kind::Exchange, "dc1")));
         let (mut given, mut refused) = (Vec::new(), 0);
