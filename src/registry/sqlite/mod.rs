@@ -7,6 +7,7 @@ mod changing;
 mod clients;
 mod grants;
 mod identities;
+mod issued;
 mod keys;
 mod list;
 mod notices;
