@@ -3,7 +3,7 @@
 
 use super::super::replication::{CellValue, ChangeDraft, Replica, ReplicaPosition, RowChange, RowKey};
 use super::super::{AdminEvent, RegistryError, TokenRecord};
-use super::read::REMEMBERED;
+use super::schema::REMEMBERED;
 use super::{SqliteStore, admin_events, all, issued, schema};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, TransactionBehavior, params, params_from_iter};
