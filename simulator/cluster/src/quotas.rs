@@ -150,7 +150,7 @@ impl World {
 
     async fn end(&self, machine: Machine, blocks: &Blocks) {
         for day in blocks.held_days() {
-            if let Err(error) = blocks.give_back(&day).await {
+            if let Err(error) = blocks.release(&day).await {
                 self.runtime.note(|| format!("gateway {machine} cannot give back: {error}"));
                 *locked(&self.unclean) += 1;
             }

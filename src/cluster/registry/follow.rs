@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// How often etcd is looked at if no watch wakes: the bound on what a watch that loses an event costs.
-pub const LOOK_EACH: Duration = Duration::from_secs(1);
+/// How often the replica is refreshed if no watch wakes: the bound on what a watch that loses an event costs.
+pub const REFRESH_EACH: Duration = Duration::from_secs(1);
 /// Number of changes that are kept: a replica that is further behind reads all rows.
 pub const JOURNAL: u64 = 1024;
-/// The pause after a look that has failed.
+/// The pause after a refresh that has failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 /// Changes of a page: 3.2 MB at most.
 const CHANGE_PAGE: i64 = 8;
@@ -51,8 +51,8 @@ pub struct ClusterRegistry<M, T, R> {
     entry: Arc<EventEntry>,
     settings: RegistrySettings,
     freshness: Arc<Freshness<T>>,
-    /// One look at a time: what is put aside for a complete read is one for all.
-    looking: Mutex<()>,
+    /// One refresh at a time: what is put aside for a complete read is one for all.
+    refreshing: Mutex<()>,
     /// One change of this gateway at a time: they would only supersede each other.
     committing: Mutex<()>,
 }
@@ -66,8 +66,8 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
         settings: RegistrySettings,
     ) -> Self {
         let freshness = Arc::new(Freshness::new(members.timers().clone(), settings.max_age));
-        let (looking, committing) = (Mutex::default(), Mutex::default());
-        ClusterRegistry { members, replica, entry, settings, freshness, looking, committing }
+        let (refreshing, committing) = (Mutex::default(), Mutex::default());
+        ClusterRegistry { members, replica, entry, settings, freshness, refreshing, committing }
     }
 
     /// Returns what the access step asks.
@@ -83,8 +83,8 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
     /// Follows until something happens that does not pass; `failed` gets every other error.
     pub async fn run(&self, mut failed: impl FnMut(&ClusterError) + Send) -> ClusterError {
         loop {
-            match self.look().await {
-                Ok(revision) => self.members.wait_for_change(VERSION, revision, LOOK_EACH).await,
+            match self.refresh().await {
+                Ok(revision) => self.members.wait_for_change(VERSION, revision, REFRESH_EACH).await,
                 Err(error) if error.may_pass() => {
                     failed(&error);
                     self.members.timers().sleep(AFTER_FAILURE).await;
@@ -94,13 +94,13 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
         }
     }
 
-    /// Applies everything that is new, and returns the revision that was looked at.
+    /// Applies everything that is new, and returns the revision that was read.
     ///
     /// # Errors
     /// As for [`EtcdMembers::range`]; [`ClusterError::NoRegistry`]; [`ClusterError::RolledBack`] if etcd is behind the
     /// replica or has another history; the replica's.
-    pub async fn look(&self) -> Result<i64, ClusterError> {
-        let _turn = self.looking.lock().await;
+    pub async fn refresh(&self) -> Result<i64, ClusterError> {
+        let _turn = self.refreshing.lock().await;
         let began = self.members.timers().now();
         // What is compared with is read first: a change of this gateway may be applied meanwhile.
         let there = self.replica.position().map_err(own_disk)?;
@@ -116,7 +116,7 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
             Some(there) if self.catch_up(&there, revision).await? => {}
             _ => self.read_all(&now, revision).await?,
         }
-        self.freshness.has_looked(began);
+        self.freshness.has_refreshed(began);
         Ok(revision)
     }
 
@@ -190,12 +190,12 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
         match prepared.settle(&self.members).await? {
             Verdict::Counts(modified) => {
                 let placed = PlacedHead { head: prepared.change.head.clone(), modified };
-                // It counts, whatever the own disk does: the next look applies it, or reports why not.
+                // It counts, whatever the own disk does: the next refresh applies it, or reports why not.
                 let _ = self.apply(&prepared.change, &placed);
                 Ok(CommitOutcome::Applied)
             }
             Verdict::Superseded => {
-                self.look().await?;
+                self.refresh().await?;
                 Ok(CommitOutcome::Superseded)
             }
         }

@@ -11,14 +11,14 @@ pub const MAX_AGE: Duration = Duration::from_secs(30);
 pub struct Freshness<T> {
     timers: T,
     max_age: Duration,
-    /// When the last successful look began: what was changed before is known since.
-    looked: Mutex<Option<Duration>>,
+    /// When the last successful refresh began: what was changed before is known since.
+    refreshed: Mutex<Option<Duration>>,
 }
 
 impl<T: Timers> Freshness<T> {
     /// Nothing is known yet: the view is stale.
     pub fn new(timers: T, max_age: Duration) -> Self {
-        Freshness { timers, max_age, looked: Mutex::new(None) }
+        Freshness { timers, max_age, refreshed: Mutex::new(None) }
     }
 
     /// Returns whether the gateway must refuse calls: a revocation of that long ago may not be known here.
@@ -26,19 +26,19 @@ impl<T: Timers> Freshness<T> {
         self.age().is_none_or(|age| age > self.max_age)
     }
 
-    /// Returns how old the view is at most; `None` before the first look.
+    /// Returns how old the view is at most; `None` before the first refresh.
     pub fn age(&self) -> Option<Duration> {
-        let looked = *self.looked();
-        looked.map(|looked| self.timers.now().saturating_sub(looked))
+        let refreshed = *self.refreshed();
+        refreshed.map(|refreshed| self.timers.now().saturating_sub(refreshed))
     }
 
     /// Everything that etcd had at this time is applied.
-    pub(super) fn has_looked(&self, began: Duration) {
-        let mut looked = self.looked();
-        *looked = Some(looked.map_or(began, |before| before.max(began)));
+    pub(super) fn has_refreshed(&self, began: Duration) {
+        let mut refreshed = self.refreshed();
+        *refreshed = Some(refreshed.map_or(began, |before| before.max(began)));
     }
 
-    fn looked(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refreshed(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -99,7 +99,7 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
     ///
     /// # Errors
     /// As for [`EtcdMembers::range`]; the replica's.
-    pub async fn look<R: Replica>(&self, replica: &R) -> Result<usize, ClusterError> {
+    pub async fn refresh<R: Replica>(&self, replica: &R) -> Result<usize, ClusterError> {
         let mut known = self.known.lock().await;
         let mut count = 0;
         for (issuer, last) in self.last_batches().await? {

@@ -143,7 +143,7 @@ impl<M: EtcdMember, T: Timers> QuotaBlocks<M, T> {
     ///
     /// # Errors
     /// As for [`refill`](QuotaBlocks::refill): what is not given back for certain is lost for the day.
-    pub async fn give_back(&self, day: &GrantDay) -> Result<(), ClusterError> {
+    pub async fn release(&self, day: &GrantDay) -> Result<(), ClusterError> {
         let _turn = self.asking.lock().await;
         self.settle_open(day).await?;
         let rest = self.ledgers().get_mut(day).map_or(0, |ledger| std::mem::take(&mut ledger.available));

@@ -5,7 +5,7 @@ use super::super::admin_event::ObjectChange;
 use super::super::replication::{ChangeDraft, CommitOutcome};
 use super::super::{Actor, AdminEvent, RegistryError};
 use super::admin_events::EventNote;
-use super::read::REMEMBERED;
+use super::schema::REMEMBERED;
 use super::{SqliteStore, replica};
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;

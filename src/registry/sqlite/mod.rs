@@ -7,6 +7,7 @@ mod changing;
 mod clients;
 mod grants;
 mod identities;
+mod issued;
 mod keys;
 mod list;
 mod notices;
@@ -29,12 +30,13 @@ use super::{
 };
 use crate::keyfile::Vault;
 pub use adopt::ADOPT_EVENT;
-use read::{REMEMBERED, keys, revision, staff};
+use read::{keys, revision, staff};
 use readers::Readers;
 pub use records::{FileMark, FileRecord, IssuedFile, RESTATE_EVENT, RegistryFile};
 pub use replica::SqliteReplica;
 use rows::{read_client, read_grant, read_token};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use schema::REMEMBERED;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

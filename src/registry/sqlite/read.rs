@@ -6,8 +6,6 @@ use super::rows::{VIEW, read_client, read_key, read_staff, read_view};
 use super::{CLIENT, all, notices, one};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Number of changes that are remembered: a gateway that is further behind reads everything.
-pub(super) const REMEMBERED: i64 = 100_000;
 /// Condition of grants that calls may depend on, now or later.
 const LIVE: &str = "NOT withdrawn AND (NOT needs_approval OR approved_by IS NOT NULL) AND not_after > ?1";
 

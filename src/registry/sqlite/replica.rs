@@ -3,8 +3,8 @@
 
 use super::super::replication::{CellValue, ChangeDraft, Replica, ReplicaPosition, RowChange, RowKey};
 use super::super::{AdminEvent, RegistryError, TokenRecord};
-use super::read::REMEMBERED;
-use super::{SqliteStore, admin_events, all, schema, tokens};
+use super::schema::REMEMBERED;
+use super::{SqliteStore, admin_events, all, issued, schema};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, TransactionBehavior, params, params_from_iter};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -314,6 +314,6 @@ impl Replica for SqliteReplica {
         Ok(())
     }
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
-        tokens::add_known(&mut self.issued.lock().unwrap_or_else(PoisonError::into_inner), tokens)
+        issued::add_known(&mut self.issued.lock().unwrap_or_else(PoisonError::into_inner), tokens)
     }
 }

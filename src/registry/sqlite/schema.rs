@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Number of changes that are remembered: a gateway that is further behind reads everything.
+pub(super) const REMEMBERED: i64 = 100_000;
 /// Version of the tables below: a file of a later one is refused rather than misread.
 pub(super) const VERSION: i64 = 7;
 /// From this version on, events hold all their changes: older files are restated completely.

@@ -3,36 +3,23 @@
 use super::super::{MAX_SKEW_S, RegistryError, TokenRecord, now};
 use super::changing::TouchedObjects;
 use super::rows::list;
-use super::{SqliteStore, constraint};
-use rusqlite::{Connection, params};
+use super::{SqliteStore, constraint, issued};
+use rusqlite::params;
 
 /// Records tokens in the file of issued ones, once the engine has them if there is one.
 pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
     if let Some(replication) = &store.replication {
         replication.add_tokens(tokens)?;
         // The gateway may have read them already, as those of others.
-        return add_known(&mut store.issued(), tokens);
+        return issued::add_known(&mut store.issued(), tokens);
     }
-    let mut issued = store.issued();
-    let whole = issued.transaction()?;
+    let mut file = store.issued();
+    let whole = file.transaction()?;
     for token in tokens {
         let (scopes, certificate) = (list(&token.scopes), &token.certificate);
         let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
         let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
         added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
-    }
-    whole.commit()?;
-    Ok(())
-}
-
-/// Records tokens, unless they are there already.
-pub(super) fn add_known(issued: &mut Connection, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
-    let whole = issued.transaction()?;
-    for token in tokens {
-        let (scopes, certificate) = (list(&token.scopes), &token.certificate);
-        let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
-        let sql = "INSERT OR IGNORE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        whole.prepare_cached(sql)?.execute(row)?;
     }
     whole.commit()?;
     Ok(())

@@ -133,7 +133,8 @@ impl World {
         };
         let (world, following) = (self.clone(), gateway.clone());
         self.runtime.spawn(machine, async move {
-            let note = |error: &ClusterError| world.runtime.note(|| format!("gateway {machine} cannot look: {error}"));
+            let note =
+                |error: &ClusterError| world.runtime.note(|| format!("gateway {machine} cannot refresh: {error}"));
             let error = following.registry.run(note).await;
             world.stop(machine, error);
         });
@@ -173,7 +174,7 @@ impl World {
     /// Reads what was issued at every gateway.
     async fn read_tokens(&self, gateway: &Gateway) {
         loop {
-            match gateway.issued.look(gateway.registry.replica()).await {
+            match gateway.issued.refresh(gateway.registry.replica()).await {
                 Err(error) if !error.may_pass() => return self.stop(gateway.machine, error),
                 _ => self.runtime.timers().sleep(Duration::from_secs(1)).await,
             }

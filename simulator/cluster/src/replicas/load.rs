@@ -51,11 +51,11 @@ pub fn run(program: &Path, clients: usize) -> Result<(), String> {
     }
     let began = Instant::now();
     let (store, registry, _) = open(folder.path(), 0, &endpoints, &runtime)?;
-    runtime.block_on(registry.look()).map_err(|error| error.to_string())?;
+    runtime.block_on(registry.refresh()).map_err(|error| error.to_string())?;
     println!("read by a gateway that has none of it in {:.1} s", began.elapsed().as_secs_f64());
     let began = Instant::now();
-    runtime.block_on(registry.look()).map_err(|error| error.to_string())?;
-    println!("a look without news: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    runtime.block_on(registry.refresh()).map_err(|error| error.to_string())?;
+    println!("a refresh without news: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
     let began = Instant::now();
     let token = operations::Operation::RevokeToken { id: "t".into(), client: "client-0".into() };
     let named = store.named(operations::person("lan"), "").map_err(|error| error.to_string())?;

@@ -63,7 +63,7 @@ pub fn run(root: &Path, machine: usize, endpoints: &[String]) -> Result<(), Stri
     let (following, reading) = (registry.clone(), registry.clone());
     runtime.spawn(async move {
         loop {
-            if let Err(error) = issued.look(reading.replica()).await {
+            if let Err(error) = issued.refresh(reading.replica()).await {
                 say(&format!("retry {error}"));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -118,7 +118,7 @@ impl Scene<'_> {
         let members = EtcdMembers::new(self.channels(runtime), RuntimeTimers::default(), None);
         runtime.block_on(commit::begin_registry(&members, 0xbb, 0)).map_err(|error| error.to_string())?;
         let (store, registry, _) = open(&self.root, 0, &self.endpoints, runtime)?;
-        runtime.block_on(registry.look()).map_err(|error| error.to_string())?;
+        runtime.block_on(registry.refresh()).map_err(|error| error.to_string())?;
         let act = |tag: String, who: &str, operation: &Operation| {
             locked(&self.heard).promises.answers.insert(tag.clone(), Answer::Made);
             let store = store.named(person(who), &tag);

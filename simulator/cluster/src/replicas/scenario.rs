@@ -135,7 +135,7 @@ impl Scenario {
         commit::begin_registry(&members, 0xaa, events).await.map_err(|error| error.to_string())?;
         self.imported = events;
         let first = self.world.open(0).map_err(|error| error.to_string())?;
-        first.registry.look().await.map_err(|error| error.to_string())?;
+        first.registry.refresh().await.map_err(|error| error.to_string())?;
         for (at, (who, operation)) in first_steps().iter().enumerate() {
             if self.world.act(&first, who, &format!("begin {at}"), operation).await != Answer::Made {
                 return Err(format!("{operation:?} was not made"));
@@ -254,9 +254,9 @@ impl Scenario {
             if !has_stopped && !self.down.contains(&machine) {
                 self.runtime.kill(machine);
                 let gateway = self.world.open(machine).map_err(|error| error.to_string())?;
-                let look = gateway.registry.look().await;
+                let refreshed = gateway.registry.refresh().await;
                 // One that never applied more than the snapshot has goes on.
-                look.map_err(|error| format!("gateway {machine} went on at revision {revision}: {error}"))?;
+                refreshed.map_err(|error| format!("gateway {machine} went on at revision {revision}: {error}"))?;
             }
         }
         Ok(())
