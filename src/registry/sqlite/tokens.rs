@@ -49,9 +49,12 @@ const REMOVED_ALONG: i64 = 10;
 pub(super) fn revoke(store: &SqliteStore, before: &TokenRecord) -> Result<(), RegistryError> {
     let id = before.id.as_str();
     store.change("token.revoke", format!("token:{id}"), |changing| {
+        if store.replication.is_some() {
+            // Nothing else removes them there. Before: this one stays, even if its token has ended.
+            changing.prepare_cached(REMOVE_REVOCATIONS)?.execute(params![now() - MAX_SKEW_S, REMOVED_ALONG])?;
+        }
         let sql = "INSERT OR IGNORE INTO revocations VALUES (?1, ?2)";
         changing.execute(sql, params![id, before.expires])?;
-        changing.prepare_cached(REMOVE_REVOCATIONS)?.execute(params![now() - MAX_SKEW_S, REMOVED_ALONG])?;
         changing.touch(TouchedObjects::Token(id.to_owned()));
         let after = TokenRecord { revoked: true, ..before.clone() };
         changing.record("token", id, Some(before), Some(&after))
