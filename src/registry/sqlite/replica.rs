@@ -96,7 +96,7 @@ fn is_before(table: &str, other: &str) -> bool {
 fn cells(connection: &Connection, key: &RowKey) -> Result<Option<Vec<(String, CellValue)>>, RegistryError> {
     let sql = format!("SELECT * FROM {} WHERE {} = ?1", key.table, primary_key(&key.table)?);
     let mut statement = connection.prepare_cached(&sql)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let read = |row: &rusqlite::Row<'_>| {
         let cell = |(at, name): (usize, &String)| Ok((name.clone(), row.get_ref(at).map(cell)?));
         names.iter().enumerate().map(cell).collect::<rusqlite::Result<Vec<_>>>()
