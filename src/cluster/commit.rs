@@ -53,8 +53,5 @@ pub async fn begin_log<M: EtcdMember, T: Timers>(
     let put = |key: &[u8], value: Vec<u8>| TxnOperation::Put(key.to_vec(), value, 0);
     let then = vec![put(CLUSTER, log.to_vec()), put(CHECKPOINT, SealedState::begin(log).encode())];
     let otherwise = vec![TxnOperation::Get(CLUSTER.to_vec())];
-    let outcome = members.settle(&Txn { conditions, then, otherwise }).await?;
-    // An earlier repetition of the same request may have begun it.
-    let is_ours = outcome.found.into_iter().flatten().any(|there| there.value == log);
-    Ok(outcome.succeeded || is_ours)
+    members.settle_put(&Txn { conditions, then, otherwise }, &log).await
 }

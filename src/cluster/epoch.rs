@@ -58,17 +58,13 @@ pub async fn begin<M: EtcdMember, T: Timers>(
         raise_mark(members, writer, progress.mark).await?;
     }
     let modified = restored.map_or(0, |restored| restored.entry.modified);
-    let put = |key: &[u8], value: Vec<u8>| TxnOperation::Put(key.to_vec(), value, 0);
-    let outcome = members
-        .settle(&Txn {
-            conditions: vec![TxnCondition::ModifiedAt(CHECKPOINT.to_vec(), modified)],
-            then: vec![put(CLUSTER, state.log.to_vec()), put(CHECKPOINT, state.encode())],
-            otherwise: vec![TxnOperation::Get(CHECKPOINT.to_vec())],
-        })
-        .await?;
-    // An earlier repetition of the same request may have begun it.
-    let is_ours = outcome.found.into_iter().flatten().any(|there| there.value == state.encode());
-    if outcome.succeeded || is_ours { Ok(state) } else { Err(ClusterError::TermEnded) }
+    let (put, value) = (|key: &[u8], value: Vec<u8>| TxnOperation::Put(key.to_vec(), value, 0), state.encode());
+    let txn = Txn {
+        conditions: vec![TxnCondition::ModifiedAt(CHECKPOINT.to_vec(), modified)],
+        then: vec![put(CLUSTER, state.log.to_vec()), put(CHECKPOINT, value.clone())],
+        otherwise: vec![TxnOperation::Get(CHECKPOINT.to_vec())],
+    };
+    if members.settle_put(&txn, &value).await? { Ok(state) } else { Err(ClusterError::TermEnded) }
 }
 
 /// Returns the larger one of the stored and the restored state, if it continues the other.

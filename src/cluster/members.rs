@@ -64,6 +64,16 @@ impl<M: EtcdMember, T: Timers> EtcdMembers<M, T> {
         self.until_success(|member| member.transact(txn), |outcome| Some(outcome.header)).await
     }
 
+    /// Carries out a transaction that puts a value, and reads its key if the conditions do not hold. Returns whether the value
+    /// is there: put now, or by an earlier repetition of this request.
+    ///
+    /// # Errors
+    /// As for [`settle`](EtcdMembers::settle).
+    pub async fn settle_put(&self, txn: &Txn, value: &[u8]) -> Result<bool, ClusterError> {
+        let outcome = self.settle(txn).await?;
+        Ok(outcome.succeeded || outcome.found.into_iter().flatten().any(|there| there.value == value))
+    }
+
     /// Reads a range: at each member at most once, until one responds.
     ///
     /// # Errors

@@ -199,8 +199,5 @@ pub async fn begin_registry<M: EtcdMember, T: Timers>(
         then: vec![TxnOperation::Put(VERSION.to_vec(), head.clone(), 0), TxnOperation::Put(mark, keys::number(0), 0)],
         otherwise: vec![TxnOperation::Get(VERSION.to_vec())],
     };
-    let outcome = members.settle(&txn).await?;
-    // An earlier repetition of the same request may have begun it.
-    let is_ours = outcome.found.into_iter().flatten().any(|there| there.value == head);
-    Ok(outcome.succeeded || is_ours)
+    members.settle_put(&txn, &head).await
 }

@@ -13,7 +13,7 @@ use super::replica_state::own_disk;
 use crate::cluster::ClusterError;
 use crate::cluster::codec::{Decoder, Encoder};
 use crate::cluster::keys::{self, Incarnation};
-use crate::cluster::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation, TxnOutcome};
+use crate::cluster::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation};
 use crate::cluster::members::EtcdMembers;
 use crate::cluster::timers::Timers;
 use crate::registry::TokenRecord;
@@ -86,9 +86,7 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
             otherwise: vec![TxnOperation::Get(key.clone())],
         };
         sending.open = Some(batch.clone());
-        let TxnOutcome { succeeded, found, .. } = self.members.settle(&txn).await?;
-        let is_there = found.into_iter().flatten().any(|there| there.value == batch);
-        if !succeeded && !is_there {
+        if !self.members.settle_put(&txn, &batch).await? {
             return Err(ClusterError::Conflict { key: String::from_utf8_lossy(&key).into_owned() });
         }
         (sending.seq, sending.open) = (seq, None);
