@@ -6,9 +6,10 @@ use super::engine::{BatchLimits, EngineWriter, Health, LogEngine, OpenEngine};
 use super::journal::Journal;
 use super::pipeline::Pipeline;
 use super::storage::Storage;
+use super::sync::{Condvar, Mutex, lock, pause};
 use super::{LogError, LogPaths};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -37,11 +38,6 @@ struct BackgroundThreads {
 struct StorageWriter {
     engine: Arc<Embedded>,
     storage: Box<dyn Storage>,
-}
-
-/// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opens the engine; `wrap` may put something between it and its journal, as tests do.
@@ -96,9 +92,7 @@ fn give_way() {
 impl Embedded {
     fn seal_regularly(&self) {
         loop {
-            let open = |closed: &mut bool| !*closed;
-            let waited = self.wake_sealer.wait_timeout_while(lock(&self.closed), SEAL_EVERY, open);
-            let closed = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            let closed = *pause(&self.wake_sealer, lock(&self.closed), SEAL_EVERY, |closed| !*closed);
             if !self.pipeline.is_idle()
                 && let Err(error) = self.pipeline.seal_prefix()
             {

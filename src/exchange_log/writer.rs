@@ -3,8 +3,9 @@
 use super::completion_queue::{self, PendingAppend};
 use super::engine::{EngineWriter, LogEngine, OpenEngine};
 use super::lock_owner::LogLock;
+use super::sync::{Condvar, Mutex, lock, wait};
 use super::{LogError, entry};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,11 +56,6 @@ pub(super) struct WriterState {
 pub(super) struct Threads {
     shared: Arc<WriterState>,
     writer: Option<JoinHandle<()>>,
-}
-
-/// A panic in one thread does not make the log's plain data wrong: every change to it is one statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the thread over an engine.
@@ -121,7 +117,7 @@ impl WriterState {
             if queue.closed {
                 return None;
             }
-            queue = self.wake_writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = wait(&self.wake_writer, queue);
         }
         std::mem::swap(left, &mut queue.entries);
         queue.bytes = 0;
