@@ -5,9 +5,9 @@ use super::super::admin_event::ObjectChange;
 use super::super::replication::{ChangeDraft, CommitOutcome};
 use super::super::{Actor, AdminEvent, RegistryError};
 use super::admin_events::EventNote;
-use super::schema::REMEMBERED;
+use super::schema::note_touched;
 use super::{SqliteStore, replica};
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -157,12 +157,7 @@ impl SqliteStore {
         let result = change(&mut changing)?;
         let Changing { changes, touched, approved_by, .. } = changing;
         let touched: Vec<(String, String)> = touched.into_iter().map(TouchedObjects::into_row).collect();
-        for (kind, id) in &touched {
-            whole.execute("INSERT INTO changes (kind, id) VALUES (?1, ?2)", params![kind, id])?;
-        }
-        if !touched.is_empty() {
-            whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
-        }
+        note_touched(whole, &touched)?;
         let (actor, justification) = (&self.actor, &self.justification);
         let note = EventNote { key: &self.key, event, object, actor, justification };
         let events = note.write(whole, changes, &approved_by)?;

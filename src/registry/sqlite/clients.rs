@@ -112,23 +112,30 @@ pub(super) fn put_suspended(changing: &mut Changing<'_>, id: &str, suspended: bo
 /// Maximum number of grants that one change withdraws: an engine may have a bound on the rows of a change.
 const WITHDRAWN_AT_ONCE: usize = 50;
 
+/// Grants of a client that are not withdrawn, at most so many.
+fn standing_grants(connection: &Connection, id: &str, max: usize) -> Result<Vec<Grant>, RegistryError> {
+    let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id LIMIT ?2";
+    all(connection, sql, params![id, i64::try_from(max).unwrap_or(i64::MAX)], read_grant)
+}
+
+/// Withdraws at most so many grants of a client.
+fn put_withdrawn(changing: &mut Changing<'_>, id: &str, max: usize) -> Result<(), RegistryError> {
+    for before in standing_grants(changing, id, max)? {
+        changing.execute("UPDATE grants SET withdrawn = 1 WHERE id = ?1", [&before.id])?;
+        let after = Grant { withdrawn: true, ..before.clone() };
+        changing.record("grant", &before.id, Some(&before), Some(&after))?;
+    }
+    changing.touch(TouchedObjects::Client(id.to_owned()));
+    Ok(())
+}
+
 /// Withdraws grants of a client that is about to be retired, until one change can withdraw the rest.
 fn withdraw_most(store: &SqliteStore, id: &str) -> Result<(), RegistryError> {
-    let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id LIMIT ?2";
-    let limit = i64::try_from(WITHDRAWN_AT_ONCE + 1).unwrap_or(i64::MAX);
-    let grants = |connection: &Connection| -> Result<Vec<Grant>, RegistryError> {
-        all(connection, sql, params![id, limit], read_grant)
-    };
-    while store.readers.read(grants)?.len() > WITHDRAWN_AT_ONCE {
+    let standing = |connection: &Connection| standing_grants(connection, id, WITHDRAWN_AT_ONCE + 1);
+    while store.readers.read(standing)?.len() > WITHDRAWN_AT_ONCE {
         store.change("grant.withdraw", format!("client:{id}"), |changing| {
             read_living(changing, id)?;
-            for before in grants(changing)?.into_iter().take(WITHDRAWN_AT_ONCE) {
-                changing.execute("UPDATE grants SET withdrawn = 1 WHERE id = ?1", [&before.id])?;
-                let after = Grant { withdrawn: true, ..before.clone() };
-                changing.record("grant", &before.id, Some(&before), Some(&after))?;
-            }
-            changing.touch(TouchedObjects::Client(id.to_owned()));
-            Ok(())
+            put_withdrawn(changing, id, WITHDRAWN_AT_ONCE)
         })?;
     }
     Ok(())
@@ -140,14 +147,7 @@ pub(super) fn retire(store: &SqliteStore, id: &str) -> Result<(), RegistryError>
         let before = read_living(changing, id)?;
         changing.execute("UPDATE clients SET retired = 1 WHERE id = ?1", [id])?;
         changed(changing, &before)?;
-        let sql = "SELECT * FROM grants WHERE client = ?1 AND NOT withdrawn ORDER BY id";
-        let grants: Vec<Grant> = all(changing, sql, [id], read_grant)?;
-        changing.execute("UPDATE grants SET withdrawn = 1 WHERE client = ?1 AND NOT withdrawn", [id])?;
-        for before in grants {
-            let after = Grant { withdrawn: true, ..before.clone() };
-            changing.record("grant", &before.id, Some(&before), Some(&after))?;
-        }
-        Ok(())
+        put_withdrawn(changing, id, usize::MAX)
     })
 }
 

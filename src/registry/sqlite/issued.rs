@@ -1,4 +1,4 @@
-//! The file of issued tokens of a replica.
+//! Rows of the file of issued tokens.
 
 use super::super::{RegistryError, TokenRecord};
 use super::rows::list;
@@ -7,12 +7,14 @@ use rusqlite::{Connection, params};
 /// Records tokens, unless they are there already.
 pub(super) fn add_known(issued: &mut Connection, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
     let whole = issued.transaction()?;
-    for token in tokens {
-        let (scopes, certificate) = (list(&token.scopes), &token.certificate);
-        let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
-        let sql = "INSERT OR IGNORE INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        whole.prepare_cached(sql)?.execute(row)?;
-    }
+    tokens.iter().try_for_each(|token| insert(&whole, "INSERT OR IGNORE", token))?;
     whole.commit()?;
     Ok(())
+}
+
+/// Records a token: `INSERT`, or `INSERT OR IGNORE` one that is there already.
+pub(super) fn insert(issued: &Connection, how: &str, token: &TokenRecord) -> rusqlite::Result<()> {
+    let (scopes, certificate) = (list(&token.scopes), &token.certificate);
+    let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
+    issued.prepare_cached(&format!("{how} INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"))?.execute(row).map(drop)
 }

@@ -3,7 +3,6 @@
 
 use super::super::replication::{CellValue, ChangeDraft, Replica, ReplicaPosition, RowChange, RowKey};
 use super::super::{AdminEvent, RegistryError, TokenRecord};
-use super::schema::REMEMBERED;
 use super::{SqliteStore, admin_events, all, issued, schema};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, TransactionBehavior, params, params_from_iter};
@@ -263,12 +262,7 @@ impl Replica for SqliteReplica {
             }
         }
         put_rows(&whole, "main.", rows)?;
-        for (kind, id) in touched {
-            whole.prepare_cached("INSERT INTO changes (kind, id) VALUES (?1, ?2)")?.execute(params![kind, id])?;
-        }
-        if !touched.is_empty() {
-            whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
-        }
+        schema::note_touched(&whole, touched)?;
         store_position(&whole, next)?;
         whole.commit()?;
         Ok(())
@@ -313,6 +307,7 @@ impl Replica for SqliteReplica {
         whole.commit()?;
         Ok(())
     }
+
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
         issued::add_known(&mut self.issued.lock().unwrap_or_else(PoisonError::into_inner), tokens)
     }

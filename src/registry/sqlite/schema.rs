@@ -10,6 +10,17 @@ use std::time::Duration;
 
 /// Number of changes that are remembered: a gateway that is further behind reads everything.
 pub(super) const REMEMBERED: i64 = 100_000;
+
+/// Records what a change has touched, kind and id: gateways read it again.
+pub(super) fn note_touched(whole: &Connection, touched: &[(String, String)]) -> Result<(), RegistryError> {
+    for (kind, id) in touched {
+        whole.prepare_cached("INSERT INTO changes (kind, id) VALUES (?1, ?2)")?.execute([kind, id])?;
+    }
+    if !touched.is_empty() {
+        whole.execute("DELETE FROM changes WHERE seq <= ?1", [whole.last_insert_rowid() - REMEMBERED])?;
+    }
+    Ok(())
+}
 /// Version of the tables below: a file of a later one is refused rather than misread.
 pub(super) const VERSION: i64 = 7;
 /// From this version on, events hold all their changes: older files are restated completely.

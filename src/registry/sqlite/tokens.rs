@@ -2,7 +2,6 @@
 
 use super::super::{MAX_SKEW_S, RegistryError, TokenRecord, now};
 use super::changing::TouchedObjects;
-use super::rows::list;
 use super::{SqliteStore, constraint, issued};
 use rusqlite::params;
 
@@ -16,9 +15,7 @@ pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), Reg
     let mut file = store.issued();
     let whole = file.transaction()?;
     for token in tokens {
-        let (scopes, certificate) = (list(&token.scopes), &token.certificate);
-        let row = params![token.id, token.client, scopes, certificate, token.issued, token.starts, token.expires];
-        let added = whole.prepare_cached("INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(row);
+        let added = issued::insert(&whole, "INSERT", token);
         added.map_err(|error| constraint(error, "token", &token.id, &token.client))?;
     }
     whole.commit()?;
