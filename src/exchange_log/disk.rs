@@ -362,24 +362,61 @@ fn put_in_place(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// The local disk, on which syncs of folders can be made to fail.
+    /// The local disk, on which syncs of folders or of files can be made to fail.
     #[derive(Debug, Default)]
-    pub struct NoFolderSync(AtomicBool);
+    pub struct RefusedSyncs {
+        folders: AtomicBool,
+        files: Arc<AtomicBool>,
+    }
 
-    impl NoFolderSync {
-        /// Makes them fail, or succeed again.
-        pub fn refuse(&self, refused: bool) {
-            self.0.store(refused, Ordering::Relaxed);
+    impl RefusedSyncs {
+        /// Makes those of folders fail, or succeed again.
+        pub fn refuse_folders(&self, refused: bool) {
+            self.folders.store(refused, Ordering::Relaxed);
+        }
+
+        /// The same of files.
+        pub fn refuse_files(&self, refused: bool) {
+            self.files.store(refused, Ordering::Relaxed);
         }
     }
 
-    impl Disk for NoFolderSync {
+    struct RefusedFile(Box<dyn DiskFile>, Arc<AtomicBool>);
+
+    impl DiskFile for RefusedFile {
+        fn block(&self) -> usize {
+            self.0.block()
+        }
+        fn size(&self) -> io::Result<u64> {
+            self.0.size()
+        }
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.0.read_at(buffer, offset)
+        }
+        fn data_from(&self, offset: u64) -> io::Result<u64> {
+            self.0.data_from(offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.0.write_at(bytes, offset)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn allocate(&self, len: u64) -> io::Result<()> {
+            self.0.allocate(len)
+        }
+        fn sync(&self) -> io::Result<()> {
+            if self.1.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(5)) } else { self.0.sync() }
+        }
+    }
+
+    impl Disk for RefusedSyncs {
         fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
-            LocalDisk.open(path, how)
+            Ok(Box::new(RefusedFile(LocalDisk.open(path, how)?, self.files.clone())))
         }
         fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
             LocalDisk.list(folder)
@@ -403,25 +440,29 @@ pub(super) mod tests {
             LocalDisk.remove_folder(path)
         }
         fn sync_folder(&self, path: &Path) -> io::Result<()> {
-            if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { LocalDisk.sync_folder(path) }
+            if self.folders.load(Ordering::Relaxed) {
+                Err(io::ErrorKind::Other.into())
+            } else {
+                LocalDisk.sync_folder(path)
+            }
         }
     }
 
     #[test]
     fn a_file_that_a_crash_may_bring_back_is_never_written_to() {
-        let (folder, disk) = (tempfile::tempdir().unwrap(), NoFolderSync::default());
+        let (folder, disk) = (tempfile::tempdir().unwrap(), RefusedSyncs::default());
         let [path, before] = ["state", "before"].map(|name| folder.path().join(name));
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         std::fs::write(&path, "one").unwrap();
         // Keeps the content that the name refers to until the folder is synced.
         std::fs::hard_link(&path, &before).unwrap();
-        disk.refuse(true);
+        disk.refuse_folders(true);
         // Twice, with a restart of the process in between.
         let mut file = ReplacedFile::new(path.clone());
         assert!(file.replace(&disk, b"two").is_err() && file.replace(&disk, b"three").is_err());
         assert!(ReplacedFile::new(path.clone()).replace(&disk, b"four").is_err());
         assert_eq!((read(&before), read(&path)), ("one".into(), "four".into()));
-        disk.refuse(false);
+        disk.refuse_folders(false);
         file.replace(&disk, b"five").unwrap();
         assert_eq!((read(&before), read(&path)), ("one".into(), "five".into()));
         // Once a sync has made the removal of the second file's name durable, the two alternate.

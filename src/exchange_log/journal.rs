@@ -329,7 +329,7 @@ pub(super) fn gone(sealed: u64) -> String {
 mod tests {
     use super::*;
     use crate::exchange_log::disk::LocalDisk;
-    use crate::exchange_log::disk::tests::NoFolderSync;
+    use crate::exchange_log::disk::tests::RefusedSyncs;
     use crate::exchange_log::segment::HEAD;
 
     fn recover(folder: &Path, from: u64) -> Result<Recovered, LogError> {
@@ -452,7 +452,7 @@ mod tests {
     /// Found by the simulator (`Names`, seed 57402).
     #[test]
     fn a_segment_is_given_up_only_when_the_name_of_the_next_one_is_durable() {
-        let (folder, disk) = (tempfile::tempdir().unwrap(), Arc::new(NoFolderSync::default()));
+        let (folder, disk) = (tempfile::tempdir().unwrap(), Arc::new(RefusedSyncs::default()));
         let paths = LogPaths { disk: disk.clone(), ..LogPaths::new(folder.path()) };
         let mut journal = Journal::recover(&paths, ChainKey::new(b"secret"), 0).unwrap().journal;
         let append = |journal: &mut Journal| journal.append(&[b"one".to_vec()]).unwrap();
@@ -461,11 +461,11 @@ mod tests {
         append(&mut journal);
         let found = || segments(&LocalDisk, &paths.journal).unwrap().iter().map(|one| one.0).collect::<Vec<_>>();
         assert_eq!(found(), [0, 1]);
-        disk.refuse(true);
+        disk.refuse_folders(true);
         assert!(Journal::forget(&paths, 2, &journal.preallocator).is_err());
         assert_eq!(found(), [0, 1], "nobody knows whether the second one's name would come back");
         Journal::forget(&paths, 0, &journal.preallocator).unwrap();
-        disk.refuse(false);
+        disk.refuse_folders(false);
         Journal::forget(&paths, 2, &journal.preallocator).unwrap();
         assert_eq!(found(), [1]);
     }

@@ -1,69 +1,7 @@
 use super::*;
 use crate::cluster::batch::WriterBatch;
 use crate::cluster::state::WriterProgress;
-use crate::exchange_log::disk::{LocalDisk, PathKind};
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The local disk, whose syncs of files fail while the flag is set.
-#[derive(Debug, Default)]
-struct Failing(Arc<AtomicBool>);
-
-struct FailingFile(Box<dyn DiskFile>, Arc<AtomicBool>);
-
-impl Disk for Failing {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FailingFile(LocalDisk.open(path, how)?, self.0.clone())))
-    }
-    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        LocalDisk.list(folder)
-    }
-    fn kind(&self, path: &Path) -> io::Result<PathKind> {
-        LocalDisk.kind(path)
-    }
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        LocalDisk.create_folder(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        LocalDisk.rename(from, to)
-    }
-    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
-        LocalDisk.exchange(one, other)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        LocalDisk.remove(path)
-    }
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        LocalDisk.remove_folder(path)
-    }
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        LocalDisk.sync_folder(path)
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn block(&self) -> usize {
-        self.0.block()
-    }
-    fn size(&self) -> io::Result<u64> {
-        self.0.size()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.allocate(len)
-    }
-    fn sync(&self) -> io::Result<()> {
-        if self.1.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(5)) } else { self.0.sync() }
-    }
-}
+use crate::exchange_log::disk::tests::RefusedSyncs;
 
 fn writer() -> Incarnation {
     Incarnation::parse("dc1.0123456789abcdef").unwrap()
@@ -94,6 +32,16 @@ fn unsealed(own: &OwnBatches, mark: u64) -> Vec<u64> {
     own.unsealed(&sealed(mark)).unwrap().iter().map(|batch| batch.seq).collect()
 }
 
+/// A folder with one segment of three batches, its path and bytes.
+fn three() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut own = open(folder.path());
+    (1..=3).for_each(|seq| own.append(&batch(seq), 1).unwrap());
+    let path = files(folder.path())[0].clone();
+    let whole = std::fs::read(&path).unwrap();
+    (folder, path, whole)
+}
+
 #[test]
 fn batches_come_back_in_their_order_after_any_number_of_starts() {
     let folder = tempfile::tempdir().unwrap();
@@ -110,11 +58,7 @@ fn batches_come_back_in_their_order_after_any_number_of_starts() {
 
 #[test]
 fn what_a_crash_leaves_of_the_last_batch_is_cut_off_at_every_length() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut own = open(folder.path());
-    (1..=3).for_each(|seq| own.append(&batch(seq), 1).unwrap());
-    let path = files(folder.path())[0].clone();
-    let whole = std::fs::read(&path).unwrap();
+    let (folder, path, whole) = three();
     let frame = whole.len() / 3;
     for length in (2 * frame..3 * frame).step_by(7) {
         std::fs::write(&path, &whole[..length]).unwrap();
@@ -132,11 +76,7 @@ fn what_a_crash_leaves_of_the_last_batch_is_cut_off_at_every_length() {
 
 #[test]
 fn damage_is_an_error_and_is_never_cut_off() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut own = open(folder.path());
-    (1..=3).for_each(|seq| own.append(&batch(seq), 1).unwrap());
-    let path = files(folder.path())[0].clone();
-    let whole = std::fs::read(&path).unwrap();
+    let (folder, path, whole) = three();
     let frame = whole.len() / 3;
     let fails = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
@@ -162,14 +102,14 @@ fn damage_is_an_error_and_is_never_cut_off() {
 #[test]
 fn a_batch_that_could_not_be_synced_is_written_again_without_a_trace() {
     let folder = tempfile::tempdir().unwrap();
-    let fails = Arc::new(AtomicBool::new(false));
-    let mut own = OwnBatches::open(Arc::new(Failing(fails.clone())), folder.path(), 1 << 20).unwrap();
+    let disk = Arc::new(RefusedSyncs::default());
+    let mut own = OwnBatches::open(disk.clone(), folder.path(), 1 << 20).unwrap();
     own.append(&batch(1), 1).unwrap();
-    fails.store(true, Ordering::Relaxed);
+    disk.refuse_files(true);
     for _ in 0..3 {
         assert!(matches!(own.append(&batch(2), 1), Err(LogError::Io { .. })));
     }
-    fails.store(false, Ordering::Relaxed);
+    disk.refuse_files(false);
     // Shorter than what has failed.
     let short = WriterBatch { writer: writer(), seq: 2, before: [7; 32], entries: vec![vec![1; 10]] }.encode();
     own.append(&short, 1).unwrap();
