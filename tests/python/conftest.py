@@ -18,6 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("NDXP_BIN", str(ROOT / "target/debug/ndxp-gateway"))
 
 
+def run(folder, *args, **more):
+    """A command of the program, whatever comes of it."""
+    return subprocess.run([BINARY, *args], cwd=folder, capture_output=True, text=True, timeout=60, **more)
+
+
 class Service:
     """A client of one of the gateway's own services, on a separate channel, by reflection."""
 

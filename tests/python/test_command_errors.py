@@ -1,14 +1,9 @@
 """What the command line says about a wrong name, a file that is not there, a gateway that does not respond: what it is, and what to do."""
 import json
 import shutil
-import subprocess
 
 import pytest
-from conftest import BINARY
-
-
-def run(folder, *args):
-    return subprocess.run([BINARY, *args], cwd=folder, capture_output=True, text=True, timeout=60)
+from conftest import run
 
 
 @pytest.mark.parametrize("command", [

@@ -11,15 +11,11 @@ import socket
 import subprocess
 
 import pytest
-from conftest import BINARY, ROOT
+from conftest import BINARY, ROOT, run
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 GATEWAY, HUB, SOURCE, XROAD = "gateway.toml", "hubs/ndxp.toml", "sources/population.toml", "sources/budgetunit.toml"
-
-
-def run(folder, *args, **more):
-    return subprocess.run([BINARY, *args], cwd=folder, capture_output=True, text=True, timeout=60, **more)
 
 
 @pytest.fixture(scope="module")
