@@ -203,8 +203,7 @@ impl Vault {
     /// # Errors
     /// It cannot be read, unsealed or written.
     pub fn seal(&self, path: &Path) -> std::io::Result<()> {
-        let content = self.read(path)?;
-        if Self::is_sealed(path)? { Ok(()) } else { self.write(path, &content) }
+        if Self::is_sealed(path)? { Ok(()) } else { self.write(path, &self.read(path)?) }
     }
 
     /// Returns whether this vault can open a secret file: false if it is sealed, and there is no secret.
