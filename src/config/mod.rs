@@ -2,6 +2,7 @@
 //! refused, secrets come from files or the environment. Defaults are defined where they are read;
 //! `docs/configuration.md` is printed from a configuration with all of them.
 
+pub mod cluster;
 pub mod drift;
 pub mod entries;
 pub mod names;
@@ -18,6 +19,7 @@ use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
 use crate::keyfile::Vault;
 use crate::registry::Network;
+pub use cluster::ClusterSettings;
 pub use entries::{Entries, SecondMode, SourceEntry, Sources};
 pub use names::OfficialNames;
 pub use reader::{ConfigFault, Document, Table, fault_at};
@@ -55,6 +57,8 @@ pub struct Config {
     pub web: WebSettings,
     /// Telemetry beyond metrics: access lines and traces.
     pub telemetry: TelemetrySettings,
+    /// The gateways with which it has one log and one registry; `None`: it is alone.
+    pub cluster: Option<ClusterSettings>,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,
     /// Folder of hub entries.
@@ -301,6 +305,11 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let web = table.section("web", |web| web::read(web, client_ca, has_port));
     let telemetry = table.section("telemetry", |own| telemetry::read(own, client_ca));
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
+    let seals = vault.as_ref().is_none_or(Vault::seals);
+    let cluster = match table.has("cluster") {
+        true => table.section("cluster", |own| cluster::read(own, node.as_deref(), seals)).map(Some),
+        false => Some(None),
+    };
     let contracts_dir = table.path("contracts_dir");
     let hubs_dir = table.needed_path("hubs_dir", "hubs");
     let sources_dir = table.needed_path("sources_dir", "sources");
@@ -318,6 +327,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         log: log?,
         web: web?,
         telemetry: telemetry?,
+        cluster: cluster?,
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,

@@ -16,6 +16,8 @@ pub const ROWS: &[u8] = b"registry/row/";
 pub const MAX_ROWS: usize = 120;
 /// Maximum bytes of a change: it is put as a whole and row by row, beside its events, and etcd takes 1.5 MB.
 pub const MAX_BYTES: usize = 400 << 10;
+/// The name of the writer of admin events: no gateway has it.
+pub const WRITER: &str = "registry";
 /// Before each value: the format and its version.
 const MAGIC: &[u8; 8] = b"ndxpreg1";
 

@@ -3,7 +3,7 @@
 //! Safety is here alone: a change counts only if the head is still the one that it was judged on. Whatever it checked
 //! (that a name is free, who has requested what) is then still so.
 
-use super::change::{self, MAX_BYTES, MAX_ROWS, RegistryChange, RegistryHead, VERSION};
+use super::change::{self, MAX_BYTES, MAX_ROWS, RegistryChange, RegistryHead, VERSION, WRITER};
 use super::replica_state::PlacedHead;
 use crate::cluster::ClusterError;
 use crate::cluster::keys::{self, GatewayName, Incarnation};
@@ -17,8 +17,6 @@ use std::time::Duration;
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// The name of the writer of admin events: no gateway has it.
-const WRITER: &str = "registry";
 /// Put by each import that begins.
 const IMPORT: &[u8] = b"registry/import";
 

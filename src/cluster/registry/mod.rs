@@ -31,7 +31,7 @@ pub mod quota;
 mod replica_state;
 
 pub use blocking::BlockingCommits;
-pub use change::{RegistryChange, RegistryHead};
+pub use change::{RegistryChange, RegistryHead, WRITER};
 pub use follow::{ClusterRegistry, RegistrySettings};
 pub use freshness::Freshness;
 pub use issued::IssuedTokens;

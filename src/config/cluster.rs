@@ -1,0 +1,141 @@
+//! `[cluster]`: several gateways with one log and one registry, over etcd.
+
+use super::Table;
+use crate::cluster::GatewayName;
+use crate::cluster::registry::WRITER;
+use crate::identity::tls;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How a gateway takes part in a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterSettings {
+    /// Its name in etcd, and that of its site: `node`.
+    pub gateway: GatewayName,
+    /// The members of etcd, that of the own data centre first.
+    pub etcd: Vec<String>,
+    /// TLS towards them; `None`: they are on this machine, and have none.
+    pub tls: Option<rustls::ClientConfig>,
+    /// Number of sites that store the log.
+    pub sites: usize,
+    /// The HTTPS ports of other sites' gateways, from which tiles are read.
+    pub tiles: Vec<String>,
+    /// How old the view of the registry may be before calls are refused.
+    pub max_view_age: Duration,
+    /// The quota of etcd's database.
+    pub etcd_quota: u64,
+    /// How long calls wait for etcd before they are refused.
+    pub refuse_after: Duration,
+    /// How long a start waits for etcd.
+    pub start_within: Duration,
+    /// Maximum bytes of batches on the own disk.
+    pub own_disk: u64,
+}
+
+/// `node` and whether secrets are sealed come from the rest of the file.
+pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option<ClusterSettings> {
+    let gateway = node.and_then(|node| own_name(table, node));
+    if !seals {
+        let what = "needs keys.encryption_secret, the same at every gateway: they share their keys through etcd, sealed by it";
+        table.fault("etcd", what);
+    }
+    let etcd = members(table);
+    let files = (table.path("ca"), table.path("certificate"), table.path("key"));
+    let tls = etcd.as_deref().and_then(|etcd| match (etcd.iter().all(|url| url.starts_with("https:")), files) {
+        (true, (Some(ca), Some(certificate), Some(key))) => {
+            table.keep_private("key", &key);
+            let config = tls::client_config(&ca, Some((&certificate, &key)), &[b"h2"]);
+            config.map(Some).map_err(|fault| table.fault("certificate", fault)).ok()
+        }
+        (false, (None, None, None)) => Some(None),
+        (true, _) => {
+            table.fault("ca", "needs ca, certificate and key: by which etcd's members are known, and this gateway to them");
+            None
+        }
+        (false, _) => {
+            table.fault("ca", "is of no use for members without TLS");
+            None
+        }
+    });
+    let tiles = table.texts("tiles").into_iter().map(|url| other_site(table, &url)).collect::<Option<Vec<_>>>();
+    let settings = ClusterSettings {
+        gateway: gateway?,
+        tls: tls?,
+        etcd: etcd?,
+        sites: table.number("sites", 3, 1..=60) as usize,
+        tiles: tiles?,
+        max_view_age: Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600)),
+        etcd_quota: table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20,
+        refuse_after: Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000)),
+        start_within: Duration::from_secs(table.number("start_within_s", 30, 1..=3_600)),
+        own_disk: table.number("own_disk_mib", 16_384, 64..=1_048_576) << 20,
+    };
+    seals.then_some(settings)
+}
+
+/// The name of the gateway is a part of keys in etcd.
+fn own_name(table: &Table<'_>, node: &str) -> Option<GatewayName> {
+    match GatewayName::parse(node) {
+        Some(name) if node != WRITER => Some(name),
+        _ => {
+            let what = format!(
+                "node = {node:?} cannot be a gateway of a cluster: lower-case letters, digits and hyphens, 32 at most, and not {WRITER:?}"
+            );
+            table.fault("etcd", what);
+            None
+        }
+    }
+}
+
+/// An odd number of members, all with TLS or all on this machine.
+fn members(table: &Table<'_>) -> Option<Vec<String>> {
+    let example = "https://etcd.dc1:2379";
+    let urls = table.text_or_texts("etcd", example)?;
+    let checked: Result<Vec<String>, String> = urls.iter().map(|url| member(url)).collect();
+    let urls = checked.map_err(|reason| table.fault("etcd", reason)).ok()?;
+    let mixed = urls.iter().any(|url| url.starts_with("https:")) && urls.iter().any(|url| url.starts_with("http:"));
+    let fault = match urls.len() {
+        _ if mixed => "must be all https, or all http on this machine",
+        1 | 3 | 5 => return Some(urls),
+        _ => "must name one, three or five members: an even number bears the loss of no more members than one fewer",
+    };
+    table.fault("etcd", fault);
+    None
+}
+
+fn member(text: &str) -> Result<String, String> {
+    let wrong = || Err(format!("{text:?} must be https://host:port, or http://127.0.0.1:port for members on this machine"));
+    let Ok(uri) = text.parse::<http::Uri>() else { return wrong() };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+    let plain = uri.path() == "/" && uri.query().is_none() && uri.port().is_some();
+    match uri.scheme_str() {
+        Some("https") if plain => Ok(text.trim_end_matches('/').to_owned()),
+        Some("http") if plain && is_here => Ok(text.trim_end_matches('/').to_owned()),
+        _ => wrong(),
+    }
+}
+
+fn other_site(table: &Table<'_>, text: &str) -> Option<String> {
+    let uri = text.parse::<http::Uri>().ok();
+    let is_port = uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some() && uri.path() == "/");
+    if !is_port {
+        table.fault("tiles", format!("{text:?} must be https://host:port, the HTTPS port of another site's gateway"));
+    }
+    is_port.then(|| text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::member;
+
+    #[test]
+    fn members_elsewhere_are_reached_by_tls_alone() {
+        for good in ["https://etcd.dc1:2379", "http://127.0.0.1:2379/", "http://[::1]:2379", "http://localhost:2379"] {
+            assert!(member(good).is_ok(), "{good}");
+        }
+        for wrong in ["http://etcd.dc1:2379", "https://etcd.dc1", "etcd.dc1:2379", "", "https://etcd.dc1:2379/v3"] {
+            assert!(member(wrong).is_err(), "{wrong}");
+        }
+    }
+}
