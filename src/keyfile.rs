@@ -161,9 +161,27 @@ impl Vault {
     /// It cannot be written.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let Some(key) = &self.0 else { return write_private(path, bytes) };
-        let mut content = Zeroizing::new(bytes.to_vec());
-        let nonce = key.seal_in_place_append_tag(name(path), &mut *content).map_err(|_| failed("cannot be sealed"))?;
-        write_private(path, &[MAGIC, nonce.as_ref().as_slice(), &content].concat())
+        write_private(path, &seal(key, name(path), bytes)?)
+    }
+
+    /// Returns a secret as it may be stored elsewhere under a name: always sealed, and of use under that name alone.
+    ///
+    /// # Errors
+    /// There is no secret to seal with.
+    pub fn seal_text(&self, name: &str, secret: &[u8]) -> std::io::Result<Vec<u8>> {
+        let key = self.0.as_ref().ok_or_else(|| failed("cannot be sealed: configure keys.encryption_secret"))?;
+        seal(key, Aad::from(name.as_bytes().to_vec()), secret)
+    }
+
+    /// Opens a secret that was stored elsewhere.
+    ///
+    /// # Errors
+    /// It is not sealed, or under another name or with another secret.
+    pub fn open_text(&self, name: &str, sealed: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>> {
+        match sealed.strip_prefix(MAGIC) {
+            Some(sealed) => self.open(Aad::from(name.as_bytes().to_vec()), sealed),
+            None => Err(failed("is not sealed")),
+        }
     }
 
     /// Reads a secret file; if there is none yet, writes the result of `make`.
@@ -261,12 +279,18 @@ impl Vault {
     /// It cannot be read or unsealed.
     pub fn read(&self, path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         let bytes = Zeroizing::new(std::fs::read(path)?);
-        let Some(sealed) = bytes.strip_prefix(MAGIC) else { return Ok(bytes) };
+        match bytes.strip_prefix(MAGIC) {
+            Some(sealed) => self.open(name(path), sealed),
+            None => Ok(bytes),
+        }
+    }
+
+    fn open(&self, name: Aad<Vec<u8>>, sealed: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>> {
         let key = self.0.as_ref().ok_or_else(|| failed("is sealed: configure keys.encryption_secret"))?;
         let (nonce, content) = sealed.split_at_checked(NONCE).ok_or_else(|| failed("is cut off"))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| failed("is cut off"))?;
         let mut content = Zeroizing::new(content.to_vec());
-        let opened = key.open_in_place(nonce, name(path), &mut content);
+        let opened = key.open_in_place(nonce, name, &mut content);
         let length = opened.map_err(|_| failed("is sealed with another secret, or was changed"))?.len();
         content.truncate(length);
         Ok(content)
@@ -352,6 +376,34 @@ fn no_mac_key() -> std::io::Error {
     std::io::Error::other("is no key of 32 bytes")
 }
 
+fn seal(key: &RandomizedNonceKey, name: Aad<Vec<u8>>, secret: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut content = Zeroizing::new(secret.to_vec());
+    let nonce = key.seal_in_place_append_tag(name, &mut *content).map_err(|_| failed("cannot be sealed"))?;
+    Ok([MAGIC, nonce.as_ref().as_slice(), &content].concat())
+}
+
+/// Where gateways with one log and one registry agree on private keys, each under a name (`signing/<kid>`). Calls block, for
+/// seconds where nobody responds.
+pub trait SharedSecrets: Send + Sync {
+    /// Stores a secret, unless there is one of this name; returns the one that counts.
+    ///
+    /// # Errors
+    /// Nobody responds, or what is there cannot be opened. Whether it was stored is not known then.
+    fn agree(&self, name: &str, secret: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>>;
+
+    /// Returns the secret of a name, if there is one.
+    ///
+    /// # Errors
+    /// Nobody responds, or what is there cannot be opened.
+    fn get(&self, name: &str) -> std::io::Result<Option<Zeroizing<Vec<u8>>>>;
+
+    /// Returns the names with this prefix.
+    ///
+    /// # Errors
+    /// Nobody responds.
+    fn names(&self, prefix: &str) -> std::io::Result<Vec<String>>;
+}
+
 fn name(path: &Path) -> Aad<Vec<u8>> {
     Aad::from(path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default())
 }
@@ -360,6 +412,16 @@ fn name(path: &Path) -> Aad<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_stored_elsewhere_is_sealed_and_of_use_under_its_name_alone() {
+        let [one, other] = ["one", "other"].map(|secret| Vault::sealed(&secret.repeat(12)).unwrap());
+        let sealed = one.seal_text("signing/a", b"key").unwrap();
+        assert_eq!(one.open_text("signing/a", &sealed).unwrap().as_slice(), b"key");
+        assert!(one.open_text("signing/b", &sealed).is_err() && other.open_text("signing/a", &sealed).is_err());
+        assert!(one.open_text("signing/a", b"key").is_err(), "it was not sealed");
+        assert!(Vault::default().seal_text("signing/a", b"key").is_err(), "there is no secret to seal with");
+    }
 
     #[test]
     fn a_new_file_is_its_owner_s_and_takes_no_other_s_place_unasked() {

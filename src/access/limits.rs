@@ -36,15 +36,31 @@ pub struct Remaining {
 pub struct GrantLimits {
     shards: Vec<Mutex<HashMap<String, Usage>>>,
     hasher: RandomState,
+    /// Whether quotas are counted elsewhere, for several gateways together.
+    rates_only: bool,
 }
 
 impl Default for GrantLimits {
     fn default() -> Self {
-        GrantLimits { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
+        let (shards, hasher) = ((0..SHARDS).map(|_| Mutex::default()).collect(), RandomState::default());
+        GrantLimits { shards, hasher, rates_only: false }
     }
 }
 
+/// Returns the refusal of a call beyond a day's quota.
+pub fn quota_exceeded(quota: u64, day: i64, now: i64) -> Refusal {
+    let left = day_begins(day + 1) - now;
+    let after = Duration::from_secs(left.max(1).unsigned_abs());
+    let detail = format!("{quota} calls a day");
+    Refusal { retry_after: Some(after), ..Refusal::with(Reason::QuotaExceeded, detail) }
+}
+
 impl GrantLimits {
+    /// Limits of rates alone: quotas are those of several gateways together, and counted where they agree.
+    pub fn rates_only() -> Self {
+        GrantLimits { rates_only: true, ..GrantLimits::default() }
+    }
+
     /// Takes one call from a grant's rate and quota, and returns what remains.
     ///
     /// # Errors
@@ -68,11 +84,8 @@ impl GrantLimits {
             usage.day = today;
             usage.used = 0;
         }
-        if grant.daily_quota > 0 && usage.used >= grant.daily_quota {
-            let left = day_begins(usage.day + 1) - now;
-            let after = Duration::from_secs(left.max(1).unsigned_abs());
-            let detail = format!("{} calls a day", grant.daily_quota);
-            return Err(Refusal { retry_after: Some(after), ..Refusal::with(Reason::QuotaExceeded, detail) });
+        if grant.daily_quota > 0 && usage.used >= grant.daily_quota && !self.rates_only {
+            return Err(quota_exceeded(grant.daily_quota, usage.day, now));
         }
         if usage.tokens < 1.0 {
             let wait = (1.0 - usage.tokens) / f64::from(grant.rate.max(1));

@@ -8,6 +8,7 @@ use super::{AuditError, scan};
 use crate::exchange_log::file_events::{
     ACKNOWLEDGE_EVENT, FILE_EVENT, FORK_EVENT, FileEvent, HOLD_EVENT, RELEASE_EVENT,
 };
+use crate::exchange_log::LogPaths;
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};
@@ -44,7 +45,7 @@ impl LoggedState {
         logged
     }
 
-    fn take(&mut self, FileEvent { index, event, object }: &FileEvent) {
+    fn take(&mut self, FileEvent { index, event, object, .. }: &FileEvent) {
         match (event.as_str(), hold_of(object)) {
             (HOLD_EVENT, Some((id, digest))) => {
                 self.last_hold = self.last_hold.max(id);
@@ -185,6 +186,8 @@ pub fn logged_state_with(
             admin_events.push(event);
         }
     }
+    let own = LogPaths::new(data).own_gateway()?;
+    admin_events.retain(|event| FileEvent::is_of(&event.node, own.as_deref()));
     Ok(LoggedState::after(&admin_events))
 }
 
@@ -217,7 +220,7 @@ mod tests {
     use crate::witness::alarm::ForkAlarm;
 
     fn event(index: u64, event: &str, object: &str) -> FileEvent {
-        FileEvent { index, event: event.into(), object: object.into() }
+        FileEvent { index, event: event.into(), object: object.into(), node: String::new() }
     }
 
     #[test]

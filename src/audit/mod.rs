@@ -39,6 +39,9 @@ pub enum AuditError {
          changed what; audit verify --registry names the differences, undo each or do it by a command"
     )]
     Differs(String, usize),
+    /// Of several gateways: the log does not have the registry's last changes yet.
+    #[error("nothing is pruned now: {0}")]
+    OnTheWay(String),
     /// The file of the holds was edited.
     #[error("state/holds.json is not what the log says: {0}; nothing is pruned")]
     Holds(String),

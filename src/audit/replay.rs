@@ -10,6 +10,7 @@ mod issued;
 use super::logged_files::LoggedFiles;
 use super::{AuditError, scan};
 use crate::exchange_log::Entry;
+use crate::exchange_log::file_events::FileEvent;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::tree::TILE;
 use crate::identity::Thumbprint;
@@ -82,9 +83,15 @@ pub struct Replay {
     began: bool,
     /// The log's records of files beside it.
     files: LoggedFiles,
+    /// The gateway of these files, if others write the log, too.
+    own: Option<String>,
     /// Valid tokens, if they are compared, too.
     issued: Option<IssuedTokens>,
 }
+
+/// How often a comparison waits for changes to come from etcd into the log: sealing takes a second, an election of a sealer
+/// five.
+const MAX_ON_THE_WAY: usize = 30;
 
 /// Half a SHA-256.
 type RecordHash = [u8; 16];
@@ -123,6 +130,7 @@ impl Replay {
 
     fn advance_in(&mut self, reader: &LogReader, progress: impl FnMut(u64, u64) -> bool) -> Result<(), AuditError> {
         let mut next = self.next;
+        self.own = reader.paths().own_gateway()?;
         let read = scan::administrative(reader, &mut next, progress, |index, entry| self.take(index, &entry));
         self.next = next;
         read
@@ -140,7 +148,7 @@ impl Replay {
                 self.recent.pop_front();
             }
         }
-        if entry.status == 0 {
+        if entry.status == 0 && FileEvent::is_of(&entry.node, self.own.as_deref()) {
             self.files.take(index, &entry.event, &entry.object);
         }
         if let Some(issued) = &mut self.issued {
@@ -205,6 +213,11 @@ impl Replay {
             LoggedEvent::Upgraded(event) => self.recent.contains(&event.id),
             LoggedEvent::Refused(_) => false,
         }
+    }
+
+    /// Returns the number of the last admin event that was read.
+    pub fn last_event(&self) -> u64 {
+        self.sequence
     }
 
     /// Returns the log's records of files that the gateway keeps for itself.
@@ -277,6 +290,11 @@ impl Replay {
         let rows = self.issued.as_ref().map(|issued| issued.rows(registry)).transpose()?;
         let reader = LogReader::open(data).map_err(AuditError::from)?;
         self.advance_in(&reader, |_, _| true)?;
+        if let Some(registry) = file.replica_events()?
+            && registry != self.sequence
+        {
+            return Err(CompareError::OnTheWay { registry, log: self.sequence });
+        }
         let mut noted: HashMap<&str, &ObjectChange> = HashMap::default();
         let mut refused = Vec::new();
         for note in &notes {
@@ -328,16 +346,35 @@ impl Replay {
         registry: &Path,
         mut pause: impl FnMut(),
     ) -> Result<Vec<RegistryDifference>, CompareError> {
-        let mut found = self.differences(data, registry)?;
+        let mut found = self.settled_differences(data, registry, &mut pause)?;
         for _ in 0..2 {
             if found.is_empty() {
                 break;
             }
             pause();
-            let again = self.differences(data, registry)?;
+            let again = self.settled_differences(data, registry, &mut pause)?;
             found.retain(|one| again.contains(one));
         }
         Ok(found)
+    }
+
+    /// The same as [`Replay::differences`], once a replica and the log have the same changes.
+    fn settled_differences(
+        &mut self,
+        data: &Path,
+        registry: &Path,
+        pause: &mut impl FnMut(),
+    ) -> Result<Vec<RegistryDifference>, CompareError> {
+        let mut attempts = 0;
+        loop {
+            match self.differences(data, registry) {
+                Err(CompareError::OnTheWay { .. }) if attempts < MAX_ON_THE_WAY => {
+                    attempts += 1;
+                    pause();
+                }
+                done => return done,
+            }
+        }
     }
 }
 
@@ -350,6 +387,17 @@ pub enum CompareError {
     /// The registry's file.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Of several gateways: changes are in one of them and not in the other yet.
+    #[error(
+        "the registry has the admin events up to {registry}, and the exchange log here those up to {log}: they are not the same within \
+         seconds as they should be"
+    )]
+    OnTheWay {
+        /// The last event of the registry.
+        registry: u64,
+        /// The last event in the log.
+        log: u64,
+    },
 }
 
 /// Returns whether the file has a record, too: tokens only if they are revoked.

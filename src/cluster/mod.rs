@@ -39,6 +39,7 @@ pub mod reclaim;
 pub mod registry;
 pub mod sealer;
 pub mod sealing;
+pub mod secrets;
 pub mod site;
 pub mod state;
 pub mod timers;

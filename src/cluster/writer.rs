@@ -11,6 +11,7 @@ use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
 use super::state::SealedState;
 use super::timers::Timers;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,8 +114,8 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     }
 }
 
-/// Offers the batches of earlier starts again that are not known to be sealed, before the gateway serves; returns their
-/// number. They keep their incarnations and numbers.
+/// Offers the batches of earlier starts again that are not known to be sealed, before the gateway serves; returns the
+/// number of the last one of each start. They keep their incarnations and numbers.
 ///
 /// # Errors
 /// As for [`BatchWriter::write`]; the own disk's.
@@ -122,12 +123,13 @@ pub async fn offer_unsealed<M: EtcdMember, T: Timers, D: OwnDisk>(
     members: &EtcdMembers<M, T>,
     disk: &D,
     state: &SealedState,
-) -> Result<usize, ClusterError> {
-    let open = disk.unsealed(state).await?;
-    for batch in &open {
-        put(members, batch, &|_| ()).await?;
+) -> Result<BTreeMap<Incarnation, u64>, ClusterError> {
+    let mut last = BTreeMap::new();
+    for batch in disk.unsealed(state).await? {
+        put(members, &batch, &|_| ()).await?;
+        last.insert(batch.writer, batch.seq);
     }
-    Ok(open.len())
+    Ok(last)
 }
 
 /// Repeats the append to the own disk until it has succeeded: the batches there follow each other without a gap, also where

@@ -120,6 +120,10 @@ impl LogEngine for ClusterEngine {
         self.progress.durable()
     }
 
+    fn earlier(&self) -> Option<u64> {
+        self.progress.earlier()
+    }
+
     fn watch_sealed(&self) -> watch::Receiver<u64> {
         self.progress.watch_sealed()
     }

@@ -28,7 +28,7 @@ use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{EtcdMembers, GatewayName};
 use crate::exchange_log::checkpoint::LogSigner;
-use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths};
+use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths, disk};
 use site_files::OtherSite;
 use std::path::Path;
 use std::time::Duration;
@@ -90,5 +90,18 @@ impl ClusterLogSettings {
 pub fn open(data: &Path, signer: LogSigner, settings: ClusterLogSettings) -> Result<ExchangeLog, LogError> {
     let paths = LogPaths::new(data);
     let lock = LogLock::take(&paths)?;
+    keep_name(&paths, &settings.gateway)?;
     ExchangeLog::over(start::start(&paths, signer, settings)?, lock)
+}
+
+/// From the first start on, the folder says which gateway's it is ([`LogPaths::own_gateway`]).
+fn keep_name(paths: &LogPaths, gateway: &GatewayName) -> Result<(), LogError> {
+    match paths.own_gateway()? {
+        Some(own) if own == gateway.to_string() => Ok(()),
+        Some(own) => {
+            let reason = format!("this folder is of the gateway {own:?}: its node must stay the same");
+            Err(LogError::Io { path: paths.gateway.clone(), reason })
+        }
+        None => disk::write_atomically(&*paths.disk, &paths.gateway, gateway.to_string().as_bytes()),
+    }
 }

@@ -6,7 +6,7 @@ use crate::cluster::Incarnation;
 use crate::cluster::pressure::Pressure;
 use crate::cluster::state::SealedState;
 use crate::exchange_log::{Health, LogError};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -17,6 +17,8 @@ const SILENT: Duration = Duration::from_secs(5);
 /// How far this gateway's entries are.
 pub(super) struct Progress {
     writer: Incarnation,
+    /// The last batches of earlier starts that were offered again.
+    offered: BTreeMap<Incarnation, u64>,
     now: Mutex<Now>,
     moved: Condvar,
     sealed: watch::Sender<u64>,
@@ -34,6 +36,8 @@ struct Now {
     /// What keeps checkpoints from this site.
     seal_error: Option<LogError>,
     pressure: Pressure,
+    /// The size of the checkpoint that had all of them.
+    earlier: Option<u64>,
     last_sync: Duration,
     sealed_at: Instant,
     /// When a majority has responded last.
@@ -48,7 +52,7 @@ struct OwnBatch {
 }
 
 impl Progress {
-    pub(super) fn new(writer: Incarnation, sealed: u64) -> Self {
+    pub(super) fn new(writer: Incarnation, sealed: u64, offered: BTreeMap<Incarnation, u64>) -> Self {
         let now = Now {
             unsealed: VecDeque::new(),
             in_flight: None,
@@ -56,11 +60,13 @@ impl Progress {
             stopped: None,
             seal_error: None,
             pressure: Pressure::None,
+            earlier: offered.is_empty().then_some(sealed),
             last_sync: Duration::ZERO,
             sealed_at: Instant::now(),
             heard: Instant::now(),
         };
-        Progress { writer, now: Mutex::new(now), moved: Condvar::new(), sealed: watch::Sender::new(sealed) }
+        let (now, moved, sealed) = (Mutex::new(now), Condvar::new(), watch::Sender::new(sealed));
+        Progress { writer, offered, now, moved, sealed }
     }
 
     pub(super) fn watch_sealed(&self) -> watch::Receiver<u64> {
@@ -150,6 +156,9 @@ impl Progress {
         while now.unsealed.front().is_some_and(|batch| state.is_sealed(&self.writer, batch.seq)) {
             now.unsealed.pop_front();
         }
+        if now.earlier.is_none() && self.offered.iter().all(|(writer, seq)| state.is_sealed(writer, *seq)) {
+            now.earlier = Some(state.size());
+        }
         (now.heard, now.seal_error) = (Instant::now(), None);
         let grown = self.sealed.send_if_modified(|sealed| {
             let grown = *sealed < state.size();
@@ -160,6 +169,11 @@ impl Progress {
             now.sealed_at = Instant::now();
         }
         self.moved.notify_all();
+    }
+
+    /// The number of entries among which are those of earlier starts.
+    pub(super) fn earlier(&self) -> Option<u64> {
+        locked(&self.now).earlier
     }
 
     /// Entries that are durable: those that are stored here, and this gateway's others.
@@ -230,7 +244,7 @@ mod tests {
 
     fn progress() -> (Progress, Incarnation) {
         let writer = Incarnation::parse("dc1.0123456789abcdef").unwrap();
-        (Progress::new(writer.clone(), 10), writer)
+        (Progress::new(writer.clone(), 10, BTreeMap::new()), writer)
     }
 
     /// A state of so many entries, in which the batches up to a number are sealed.
@@ -274,6 +288,18 @@ mod tests {
         progress.is_stored(&state(&writer, 30, 3));
         assert_eq!((progress.durable(), progress.health().unsealed_entries), (30, 0));
         assert_eq!(progress.wait_until_sealed(Duration::ZERO).unwrap(), 30);
+    }
+
+    #[test]
+    fn where_entries_of_earlier_starts_are_is_known_once_all_are_sealed() {
+        let earlier = Incarnation::parse("dc1.00000000000000aa").unwrap();
+        let writer = Incarnation::parse("dc1.00000000000000bb").unwrap();
+        let progress = Progress::new(writer, 10, BTreeMap::from([(earlier.clone(), 3)]));
+        progress.is_stored(&state(&earlier, 12, 2));
+        assert_eq!(progress.earlier(), None, "its last batch is not sealed yet");
+        progress.is_stored(&state(&earlier, 15, 3));
+        progress.is_stored(&state(&earlier, 20, 3));
+        assert_eq!(progress.earlier(), Some(15));
     }
 
     #[test]

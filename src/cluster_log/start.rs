@@ -11,12 +11,13 @@ use crate::cluster::own_disk::OwnDisk;
 use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, epoch, guard, version, writer};
+use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, Incarnation, epoch, guard, version, writer};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::disk;
 use crate::exchange_log::engine::OpenEngine;
 use crate::exchange_log::journal::segments;
 use crate::exchange_log::{LogError, LogPaths};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -31,6 +32,8 @@ struct Started {
     members: Arc<Members>,
     batches: Arc<BatchWriter<EtcdChannel, RuntimeTimers, FileDisk>>,
     sealed: u64,
+    /// The last batches of earlier starts that were offered again.
+    offered: BTreeMap<Incarnation, u64>,
 }
 
 /// Starts the engine over the files of a data folder.
@@ -44,14 +47,14 @@ pub(super) fn start(paths: &LogPaths, signer: LogSigner, settings: ClusterLogSet
         let (disk, site, settings) = (disk.clone(), site.clone(), settings.clone());
         run(&runtime, async move { start_within(&disk, &site, &settings).await })
     };
-    let Started { members, batches, sealed } = match started {
+    let Started { members, batches, sealed, offered } = match started {
         Ok(started) => started,
         Err(error) => {
             end(runtime);
             return Err(error);
         }
     };
-    let progress = Arc::new(Progress::new(batches.incarnation().clone(), sealed));
+    let progress = Arc::new(Progress::new(batches.incarnation().clone(), sealed, offered));
     let sealer = ClusterSealer {
         members: members.clone(),
         disk: disk.clone(),
@@ -143,12 +146,12 @@ async fn start_once(
     }
     let checkpoint = guard::checked(&members, &**disk).await?;
     let offered = writer::offer_unsealed(&members, &**disk, &checkpoint.state).await?;
-    if offered > 0 {
-        tracing::info!(batches = offered, "batches of an earlier start were offered to etcd again");
+    if !offered.is_empty() {
+        tracing::info!(starts = offered.len(), "batches of an earlier start were offered to etcd again");
     }
     site::follow(&members, &**disk, &**site, &settings.gateway, &mut 0).await?;
     let gateway = settings.gateway.clone();
     let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, fastrand::u64(..)).await?;
     let sealed = site.stored().await?.size();
-    Ok(Started { members, batches: Arc::new(batches), sealed })
+    Ok(Started { members, batches: Arc::new(batches), sealed, offered })
 }

@@ -17,7 +17,7 @@ use crate::exchange_log::cosignature::Policy;
 use crate::identity::handshake_limits::HandshakeLimits;
 use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
-use crate::keyfile::Vault;
+use crate::keyfile::{SharedSecrets, Vault};
 use crate::registry::Network;
 pub use cluster::ClusterSettings;
 pub use entries::{Entries, SecondMode, SourceEntry, Sources};
@@ -59,6 +59,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// The gateways with which it has one log and one registry; `None`: it is alone.
     pub cluster: Option<ClusterSettings>,
+    /// Where these gateways share private keys, once there is a connection.
+    pub shared_secrets: Option<Arc<dyn SharedSecrets>>,
     /// Folder of further contracts.
     pub contracts_dir: Option<PathBuf>,
     /// Folder of hub entries.
@@ -210,6 +212,7 @@ impl Config {
         IssuerSettings {
             keys: self.data.join("keys").join("signing"),
             vault: self.vault.clone(),
+            shared: self.shared_secrets.clone(),
             hsm: self.hsm.clone(),
             issuer: self.tokens.issuer.clone(),
             audience: self.tokens.audience.clone(),
@@ -328,6 +331,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         web: web?,
         telemetry: telemetry?,
         cluster: cluster?,
+        shared_secrets: None,
         contracts_dir,
         hubs_dir: hubs_dir?,
         sources_dir: sources_dir?,

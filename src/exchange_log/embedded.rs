@@ -22,6 +22,8 @@ const SEAL_EVERY: Duration = Duration::from_millis(400);
 /// The pipeline with its threads.
 struct Embedded {
     pipeline: Arc<Pipeline>,
+    /// Number of entries when it was opened.
+    earlier: u64,
     writable: AtomicBool,
     closed: Mutex<bool>,
     wake_sealer: Condvar,
@@ -49,6 +51,7 @@ pub(super) fn open(
     let (pipeline, journal) = Pipeline::open(paths, signer)?;
     let engine = Arc::new(Embedded {
         pipeline: pipeline.clone(),
+        earlier: pipeline.durable(),
         writable: AtomicBool::new(true),
         closed: Mutex::new(false),
         wake_sealer: Condvar::new(),
@@ -128,6 +131,10 @@ impl LogEngine for Embedded {
 
     fn durable(&self) -> u64 {
         self.pipeline.durable()
+    }
+
+    fn earlier(&self) -> Option<u64> {
+        Some(self.earlier)
     }
 
     fn watch_sealed(&self) -> watch::Receiver<u64> {

@@ -35,6 +35,10 @@ pub trait LogEngine: Send + Sync {
     /// entries that are not sealed only those of this gateway are known.
     fn durable(&self) -> u64;
 
+    /// Returns a number of entries among which are all that earlier processes of this gateway have appended; `None` while it
+    /// is not known yet where some of them are.
+    fn earlier(&self) -> Option<u64>;
+
     /// Watches the number of entries that are sealed, and whose checkpoint is published here.
     fn watch_sealed(&self) -> watch::Receiver<u64>;
 

@@ -27,18 +27,26 @@ pub struct FileEvent {
     pub event: String,
     /// Its object.
     pub object: String,
+    /// The gateway that has logged it; empty: the folder's own.
+    pub node: String,
 }
 
 impl FileEvent {
     /// Returns the event of an entry, if it is one of these; refused events changed nothing.
     pub fn of(index: u64, entry: Entry) -> Option<Self> {
-        let Entry { event, object, status, .. } = entry;
-        (status == 0).then(|| FileEvent::new(index, event, object)).flatten()
+        let Entry { event, object, status, node, .. } = entry;
+        let found = (status == 0).then(|| FileEvent::new(index, event, object)).flatten();
+        found.map(|found| FileEvent { node, ..found })
+    }
+
+    /// Returns whether an entry of a gateway is about the files of this folder, whose gateway is `own` if others write its log, too.
+    pub fn is_of(node: &str, own: Option<&str>) -> bool {
+        node.is_empty() || own.is_none_or(|own| own == node)
     }
 
     /// Returns an event, if it is one of these.
     pub fn new(index: u64, event: String, object: String) -> Option<Self> {
-        OF_STATE.contains(&event.as_str()).then_some(FileEvent { index, event, object })
+        OF_STATE.contains(&event.as_str()).then_some(FileEvent { index, event, object, node: String::new() })
     }
 }
 

@@ -147,6 +147,8 @@ pub struct LogPaths {
     pub signed: PathBuf,
     /// What a gateway keeps of a log that it writes with others, instead of a journal.
     pub replicated: PathBuf,
+    /// The name of this folder's gateway among those that have written its log; absent if no other has.
+    pub gateway: PathBuf,
     /// Their disk.
     pub disk: Arc<dyn Disk>,
 }
@@ -165,7 +167,17 @@ impl LogPaths {
             journal: data.join("journal"),
             signed: data.join("state").join("signed-checkpoint"),
             replicated: data.join("cluster"),
+            gateway: data.join("state").join("gateway"),
         }
+    }
+
+    /// Returns the name of this folder's gateway, if others have written its log, too: what the log says of files beside it
+    /// is said of this gateway's only in entries of this name.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the file cannot be read.
+    pub fn own_gateway(&self) -> Result<Option<String>, LogError> {
+        Ok(disk::read_text(&*self.disk, &self.gateway)?.map(|name| name.trim_end().to_owned()))
     }
 
     /// Returns whether this is the site of a log that several gateways write. It has no journal, and no entries behind the
@@ -246,6 +258,12 @@ impl ExchangeLog {
     /// [`LogEngine::durable`](engine::LogEngine::durable).
     pub fn durable(&self) -> u64 {
         self.shared.engine.durable()
+    }
+
+    /// Returns a number of entries among which are all that earlier processes of this gateway have appended; `None` while it
+    /// is not known yet where some of them are.
+    pub fn earlier(&self) -> Option<u64> {
+        self.shared.engine.earlier()
     }
 
     /// Watches the number of sealed entries, to wait for an entry's checkpoint without reading files.

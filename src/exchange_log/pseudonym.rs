@@ -9,6 +9,7 @@
 
 use super::LogError;
 use super::entry::Pseudonym;
+use crate::keyfile::SharedSecrets;
 use aws_lc_rs::hmac;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,12 @@ pub struct Pseudonyms {
     current: RwLock<HashMap<String, Arc<PeriodKeys>>>,
     /// Periods with keys that this process made, not read.
     made: Mutex<HashSet<String>>,
+    /// Where several gateways agree on them.
+    shared: Option<Arc<dyn SharedSecrets>>,
 }
+
+/// Before the periods, in the names of shared keys.
+const SHARED: &str = "pseudonyms/";
 
 /// Bytes of a period's key file: a pseudonym key and a salt key.
 const KEY_BYTES: usize = 64;
@@ -126,7 +132,31 @@ impl Pseudonyms {
     /// [`LogError::Io`] if the folder cannot be created.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         super::make_folder(folder)?;
-        Ok(Pseudonyms { folder: folder.to_owned(), current: RwLock::default(), made: Mutex::default() })
+        let (current, made) = (RwLock::default(), Mutex::default());
+        Ok(Pseudonyms { folder: folder.to_owned(), current, made, shared: None })
+    }
+
+    /// Agrees on new keys with the other gateways of this log: a person has one pseudonym in a period.
+    pub fn shared(self, secrets: Arc<dyn SharedSecrets>) -> Self {
+        Pseudonyms { shared: Some(secrets), ..self }
+    }
+
+    /// Fetches the keys that other gateways have made, so that searches here find their entries, and agrees on that of a time
+    /// ahead, so that no call waits for it. A key that was destroyed here is not fetched again.
+    ///
+    /// # Errors
+    /// As for [`Pseudonyms::keys`]; the other gateways cannot be asked.
+    pub fn keep_up(&self, ahead_us: i64) -> Result<(), LogError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let names = shared.names(SHARED).map_err(|error| LogError::io(&self.folder, &error))?;
+        let is_period = |text: &&str| text.len() == 7 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        for period in names.iter().filter_map(|name| name.strip_prefix(SHARED)).filter(is_period) {
+            let is_known = ["key", "made"].iter().any(|end| self.folder.join(format!("{period}.{end}")).exists());
+            if !is_known {
+                self.load_or_make(period)?;
+            }
+        }
+        self.keys(ahead_us).map(drop)
     }
 
     /// Returns whether this process made the key of a period.
@@ -222,6 +252,12 @@ impl Pseudonyms {
                 }
                 let mut fresh = Zeroizing::new(vec![0; KEY_BYTES]);
                 aws_lc_rs::rand::fill(&mut fresh).map_err(|_| LogError::corrupt(&path, 0, "no random numbers"))?;
+                if let Some(shared) = &self.shared {
+                    fresh = shared.agree(&format!("{SHARED}{period}"), &fresh).map_err(fail)?;
+                }
+                if fresh.len() != KEY_BYTES {
+                    return Err(LogError::corrupt(&path, 0, "not 64 bytes"));
+                }
                 mark(&fresh)?;
                 crate::keyfile::write_private(&path, &fresh).map_err(fail)?;
                 super::sync_folder(&self.folder)?;
@@ -293,5 +329,51 @@ impl Commitment {
     /// The commitment.
     pub fn finish(self) -> Vec<u8> {
         self.0.finish().as_ref().to_vec()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Secrets that two gateways share.
+    #[derive(Default)]
+    struct Agreed(Mutex<BTreeMap<String, Vec<u8>>>);
+
+    impl SharedSecrets for Agreed {
+        fn agree(&self, name: &str, secret: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>> {
+            let mut all = self.0.lock().unwrap();
+            Ok(Zeroizing::new(all.entry(name.to_owned()).or_insert_with(|| secret.to_vec()).clone()))
+        }
+
+        fn get(&self, name: &str) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+            Ok(self.0.lock().unwrap().get(name).cloned().map(Zeroizing::new))
+        }
+
+        fn names(&self, prefix: &str) -> std::io::Result<Vec<String>> {
+            Ok(self.0.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+        }
+    }
+
+    #[test]
+    fn a_person_has_one_pseudonym_at_all_gateways_and_a_destroyed_key_does_not_come_back() {
+        const MONTH_US: i64 = 31 * 86_400 * 1_000_000;
+        let (folder, agreed) = (tempfile::tempdir().unwrap(), Arc::new(Agreed::default()));
+        let open = |name: &str| Pseudonyms::open(&folder.path().join(name)).unwrap().shared(agreed.clone());
+        let (one, other) = (open("one"), open("other"));
+        let of = |keys: &Pseudonyms| keys.keys(0).unwrap().pseudonym(PersonKind::Subject, "012345678901");
+        assert_eq!(of(&one), of(&other));
+        // Another one's key of a later month is there before it is needed.
+        one.keys(2 * MONTH_US).unwrap();
+        other.keep_up(MONTH_US).unwrap();
+        assert_eq!(other.periods().unwrap().len(), 3);
+        std::fs::remove_file(folder.path().join("other/1970-01.key")).unwrap();
+        open("other").keep_up(MONTH_US).unwrap();
+        assert_eq!(other.periods().unwrap().len(), 2, "it was destroyed on purpose");
+        // What is no period is no file's name.
+        agreed.agree("pseudonyms/../../x", &[0; KEY_BYTES]).unwrap();
+        other.keep_up(MONTH_US).unwrap();
     }
 }

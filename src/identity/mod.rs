@@ -164,11 +164,12 @@ impl Peer {
     /// client; a certificate that names several identities is refused, even if one of its names would be sufficient.
     ///
     /// # Errors
-    /// CERTIFICATE_AMBIGUOUS, CLIENT_UNKNOWN or CLIENT_SUSPENDED.
+    /// CERTIFICATE_AMBIGUOUS, CLIENT_UNKNOWN or CLIENT_SUSPENDED; REGISTRY_UNAVAILABLE while the registry is not known as it is.
     pub fn identify(&self, registry: &Snapshot) -> Result<Arc<ClientView>, Refusal> {
         let view = match registry.owner_of(&self.certificate.names) {
             NameOwner::Client(view) => view,
             NameOwner::Ambiguous => return Err(Reason::CertificateAmbiguous.into()),
+            NameOwner::Outdated => return Err(Reason::RegistryUnavailable.into()),
             NameOwner::Unregistered | NameOwner::Staff(_) => return Err(Reason::ClientUnknown.into()),
         };
         if view.client.suspended {

@@ -67,7 +67,7 @@ impl Principal {
     /// Returns the staff member in the registry's current state.
     ///
     /// # Errors
-    /// `CERTIFICATE_REVOKED`, `CERTIFICATE_AMBIGUOUS` or `STAFF_UNKNOWN`.
+    /// `CERTIFICATE_REVOKED`, `CERTIFICATE_AMBIGUOUS` or `STAFF_UNKNOWN`; `REGISTRY_UNAVAILABLE` while the registry is not known as it is.
     pub fn staff<'s>(&self, registry: &'s Snapshot) -> Result<&'s Arc<Staff>, Refusal> {
         match self {
             Principal::Certificate(peer) => {
@@ -75,9 +75,11 @@ impl Principal {
                 match registry.owner_of(&peer.certificate.names) {
                     NameOwner::Staff(staff) => Ok(staff),
                     NameOwner::Ambiguous => Err(Reason::CertificateAmbiguous.into()),
+                    NameOwner::Outdated => Err(Reason::RegistryUnavailable.into()),
                     NameOwner::Unregistered | NameOwner::Client(_) => Err(Reason::StaffUnknown.into()),
                 }
             }
+            Principal::Federated(_) if registry.is_outdated() => Err(Reason::RegistryUnavailable.into()),
             Principal::Federated(person) => {
                 registry.staff_by_id(&person.staff).ok_or_else(|| Reason::StaffUnknown.into())
             }

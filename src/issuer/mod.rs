@@ -7,7 +7,7 @@ mod hsm;
 pub use check::HandIssue;
 
 use crate::identity::Thumbprint;
-use crate::keyfile::Vault;
+use crate::keyfile::{SharedSecrets, Vault};
 pub use crate::registry::MAX_LIFETIME;
 use crate::registry::{ClientView, RegistryError, SigningKey, Store, TokenRecord, now, signing_key};
 use crate::secret::Secret;
@@ -17,6 +17,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest token in bytes: calls carry no longer one (`crate::access::token`), and it fits the gRPC port's bound on a
@@ -171,6 +172,8 @@ pub struct IssuerSettings {
     pub keys: PathBuf,
     /// Opens them.
     pub vault: Vault,
+    /// Where several gateways share them.
+    pub shared: Option<Arc<dyn SharedSecrets>>,
     /// The hardware security module, if new keys are made in one.
     pub hsm: Option<HsmSettings>,
     /// `iss` of the tokens.
@@ -187,6 +190,11 @@ pub struct IssuerSettings {
 pub struct Issuer<'s> {
     store: &'s dyn Store,
     settings: IssuerSettings,
+}
+
+/// Its name among the secrets that gateways share.
+fn shared_name(kid: &str) -> String {
+    format!("signing/{kid}")
 }
 
 /// A signing key, loaded.
@@ -272,7 +280,12 @@ impl<'s> Issuer<'s> {
             KeyAlgorithm::Eddsa => &rcgen::PKCS_ED25519,
         };
         let pair = rcgen::KeyPair::generate_for(kind).map_err(|error| fail(error.to_string()))?;
-        self.settings.vault.write(&path, pair.serialize_pem().as_bytes()).map_err(|error| fail(error.to_string()))?;
+        let pem = zeroize::Zeroizing::new(pair.serialize_pem());
+        // Before it is in the registry: every gateway signs with the newest key there.
+        if let Some(shared) = &self.settings.shared {
+            shared.agree(&shared_name(kid), pem.as_bytes()).map_err(|error| fail(error.to_string()))?;
+        }
+        self.settings.vault.write(&path, pem.as_bytes()).map_err(|error| fail(error.to_string()))?;
         Ok(pair.public_key_pem())
     }
 
@@ -373,7 +386,7 @@ impl<'s> Issuer<'s> {
             return Ok(Signer { kid: key.kid.clone(), algorithm: Algorithm::ES256, key: PrivateKey::Hsm(found) });
         }
         let fail = |reason: String| IssueError::Key { path: path.clone(), reason };
-        let pem = self.settings.vault.read(&path).map_err(|error| fail(error.to_string()))?;
+        let pem = self.private_key(&key.kid).map_err(|error| fail(error.to_string()))?;
         let (algorithm, read) = match key.algorithm.as_str() {
             "EdDSA" => (Algorithm::EdDSA, EncodingKey::from_ed_pem(&pem)),
             _ => (Algorithm::ES256, EncodingKey::from_ec_pem(&pem)),
@@ -383,6 +396,19 @@ impl<'s> Issuer<'s> {
             algorithm,
             key: PrivateKey::File(read.map_err(|_| fail("is no key of its algorithm".into()))?),
         })
+    }
+
+    /// Reads a private key; one that another gateway has made is fetched, and stored here.
+    fn private_key(&self, kid: &str) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+        let (path, IssuerSettings { vault, shared, .. }) = (self.key_path(kid), &self.settings);
+        match (vault.read(&path), shared) {
+            (Err(error), Some(shared)) if error.kind() == std::io::ErrorKind::NotFound => {
+                let pem = shared.get(&shared_name(kid))?.ok_or(error)?;
+                vault.write(&path, &pem)?;
+                Ok(pem)
+            }
+            (read, _) => read,
+        }
     }
 
     /// Signs a prepared record.

@@ -54,6 +54,7 @@ impl Office {
         let settings = IssuerSettings {
             keys: self.folder.path().to_owned(),
             vault: Vault::default(),
+            shared: None,
             hsm: None,
             issuer: "https://ndxp.example".into(),
             audience: "ndxp".into(),

@@ -61,6 +61,8 @@ pub enum NameOwner<'s> {
     Staff(&'s Arc<Staff>),
     /// More than one identity, including retired clients: it is unknown which right is used.
     Ambiguous,
+    /// The registry as it is now is not known here: whoever it was may have no right any more.
+    Outdated,
 }
 
 /// The owner of one name.
@@ -107,6 +109,8 @@ pub struct Snapshot {
     keys: Arc<Keys>,
     staff: Vec<Arc<Staff>>,
     notices: Arc<HashMap<String, Arc<MaintenanceNotice>>>,
+    /// Whether other gateways may have changed the registry without this one knowing it.
+    outdated: bool,
 }
 
 /// The records read so far.
@@ -237,8 +241,21 @@ impl Snapshot {
         self.revision
     }
 
+    /// Returns the same registry, known to be up to date or not: one that is not gives nobody a right.
+    pub fn known_as(self, outdated: bool) -> Self {
+        Snapshot { outdated, ..self }
+    }
+
+    /// Returns whether it gives nobody a right, since other gateways may have changed the registry.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
     /// Returns the owner of these certificate names (in canonical form). Names without an owner are ignored.
     pub fn owner_of(&self, names: &[String]) -> NameOwner<'_> {
+        if self.outdated {
+            return NameOwner::Outdated;
+        }
         let mut held = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
         let Some(first) = held.next() else { return NameOwner::Unregistered };
         if held.any(|other| !first.is_same(other)) {
@@ -290,7 +307,7 @@ impl Snapshot {
 
     /// Returns the member of staff of this id, to the letter.
     pub fn staff_by_id(&self, id: &str) -> Option<&Arc<Staff>> {
-        self.staff.iter().find(|person| person.id == id)
+        self.staff.iter().filter(|_| !self.outdated).find(|person| person.id == id)
     }
 
     /// Returns whether a token was revoked, by itself or with all of its client's tokens.

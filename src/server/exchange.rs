@@ -71,7 +71,7 @@ impl Exchange {
         let id = record.context.id();
         let (head, body) = request.into_parts();
         record.context.begin_trace(&head.headers);
-        let admitted = self.admit(peer, &head, (arrived, form), &id, &mut record.context);
+        let admitted = self.admit(peer, &head, (arrived, form), &id, &mut record.context).await;
         record.context.enter(Stage::Request);
         let result = match admitted {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
@@ -101,7 +101,7 @@ impl Exchange {
     }
 
     /// Decides identity, access and route: everything before the request is read.
-    fn admit(
+    async fn admit(
         &self,
         peer: &Arc<Peer>,
         head: &http::request::Parts,
@@ -127,7 +127,11 @@ impl Exchange {
         let said = CallMetadata::read(&head.headers)?;
         exchange.metadata(&said)?;
         let grant = access::decide(&route.operation, &client, &token.scopes, &said, peer.address.ip(), now)?;
-        exchange.admitted(&grant, self.shared.limits.take(&grant, Instant::now(), now)?);
+        let mut left = self.shared.limits.take(&grant, Instant::now(), now)?;
+        if let Some(cluster) = self.shared.cluster.as_ref().filter(|_| grant.daily_quota > 0) {
+            left = cluster.take_quota(&grant, left, now).await?;
+        }
+        exchange.admitted(&grant, left);
         exchange.maintenance(registry.notice(&route.operation.source.id, now));
         let mask = routes.masks.of(&grant, &route.operation);
         let (operation, purpose) = (route.operation.clone(), said.purpose.clone());

@@ -5,6 +5,7 @@
 //!
 //! State that all parts share is beside them, [`shared`] first.
 
+mod cluster;
 mod control;
 mod exchange;
 mod front;
@@ -15,11 +16,12 @@ mod readiness;
 mod shared;
 mod thread;
 
+use crate::access::limits::GrantLimits;
 use crate::access::staff::StaffAuthorizer;
 use crate::admin::{Admin, AdminWork};
 use crate::audit::index::IndexThread;
 use crate::audit::service::Audit;
-use crate::config::{Config, ConfigFault};
+use crate::config::{Config, ConfigFault, fault_at};
 use crate::console::Console;
 use crate::exchange_log::key::{self, LogKeyError};
 use crate::exchange_log::pseudonym::{self, Pseudonyms};
@@ -28,7 +30,7 @@ use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_at
 use crate::identity::connections::Connections;
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::{CrlSources, Revocation, TlsAcceptors, TlsFault, TlsFiles};
-use crate::keyfile::private_folder;
+use crate::keyfile::{SharedSecrets, private_folder};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::{self, UsageStore};
 use crate::registry::{RegistryError, Snapshot, Store};
@@ -36,6 +38,7 @@ use crate::telemetry::{AccessLines, Tracer};
 use crate::web::Web;
 use crate::witness::client::{Alarms, WitnessClient};
 use arc_swap::ArcSwap;
+use cluster::Cluster;
 use control::own_services::OwnServices;
 use control::reload::{self, Reloader};
 use control::{background, compare, health, overview, quota, retention, unfinished_writes};
@@ -51,6 +54,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use cluster::{LOG_KEY, connect};
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
 pub use front::takeover::take_over;
@@ -77,6 +81,9 @@ pub enum StartError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What several gateways share over etcd.
+    #[error("the cluster: {0}")]
+    Cluster(String),
     /// The contracts cannot be described for reflection.
     #[error("the contracts cannot be described for reflection")]
     Reflection,
@@ -134,23 +141,40 @@ impl Gateway {
     ///
     /// # Errors
     /// The first part that cannot be opened or started: see [`StartError`].
-    pub fn start_at(config: Config, sockets: Option<Sockets>, clock_ahead: bool) -> Result<Self, StartError> {
+    pub fn start_at(mut config: Config, sockets: Option<Sockets>, clock_ahead: bool) -> Result<Self, StartError> {
         let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
         private_folder(&config.data).map_err(folder)?;
+        if let Some(own) = LogPaths::new(&config.data).own_gateway()?.filter(|own| *own != config.node) {
+            let what = format!("the folder's log has entries of several gateways, and this one is {own:?}: it must stay so");
+            return Err(StartError::Config(vec![fault_at(&config.file, "node", what)]));
+        }
         let catalogue = config.catalogue()?;
+        let cluster = config.cluster.as_ref().map(|own| Cluster::join(own, &config)).transpose()?;
+        config.shared_secrets = cluster.clone().map(|cluster| cluster as Arc<dyn SharedSecrets>);
         let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
         // Changes from here on are reloaded.
         let files = reload::stamp(&config, &catalogue.files);
         let (gate, crl) = first_tls(&config)?;
         let (gate_to, gate) = watch::channel(Arc::new(gate));
-        let log = ExchangeLog::open(&config.data, log_key)?;
+        let log = match &cluster {
+            Some(cluster) => cluster.open_log(&config.data, log_key)?,
+            None => ExchangeLog::open(&config.data, log_key)?,
+        };
         quota::go_on_in_time(&log, &config.data, &config.node, clock_ahead)?;
         keep_policy(&config)?;
-        let pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
-        let registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
+        let mut pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
+        if let Some(secrets) = &config.shared_secrets {
+            pseudonyms = pseudonyms.shared(secrets.clone());
+        }
+        let mut registry = SqliteStore::open_with(&registry_path(&config.data), &config.vault)?;
+        if let Some(cluster) = &cluster {
+            registry = cluster.replicate(&registry, &config.node)?;
+        }
         let store: Arc<dyn Store> = Arc::new(registry.clone());
-        let earlier = log.durable();
         let mut shared = Shared::new(&config, log, pseudonyms);
+        if let Some(cluster) = cluster {
+            (shared.limits, shared.cluster) = (GrantLimits::rates_only(), Some(cluster));
+        }
         if config.telemetry.access_lines {
             let started = AccessLines::start(&shared.metrics.access_lines);
             shared.access_lines = started.map_err(|error| StartError::Thread(error.to_string()))?;
@@ -195,7 +219,7 @@ impl Gateway {
         let (max, per_peer) = (config.listen.max_connections, config.listen.max_connections_per_peer);
         let open = Connections::counted(max, per_peer, shared.metrics.port("grpc").connections);
         let mut workers =
-            vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, earlier, stop.clone())?];
+            vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, stop.clone())?];
         let mut web_workers = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let (to_worker, web_calls) = mpsc::channel(web_calls::QUEUE);
@@ -278,6 +302,11 @@ impl Gateway {
         self.reloader.shared.registry.load().revision()
     }
 
+    /// Returns the exchange log.
+    pub fn log(&self) -> &ExchangeLog {
+        &self.reloader.shared.log
+    }
+
     /// Returns the workers' heartbeats, for the watchdog.
     pub fn heartbeats(&self) -> Heartbeats {
         self.reloader.shared.lifetime.clone()
@@ -299,6 +328,9 @@ impl Gateway {
         self.reloader.shared.refusals.log_omitted(true);
         self.reloader.shared.access_lines.flush();
         self.reloader.shared.tracer.flush();
+        if let Some(cluster) = &self.reloader.shared.cluster {
+            cluster.leave();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! State that all calls share, and state of each worker: data-plane state, read from snapshots that the control plane
 //! swaps as a whole.
 
+use super::cluster::Cluster;
 use super::heartbeat::Heartbeats;
 use super::operations::{ServedOperations, connected};
 use super::own_calls::OwnCallPermits;
@@ -106,6 +107,8 @@ pub struct Shared {
     pub(super) state_files: Mutex<Option<LoggedFiles>>,
     /// Faults of events in the registry's file, one a line.
     pub event_alarm: ArcSwap<String>,
+    /// What it shares with other gateways; `None`: it is alone.
+    pub(super) cluster: Option<Arc<Cluster>>,
     /// Takes a line for each exchange that has ended, where the configuration has them.
     pub access_lines: AccessLines,
     /// Takes those that are sampled, if the configuration has traces.
@@ -154,6 +157,7 @@ impl Shared {
             registry_differences: ArcSwap::default(),
             state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
+            cluster: None,
             access_lines: AccessLines::default(),
             tracer: Tracer::default(),
             stop: CancellationToken::new(),

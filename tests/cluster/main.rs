@@ -3,6 +3,10 @@
 
 #[path = "../support/etcd.rs"]
 mod etcd;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod engines;
+mod gateways;
 mod log;
+mod province;

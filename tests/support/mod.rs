@@ -35,7 +35,7 @@ use tonic::Code;
 #[allow(unused_imports, reason = "each suite uses its own part")]
 pub use log::{entries, exchanges};
 #[allow(unused_imports, reason = "each suite uses its own part")]
-pub use people::{add_auditor, approved_grant};
+pub use people::{add_auditor, approved, approved_grant};
 #[allow(unused_imports, reason = "each suite uses its own part")]
 pub use secured::{sandbox_acceptor, sandbox_config, secured};
 

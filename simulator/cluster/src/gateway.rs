@@ -110,7 +110,7 @@ impl World {
         }
         let checkpoint = guard::checked(&members, &*disk).await?;
         let offered = writer::offer_unsealed(&members, &*disk, &checkpoint.state).await?;
-        self.runtime.note(|| format!("gateway {machine} has offered {offered} batches again"));
+        self.runtime.note(|| format!("gateway {machine} has offered batches of {} starts again", offered.len()));
         let (name, number) = (name(machine), self.runtime.below(u64::MAX));
         let writer = Arc::new(BatchWriter::begin(members.clone(), disk.clone(), name, number).await?);
         for _ in 0..2 {

@@ -252,7 +252,7 @@ async fn serve(root: &Path, machine: usize, endpoints: &[String], disk: &Arc<Fil
         version::check(&members).await?;
         let checkpoint = guard::checked(&members, &**disk).await?;
         let offered = writer::offer_unsealed(&members, &**disk, &checkpoint.state).await?;
-        say(&format!("offered {offered} again"));
+        say(&format!("offered batches of {} starts again", offered.len()));
         let number = fastrand::u64(..);
         let writer = BatchWriter::begin(members.clone(), disk.clone(), name(machine), number).await?;
         Ok((members, writer))

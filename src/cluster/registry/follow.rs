@@ -80,13 +80,16 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
         &self.replica
     }
 
-    /// Follows until something happens that does not pass; `failed` gets every other error.
-    pub async fn run(&self, mut failed: impl FnMut(&ClusterError) + Send) -> ClusterError {
+    /// Follows until something happens that does not pass; `told` gets the outcome of each refresh before that.
+    pub async fn run(&self, mut told: impl FnMut(Result<(), &ClusterError>) + Send) -> ClusterError {
         loop {
             match self.refresh().await {
-                Ok(revision) => self.members.wait_for_change(VERSION, revision, REFRESH_EACH).await,
+                Ok(revision) => {
+                    told(Ok(()));
+                    self.members.wait_for_change(VERSION, revision, REFRESH_EACH).await;
+                }
                 Err(error) if error.may_pass() => {
-                    failed(&error);
+                    told(Err(&error));
                     self.members.timers().sleep(AFTER_FAILURE).await;
                 }
                 Err(error) => return error,

@@ -46,6 +46,8 @@ struct DayLedger {
     available: u64,
     /// What this start of the gateway has taken, as etcd has it.
     taken: u64,
+    /// What all gateways had taken when this one looked last.
+    total: u64,
     /// A request whose outcome is not known yet: nothing else is requested before it is.
     open: Option<OpenRequest>,
 }
@@ -56,6 +58,8 @@ struct OpenRequest {
     txn: Txn,
     /// What this start has taken if the request was carried out.
     taken: u64,
+    /// What all have taken then.
+    total: u64,
 }
 
 /// The blocks of a gateway's start.
@@ -113,6 +117,12 @@ impl<M: EtcdMember, T: Timers> QuotaBlocks<M, T> {
     /// Returns how many calls may still be made here, so that whoever uses them can [`refill`](QuotaBlocks::refill) early.
     pub fn available(&self, day: &GrantDay) -> u64 {
         self.ledgers().get(day).map_or(0, |ledger| ledger.available)
+    }
+
+    /// Returns how many calls all gateways together may still make, as far as is known here: what is left of the quota, and what
+    /// this gateway holds.
+    pub fn remaining(&self, day: &GrantDay, quota: u64) -> u64 {
+        self.ledgers().get(day).map_or(quota, |ledger| quota.saturating_sub(ledger.total) + ledger.available)
     }
 
     /// Takes another block, if less than half of one is left; returns how many calls may be made here now. None: the day's
@@ -183,7 +193,9 @@ impl<M: EtcdMember, T: Timers> QuotaBlocks<M, T> {
     }
 
     async fn total(&self, day: &GrantDay) -> Result<(u64, i64), ClusterError> {
-        calls(self.members.range(&RangeRead::key(&day.total_key())).await?.entries.first())
+        let (total, modified) = calls(self.members.range(&RangeRead::key(&day.total_key())).await?.entries.first())?;
+        self.ledgers().entry(day.clone()).or_default().total = total;
+        Ok((total, modified))
     }
 
     /// Notes a request before it is sent.
@@ -197,13 +209,13 @@ impl<M: EtcdMember, T: Timers> QuotaBlocks<M, T> {
             ],
             otherwise: vec![TxnOperation::Get(own_key)],
         };
-        self.ledgers().entry(day.clone()).or_default().open = Some(OpenRequest { txn, taken });
+        self.ledgers().entry(day.clone()).or_default().open = Some(OpenRequest { txn, taken, total });
     }
 
     /// Repeats the open request until its outcome is known; returns whether there was one that was carried out.
     async fn settle_open(&self, day: &GrantDay) -> Result<bool, ClusterError> {
         let open = self.ledgers().get(day).and_then(|ledger| ledger.open.clone());
-        let Some(OpenRequest { txn, taken }) = open else { return Ok(false) };
+        let Some(OpenRequest { txn, taken, total }) = open else { return Ok(false) };
         let outcome = self.members.settle(&txn).await?;
         // Only this start writes its own key: an earlier repetition was carried out if that has the new number. If it was
         // not, it never will be: the total has moved.
@@ -213,7 +225,7 @@ impl<M: EtcdMember, T: Timers> QuotaBlocks<M, T> {
         ledger.open = None;
         if is_done {
             ledger.available += taken.saturating_sub(ledger.taken);
-            ledger.taken = taken;
+            (ledger.taken, ledger.total) = (taken, total);
         }
         Ok(is_done)
     }

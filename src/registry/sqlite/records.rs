@@ -5,7 +5,7 @@ use super::super::{Actor, AdminEventKey, LoggedEvent, RegistryError};
 use super::admin_events::{self, EventNote};
 use super::pending::read_pending;
 use super::rows::{read_client, read_grant, read_key, read_notice, read_staff, read_token};
-use super::{SqliteStore, all, schema};
+use super::{SqliteStore, all, replica, schema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior};
 use serde::Serialize;
@@ -143,6 +143,14 @@ impl RegistryFile {
     /// The file cannot be read.
     pub fn admin_events(&self, key: Option<&AdminEventKey>) -> Result<Vec<LoggedEvent>, RegistryError> {
         admin_events::all_noted(&self.0, key)
+    }
+
+    /// Returns the number of the last admin event that a replica has applied; `None` for a registry of a single gateway.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn replica_events(&self) -> Result<Option<u64>, RegistryError> {
+        Ok(replica::position_in(&self.0)?.map(|position| position.events))
     }
 
     /// Returns the first fault that SQLite itself finds in the file; `None` if there is none. It reads the complete

@@ -195,12 +195,20 @@ fn must_be_empty(whole: &Connection) -> Result<(), RegistryError> {
 
 /// Refuses to change a replica without the engine that all gateways share: the other gateways would not know of it.
 pub(super) fn must_be_none(whole: &Connection) -> Result<(), RegistryError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = 'replica')";
-    match whole.prepare_cached(sql)?.query_row([], |row| row.get::<_, bool>(0))? && position(whole)?.is_some() {
-        true => Err(failed(
+    match position_in(whole)? {
+        Some(_) => Err(failed(
             "this file is a replica of the registry of several gateways: change it through one of them".into(),
         )),
-        false => Ok(()),
+        None => Ok(()),
+    }
+}
+
+/// Returns the position of a file that may be no replica: `None`.
+pub(super) fn position_in(connection: &Connection) -> Result<Option<ReplicaPosition>, RegistryError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = 'replica')";
+    match connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, bool>(0))? {
+        true => position(connection),
+        false => Ok(None),
     }
 }
 

@@ -161,24 +161,7 @@ impl AdminEventLog {
     }
 
     async fn log(&self, event: AdminEvent) -> Result<(), String> {
-        let change =
-            |one: registry::ObjectChange| entry::Change { object: one.object, before: one.before, after: one.after };
-        let entry = Entry {
-            exchange_id: event.id.to_vec(),
-            time_us: event.time_us,
-            actor: event.actor,
-            event: event.event,
-            object: event.object,
-            certificate: event.certificate,
-            identity_provider: event.identity_provider,
-            peer: event.address,
-            approved_by: event.approved_by,
-            justification: event.justification,
-            event_sequence: event.sequence,
-            changes: event.changes.into_iter().map(change).collect(),
-            ..Entry::begin(Kind::Admin, &self.shared.node)
-        };
-        let logged = self.shared.log.append(&entry).await;
+        let logged = self.shared.log.append(&entry(&event, &self.shared.node)).await;
         logged.map(drop).map_err(|error| format!("an admin event is not in the exchange log yet: {error}"))
     }
 
@@ -250,6 +233,29 @@ impl AdminEventLog {
         if let Err(error) = last.keep(&self.data, self.shared.log.durable(), &self.key) {
             tracing::warn!(%error, "the next start searches more of the exchange log for its last admin event");
         }
+    }
+}
+
+/// Returns the entry of an event.
+pub(in crate::server) fn entry(event: &AdminEvent, node: &str) -> Entry {
+    let change = |one: &registry::ObjectChange| {
+        let registry::ObjectChange { object, before, after } = one.clone();
+        entry::Change { object, before, after }
+    };
+    Entry {
+        exchange_id: event.id.to_vec(),
+        time_us: event.time_us,
+        actor: event.actor.clone(),
+        event: event.event.clone(),
+        object: event.object.clone(),
+        certificate: event.certificate.clone(),
+        identity_provider: event.identity_provider.clone(),
+        peer: event.address.clone(),
+        approved_by: event.approved_by.clone(),
+        justification: event.justification.clone(),
+        event_sequence: event.sequence,
+        changes: event.changes.iter().map(change).collect(),
+        ..Entry::begin(Kind::Admin, node)
     }
 }
 

@@ -22,6 +22,9 @@ const BETWEEN: Duration = Duration::from_millis(50);
 /// How often the thread looks for expired tokens.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How long before its first use the key of a month's pseudonyms is agreed on with other gateways.
+const AHEAD_US: i64 = 86_400_000_000;
+
 /// Starts the threads.
 pub(in crate::server) fn spawn(
     reloader: &Arc<Reloader>,
@@ -35,25 +38,22 @@ pub(in crate::server) fn spawn(
             of.follow_registry(&mut pause);
         }
     })?;
-    let (of, end) = (reloader.clone(), stop.clone());
-    let mut admin_events = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
-    let admin_events = thread::spawn("admin-events", move || async move {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        let mut take_in = async || {
-            let fault = admin_events.take_in().await.err();
-            of.shared.readiness.set(Component::AdminEvents, fault.into_iter().collect());
-        };
-        while end.run_until_cancelled(tick.tick()).await.is_some() {
-            take_in().await;
-        }
-        take_in().await;
-        admin_events.keep();
-    })?;
+    let mut threads = vec![follower];
+    // Over etcd, an event is in the log by the transaction of its change.
+    if reloader.shared.cluster.is_none() {
+        threads.push(spawn_admin_events(reloader, key, stop)?);
+    }
     let (of, end) = (reloader.clone(), stop.clone());
     let ended = thread::spawn("ended-tokens", move || async move {
         let mut removal = TokenRemoval::default();
-        let mut wait = BETWEEN;
+        let (mut wait, mut asked) = (BETWEEN, None::<Instant>);
         while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            if asked.is_none_or(|asked| asked.elapsed() >= EVERY)
+                && let Err(error) = of.shared.pseudonyms.keep_up(crate::exchange_log::clock::now_us() + AHEAD_US)
+            {
+                tracing::warn!(%error, "keys of pseudonyms that other gateways have made are not here yet");
+            }
+            asked = asked.filter(|asked| asked.elapsed() < EVERY).or_else(|| Some(Instant::now()));
             wait = match removal.step(&of.config.tokens, of.store.as_ref()) {
                 Ok(0) => EVERY,
                 Ok(removed) => {
@@ -74,7 +74,29 @@ pub(in crate::server) fn spawn(
             of.shared.traffic.sample(Instant::now(), now());
         }
     })?;
-    Ok(vec![follower, admin_events, ended, traffic])
+    threads.extend([ended, traffic]);
+    Ok(threads)
+}
+
+fn spawn_admin_events(
+    reloader: &Arc<Reloader>,
+    key: &AdminEventKey,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let (of, end) = (reloader.clone(), stop.clone());
+    let mut admin_events = AdminEventLog::new(of.config.data.clone(), key.clone(), of.store.clone(), of.shared.clone());
+    thread::spawn("admin-events", move || async move {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut take_in = async || {
+            let fault = admin_events.take_in().await.err();
+            of.shared.readiness.set(Component::AdminEvents, fault.into_iter().collect());
+        };
+        while end.run_until_cancelled(tick.tick()).await.is_some() {
+            take_in().await;
+        }
+        take_in().await;
+        admin_events.keep();
+    })
 }
 
 /// The removal of expired tokens.

@@ -166,13 +166,15 @@ impl Reloader {
         let fault = match next {
             Ok(next) => {
                 *pause = ReloadBackoff::default();
+                let outdated = self.shared.cluster.as_ref().is_some_and(|cluster| cluster.is_outdated());
+                let next = next.or_else(|| (outdated != known.is_outdated()).then(|| Snapshot::clone(&known)));
                 if let Some(next) = next {
-                    let next = Arc::new(next);
+                    let next = Arc::new(next.known_as(outdated));
                     self.shared.registry.store(next.clone());
                     self.shared.revocations.apply(|token| next.has_revoked(token), Instant::now());
                     self.shared.registry_changed.send_replace(());
                 }
-                None
+                self.shared.cluster.as_ref().and_then(|cluster| cluster.fault())
             }
             Err(error) => {
                 pause.grow();
@@ -184,6 +186,9 @@ impl Reloader {
 
     /// Ends pending changes that nobody approved in time.
     fn end_pending(&self) {
+        if self.shared.registry.load().is_outdated() {
+            return;
+        }
         if let Err(error) = self.store.end_pending_changes() {
             tracing::error!(%error, "changes whose time is over are still listed; nobody can approve them");
         }

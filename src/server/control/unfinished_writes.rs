@@ -20,16 +20,29 @@ use tokio_util::sync::CancellationToken;
 /// Retry delay if the log cannot be read or written.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Starts the thread that ends them; `until`: entries of earlier processes.
+/// How often is looked whether the entries of earlier processes are all sealed, where several gateways write.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Starts the thread that ends them.
 pub(in crate::server) fn spawn(
     (data, key): (&Path, &AdminEventKey),
     shared: &Arc<Shared>,
-    until: u64,
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, StartError> {
     let (data, key, shared) = (data.to_owned(), key.clone(), shared.clone());
+    // What is sealed by now is of earlier processes, and so is what has an earlier time.
+    let (sealed, began_us) = (shared.log.durable(), crate::exchange_log::clock::now_us());
     thread::spawn("unended", move || async move {
-        while let Err(error) = end_all((&data, &key), &shared, until, &stop).await {
+        let until = loop {
+            if let Some(until) = shared.log.earlier() {
+                break until;
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+        };
+        let earlier = Earlier { until, searched: sealed.min(until), before_us: began_us };
+        while let Err(error) = end_all((&data, &key), &shared, &earlier, &stop).await {
             tracing::error!(%error, "writes of an earlier process have no end in the exchange log yet");
             if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
                 return;
@@ -38,14 +51,28 @@ pub(in crate::server) fn spawn(
     })
 }
 
+/// Which entries are of earlier processes of this gateway.
+struct Earlier {
+    /// They are below this index.
+    until: u64,
+    /// Below this index, none is of this process.
+    searched: u64,
+    /// They are from before this time.
+    before_us: i64,
+}
+
 async fn end_all(
     (data, key): (&Path, &AdminEventKey),
     shared: &Shared,
-    until: u64,
+    earlier: &Earlier,
     stop: &CancellationToken,
 ) -> Result<(), LogError> {
-    let from = scan::intents_ended(data, key).filter(|from| *from <= until).unwrap_or(0);
-    let Some(intents) = unended(data, from, until, || !stop.is_cancelled())? else { return Ok(()) };
+    let from = scan::intents_ended(data, key).filter(|from| *from <= earlier.searched).unwrap_or(0);
+    let Some(mut intents) = unended(data, from, earlier.until, || !stop.is_cancelled())? else { return Ok(()) };
+    if shared.cluster.is_some() {
+        // Another gateway's write may still be under way there, and is ended by that gateway.
+        intents.retain(|intent| intent.node == shared.node && intent.time_us < earlier.before_us);
+    }
     for intent in &intents {
         shared.log.append(&outcome_unknown(intent)).await?;
     }
@@ -55,7 +82,7 @@ async fn end_all(
             "writes were under way when the gateway ended: their outcome is not known, and the exchange log says so"
         );
     }
-    scan::keep_intents_ended(data, key, until)
+    scan::keep_intents_ended(data, key, earlier.searched)
 }
 
 /// The end of a write that its gateway did not outlive.
