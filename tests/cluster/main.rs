@@ -4,5 +4,6 @@
 #[path = "../support/etcd.rs"]
 mod etcd;
 
+mod connections;
 mod engines;
 mod log;
