@@ -24,7 +24,7 @@ mod progress;
 pub mod site_files;
 mod start;
 
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{EtcdMembers, GatewayName};
 use crate::exchange_log::checkpoint::LogSigner;
@@ -32,7 +32,6 @@ use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths, disk};
 use site_files::OtherSite;
 use std::path::Path;
 use std::time::Duration;
-use tonic::transport::Endpoint;
 
 /// The members of a real etcd.
 type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
@@ -42,8 +41,8 @@ type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 pub struct ClusterLogSettings {
     /// Its name, and that of its site: no other gateway of the log has it.
     pub gateway: GatewayName,
-    /// The members of etcd, that of the own data centre first. Their TLS is set here.
-    pub endpoints: Vec<Endpoint>,
+    /// The members of etcd, that of the own data centre first, with TLS towards them.
+    pub etcd: EtcdAccess,
     /// Number of sites that store the log: a batch stays in etcd until more than half of them store it.
     pub sites: usize,
     /// Where tiles are fetched that this site lacks and etcd has not any more.
@@ -64,10 +63,10 @@ pub struct ClusterLogSettings {
 
 impl ClusterLogSettings {
     /// Three sites, a checkpoint each 400 ms, 4 GiB of quota, refusal after 900 ms, 30 s for a start, 16 GiB of batches.
-    pub fn new(gateway: GatewayName, endpoints: Vec<Endpoint>) -> Self {
+    pub fn new(gateway: GatewayName, etcd: EtcdAccess) -> Self {
         ClusterLogSettings {
             gateway,
-            endpoints,
+            etcd,
             sites: 3,
             others: Vec::new(),
             seal_each: Duration::from_millis(400),

@@ -127,8 +127,18 @@ async fn start_within(
                 tracing::info!(%error, "the exchange log waits for etcd");
                 tokio::time::sleep(RETRY).await;
             }
-            started => return started.map_err(|error| unavailable(&error)),
+            started => return started.map_err(|error| not_started(&error, settings)),
         }
+    }
+}
+
+/// Why a start has failed: with what is wrong with the connections, if there are none.
+fn not_started(error: &ClusterError, settings: &ClusterLogSettings) -> LogError {
+    match (error, settings.etcd.faults()) {
+        (ClusterError::NoQuorum | ClusterError::OutcomeUnknown(_), faults) if !faults.is_empty() => {
+            LogError::Unavailable(format!("{error} ({})", faults.join("; ")))
+        }
+        _ => unavailable(error),
     }
 }
 
@@ -138,8 +148,7 @@ async fn start_once(
     settings: &ClusterLogSettings,
 ) -> Result<Started, ClusterError> {
     let seen = disk.highest().await?.map(|seen| (seen.cluster, seen.revision));
-    let channels = settings.endpoints.iter().map(EtcdChannel::new).collect();
-    let members = Arc::new(Members::new(channels, RuntimeTimers::default(), seen));
+    let members = Arc::new(Members::new(settings.etcd.channels(), RuntimeTimers::default(), seen));
     version::check(&members).await?;
     if epoch::enter(&members, &**disk, &**site).await? {
         tracing::warn!("etcd was restored, and another epoch has begun: what only this disk has is offered to it");

@@ -35,7 +35,7 @@ pub fn named(data: &Path) -> BTreeMap<String, Vec<u64>> {
 /// Those of the gateway beside this member; tiles come from these folders, too.
 pub fn settings(etcd: &EtcdCluster, at: usize, others: &[PathBuf]) -> ClusterLogSettings {
     let name = GatewayName::parse(&format!("dc{at}")).unwrap();
-    let mut settings = ClusterLogSettings::new(name, etcd.endpoints(at));
+    let mut settings = ClusterLogSettings::new(name, etcd.access(at));
     settings.others = others
         .iter()
         .map(|data| Arc::new(LogFolder::on(&LogPaths::new(data), None)) as cluster_log::site_files::OtherSite)

@@ -2,7 +2,7 @@
 //! its standard output: `ack WRITER SEQ ENTRY…`, `publish SIZE ROOT`, and `sign SIZE` before each signature.
 
 use crate::cluster::batch::EncodedBatch;
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::highest::HighestSeen;
 use crate::cluster::own_disk::{OwnDisk, Publication};
 use crate::cluster::peaks::Peaks;
@@ -21,7 +21,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::Endpoint;
 
 type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 
@@ -224,11 +223,9 @@ fn say(line: &str) {
 
 /// Connections to endpoints, from this one on.
 pub fn channels(endpoints: &[String], first: usize) -> Vec<EtcdChannel> {
-    let from = |at: usize| &endpoints[(first + at) % endpoints.len()];
-    (0..endpoints.len())
-        .filter_map(|at| Endpoint::from_shared(from(at).clone()).ok())
-        .map(|endpoint| EtcdChannel::new(&endpoint))
-        .collect()
+    let mut urls = endpoints.to_vec();
+    urls.rotate_left(first % endpoints.len().max(1));
+    EtcdAccess::new(&urls, None).map(|etcd| etcd.channels()).unwrap_or_default()
 }
 
 /// Runs a gateway until it is killed, or has stopped for good.

@@ -1,7 +1,10 @@
 //! One member of a real etcd, by gRPC: one channel, which connects by itself again. No balancer chooses between members:
 //! [`EtcdMembers`](super::EtcdMembers) does.
 
+mod access;
 mod wire;
+
+pub use access::EtcdAccess;
 
 use super::ClusterError;
 use super::keys::prefix_end;
@@ -9,11 +12,14 @@ use super::member::{
     EtcdMember, KeyValue, MemberHash, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnCondition,
     TxnOperation, TxnOutcome,
 };
+use access::MemberAddress;
 use futures_util::stream::{self, Stream, StreamExt};
 use prost::Message;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::client::Grpc;
+use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -31,24 +37,23 @@ use wire::{
 const MAX_RESPONSE: usize = 8 << 20;
 /// How often an idle connection is probed, and how long for the response is waited.
 const KEEPALIVE: Duration = Duration::from_secs(1);
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(1);
 
-/// A connection to one member.
+/// A connection to one member ([`EtcdAccess::channels`]).
 #[derive(Debug, Clone)]
 pub struct EtcdChannel(Channel);
 
 impl EtcdChannel {
-    /// A connection to this endpoint, whose TLS is set by the caller. It is made at the first request.
-    pub fn new(endpoint: &Endpoint) -> Self {
-        let endpoint = endpoint
-            .clone()
-            .connect_timeout(CONNECT)
+    /// A connection to this member. It is made at the first request, and again after it has ended.
+    fn new(member: Arc<MemberAddress>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        let endpoint = Endpoint::from(member.uri.clone())
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        EtcdChannel(endpoint.connect_lazy())
+            .keep_alive_while_idle(true);
+        let connect = move |_: Uri| {
+            let (member, tls) = (member.clone(), tls.clone());
+            async move { member.connect(tls).await }
+        };
+        EtcdChannel(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
     }
 
     async fn client(&self) -> Result<Grpc<Channel>, ClusterError> {
