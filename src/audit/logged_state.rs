@@ -5,10 +5,10 @@
 use super::holds::{Hold, Holds, hold_of, word};
 use super::logged_files::LoggedFiles;
 use super::{AuditError, scan};
+use crate::exchange_log::LogPaths;
 use crate::exchange_log::file_events::{
     ACKNOWLEDGE_EVENT, FILE_EVENT, FORK_EVENT, FileEvent, HOLD_EVENT, RELEASE_EVENT,
 };
-use crate::exchange_log::LogPaths;
 use crate::exchange_log::reader::LogReader;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::{FILE, RegistryFile};

@@ -168,6 +168,22 @@ impl ClusterError {
         }
     }
 
+    /// The name of the state in which the log stops on this gateway, if the error [does not pass](Self::may_pass).
+    pub fn state(&self) -> &'static str {
+        match self {
+            ClusterError::RolledBack(_) => "ETCD_ROLLED_BACK",
+            ClusterError::Diverged(_) => "ETCD_DIVERGED",
+            ClusterError::VersionTooOld { .. } => "ETCD_TOO_OLD",
+            ClusterError::NoLog | ClusterError::NoRegistry => "ETCD_EMPTY",
+            ClusterError::Refused(_) => "ETCD_REFUSES",
+            ClusterError::Conflict { .. } | ClusterError::ChainBroken { .. } | ClusterError::Malformed { .. } => {
+                "LOG_INCONSISTENT"
+            }
+            ClusterError::OwnDisk(_) => "OWN_DISK",
+            _ => "UNAVAILABLE",
+        }
+    }
+
     fn malformed(key: impl Into<String>, reason: impl Into<String>) -> Self {
         ClusterError::Malformed { key: key.into(), reason: reason.into() }
     }

@@ -32,7 +32,7 @@ struct Now {
     /// Why it is not through yet: nothing else is accepted until it is.
     stuck: Option<String>,
     /// Why the log has stopped on this gateway for good.
-    stopped: Option<String>,
+    stopped: Option<(&'static str, String)>,
     /// What keeps checkpoints from this site.
     seal_error: Option<LogError>,
     pressure: Pressure,
@@ -126,7 +126,7 @@ impl Progress {
         let mut now = locked(&self.now);
         if now.stopped.is_none() {
             tracing::error!(%error, "the exchange log stops on this gateway");
-            now.stopped = Some(error.to_string());
+            now.stopped = Some((error.state(), error.to_string()));
         }
         self.moved.notify_all();
     }
@@ -184,7 +184,7 @@ impl Progress {
 
     pub(super) fn health(&self) -> Health {
         let now = locked(&self.now);
-        let stopped = now.stopped.clone().map(LogError::Unavailable);
+        let stopped = now.stopped.as_ref().map(|(_, reason)| LogError::Unavailable(reason.clone()));
         Health {
             unsealed_entries: now.unsealed_entries(),
             unsealed_bytes: now.unsealed.iter().map(|batch| batch.bytes).sum(),
@@ -193,6 +193,7 @@ impl Progress {
             last_sync: now.last_sync,
             seal_error: stopped.or_else(|| now.seal_error.clone()),
             is_full: now.pressure == Pressure::Refuse,
+            stopped: now.stopped.as_ref().map(|(state, _)| *state),
         }
     }
 
@@ -204,7 +205,7 @@ impl Progress {
             |now: &mut Now| now.stopped.is_none() && now.unsealed.front().is_some_and(|batch| batch.seq <= last);
         let waited = self.moved.wait_timeout_while(now, limit, waits);
         let mut now = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if let Some(reason) = now.stopped.clone() {
+        if let Some((_, reason)) = now.stopped.clone() {
             return Err(LogError::Unavailable(reason));
         }
         if waits(&mut now) {
@@ -217,7 +218,7 @@ impl Progress {
 
 impl Now {
     fn admits(&self) -> Result<(), LogError> {
-        match self.stopped.as_ref().or(self.stuck.as_ref()) {
+        match self.stopped.as_ref().map(|(_, reason)| reason).or(self.stuck.as_ref()) {
             Some(reason) => Err(LogError::Unavailable(reason.clone())),
             None if self.pressure == Pressure::Refuse => Err(LogError::Full),
             None => Ok(()),
@@ -312,6 +313,7 @@ mod tests {
         progress.is_stored(&state(&writer, 30, 1));
         let reason = progress.admits().unwrap_err().to_string();
         assert!(reason.contains("ETCD_ROLLED_BACK") && progress.health().is_behind(), "{reason}");
+        assert_eq!(progress.health().stopped, Some("ETCD_ROLLED_BACK"));
         assert!(progress.wait_until_sealed(Duration::ZERO).is_err());
     }
 

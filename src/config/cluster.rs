@@ -36,7 +36,8 @@ pub struct ClusterSettings {
 pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option<ClusterSettings> {
     let gateway = node.and_then(|node| own_name(table, node));
     if !seals {
-        let what = "needs keys.encryption_secret, the same at every gateway: they share their keys through etcd, sealed by it";
+        let what =
+            "needs keys.encryption_secret, the same at every gateway: they share their keys through etcd, sealed by it";
         table.fault("etcd", what);
     }
     let etcd = members(table);
@@ -49,7 +50,10 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
         }
         (false, (None, None, None)) => Some(None),
         (true, _) => {
-            table.fault("ca", "needs ca, certificate and key: by which etcd's members are known, and this gateway to them");
+            table.fault(
+                "ca",
+                "needs ca, certificate and key: by which etcd's members are known, and this gateway to them",
+            );
             None
         }
         (false, _) => {
@@ -104,7 +108,8 @@ fn members(table: &Table<'_>) -> Option<Vec<String>> {
 }
 
 fn member(text: &str) -> Result<String, String> {
-    let wrong = || Err(format!("{text:?} must be https://host:port, or http://127.0.0.1:port for members on this machine"));
+    let wrong =
+        || Err(format!("{text:?} must be https://host:port, or http://127.0.0.1:port for members on this machine"));
     let Ok(uri) = text.parse::<http::Uri>() else { return wrong() };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());

@@ -81,6 +81,10 @@ pub struct BatchLimits {
     pub entries: usize,
 }
 
+/// The states in which a log that several gateways write stops on one of them; what to do about each is in docs/cluster.md.
+pub const STOPPED: [&str; 7] =
+    ["ETCD_ROLLED_BACK", "ETCD_DIVERGED", "ETCD_TOO_OLD", "ETCD_EMPTY", "ETCD_REFUSES", "LOG_INCONSISTENT", "OWN_DISK"];
+
 /// The state of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
@@ -98,6 +102,8 @@ pub struct Health {
     pub seal_error: Option<LogError>,
     /// So many entries wait to be sealed that no more are accepted.
     pub is_full: bool,
+    /// The name of the state in which the log has stopped here for good, until a person has looked: one of [`STOPPED`].
+    pub stopped: Option<&'static str>,
 }
 
 /// Entries are sealed at least every second: a delay of this length is a fault.

@@ -4,7 +4,7 @@
 use super::StartError;
 use super::control::admin_events;
 use crate::access::limits::{Remaining, quota_exceeded};
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
 };
@@ -51,6 +51,7 @@ const KEPT_DAYS: i64 = 2;
 /// The part that a gateway takes in a cluster.
 pub(super) struct Cluster {
     settings: ClusterSettings,
+    etcd: EtcdAccess,
     members: Arc<Members>,
     /// This start of the gateway, as the holder of quotas and the issuer of tokens.
     holder: Incarnation,
@@ -66,13 +67,16 @@ pub(super) struct Cluster {
 }
 
 /// Connects to the members of etcd; requests are sent on the present runtime.
+///
+/// # Errors
+/// [`StartError::Cluster`] if a URL is none.
 pub fn connect(settings: &ClusterSettings) -> Result<Members, StartError> {
-    let channel = |url: &String| {
-        let endpoint = tonic::transport::Endpoint::from_shared(url.clone());
-        endpoint.map(|endpoint| EtcdChannel::new(&endpoint)).map_err(|error| StartError::Cluster(error.to_string()))
-    };
-    let channels = settings.etcd.iter().map(channel).collect::<Result<_, _>>()?;
-    Ok(Members::new(channels, RuntimeTimers::default(), None))
+    Ok(Members::new(access(settings)?.channels(), RuntimeTimers::default(), None))
+}
+
+fn access(settings: &ClusterSettings) -> Result<EtcdAccess, StartError> {
+    let access = EtcdAccess::new(&settings.etcd, settings.tls.clone());
+    access.map_err(|error| StartError::Cluster(error.to_string()))
 }
 
 impl Cluster {
@@ -82,14 +86,17 @@ impl Cluster {
         let runtime = builder.worker_threads(1).thread_name("cluster").enable_all().build();
         let runtime = runtime.map_err(|error| StartError::Thread(error.to_string()))?;
         let tasks = runtime.handle().clone();
-        let members = {
+        let etcd = access(settings)?;
+        let channels = {
             let _here = tasks.enter();
-            Arc::new(connect(settings)?)
+            etcd.channels()
         };
+        let members = Arc::new(Members::new(channels, RuntimeTimers::default(), None));
         let holder = Incarnation { gateway: settings.gateway.clone(), number: fastrand::u64(..) };
         let gateways = settings.sites as u64;
         let cluster = Arc::new(Cluster {
             settings: settings.clone(),
+            etcd,
             quotas: QuotaBlocks::new(members.clone(), holder.clone(), gateways),
             members,
             holder,
@@ -130,23 +137,26 @@ impl Cluster {
                     tracing::info!(%error, "the gateway waits for etcd");
                     std::thread::sleep(RETRY);
                 }
-                done => return done.map_err(|error| StartError::Cluster(error.to_string())),
+                done => return done.map_err(|error| self.start_error(&error)),
             }
         }
     }
 
+    /// The reason of a start that failed, with why members cannot be reached.
+    fn start_error(&self, error: &std::io::Error) -> StartError {
+        let reasons = std::iter::once(error.to_string()).chain(self.etcd.faults()).collect::<Vec<_>>();
+        StartError::Cluster(reasons.join("; "))
+    }
+
     /// Opens this gateway's part of the log.
     pub(super) fn open_log(&self, data: &Path, signer: LogSigner) -> Result<ExchangeLog, LogError> {
-        let endpoints = self.settings.etcd.iter().map(|url| tonic::transport::Endpoint::from_shared(url.clone()));
-        let unavailable = |error: tonic::transport::Error| LogError::Unavailable(error.to_string());
-        let endpoints = endpoints.collect::<Result<_, _>>().map_err(unavailable)?;
         let settings = ClusterLogSettings {
             sites: self.settings.sites,
             quota: self.settings.etcd_quota,
             refuse_after: self.settings.refuse_after,
             start_within: self.settings.start_within,
             own_disk_bytes: self.settings.own_disk,
-            ..ClusterLogSettings::new(self.settings.gateway.clone(), endpoints)
+            ..ClusterLogSettings::new(self.settings.gateway.clone(), self.etcd.clone())
         };
         cluster_log::open(data, signer, settings)
     }
@@ -181,7 +191,11 @@ impl Cluster {
     }
 
     /// Reads what other gateways have issued, and removes what is over.
-    async fn follow_tokens(self: Arc<Self>, registry: Arc<Registry>, issued: Arc<IssuedTokens<EtcdChannel, RuntimeTimers>>) {
+    async fn follow_tokens(
+        self: Arc<Self>,
+        registry: Arc<Registry>,
+        issued: Arc<IssuedTokens<EtcdChannel, RuntimeTimers>>,
+    ) {
         let mut tidied: Option<Instant> = None;
         loop {
             if let Err(error) = issued.refresh(registry.replica()).await {
@@ -208,9 +222,14 @@ impl Cluster {
         locked(&self.freshness).as_ref().is_none_or(|freshness| freshness.is_stale())
     }
 
+    /// Returns how old the view of the registry is at most.
+    pub(super) fn view_age(&self) -> Option<Duration> {
+        locked(&self.freshness).as_ref().and_then(|freshness| freshness.age())
+    }
+
     /// Returns why the registry cannot be followed now.
     pub(super) fn fault(&self) -> Option<String> {
-        let age = locked(&self.freshness).as_ref().and_then(|freshness| freshness.age())?;
+        let age = self.view_age()?;
         let fault = locked(&self.fault).clone()?;
         let age = age.as_secs();
         Some(match self.is_outdated() {

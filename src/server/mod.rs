@@ -145,7 +145,8 @@ impl Gateway {
         let folder = |error: std::io::Error| StartError::Folder(config.data.clone(), error.to_string());
         private_folder(&config.data).map_err(folder)?;
         if let Some(own) = LogPaths::new(&config.data).own_gateway()?.filter(|own| *own != config.node) {
-            let what = format!("the folder's log has entries of several gateways, and this one is {own:?}: it must stay so");
+            let what =
+                format!("the folder's log has entries of several gateways, and this one is {own:?}: it must stay so");
             return Err(StartError::Config(vec![fault_at(&config.file, "node", what)]));
         }
         let catalogue = config.catalogue()?;
@@ -218,8 +219,7 @@ impl Gateway {
         let refusals = Arc::new(Refusals::new(shared.clone()));
         let (max, per_peer) = (config.listen.max_connections, config.listen.max_connections_per_peer);
         let open = Connections::counted(max, per_peer, shared.metrics.port("grpc").connections);
-        let mut workers =
-            vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, stop.clone())?];
+        let mut workers = vec![unfinished_writes::spawn((&config.data, registry.key()), &shared, stop.clone())?];
         let mut web_workers = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let (to_worker, web_calls) = mpsc::channel(web_calls::QUEUE);

@@ -220,6 +220,7 @@ impl Shared {
         let sealed = *self.log.watch_sealed().borrow();
         self.metrics.log(&self.log.health(), (self.log.durable(), sealed), crate::audit::index::rebuilt());
         self.metrics.registry(&self.registry.load(), registry::now());
+        self.metrics.view_age(self.cluster.as_ref().and_then(|cluster| cluster.view_age()).unwrap_or_default());
         self.metrics.text()
     }
 }

@@ -1,5 +1,8 @@
 //! The state of the exchange log as metrics.
 
+use crate::exchange_log::engine::STOPPED;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
@@ -15,6 +18,13 @@ pub(super) struct LogGauges {
     pub checkpoint_age: Gauge<f64, AtomicU64>,
     pub last_sync: Gauge<f64, AtomicU64>,
     pub index_rebuilt: Gauge,
+    pub stopped: Family<StoppedLabels, Gauge>,
+}
+
+/// The state of a log that has stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct StoppedLabels {
+    pub state: &'static str,
 }
 
 impl LogGauges {
@@ -42,6 +52,15 @@ impl LogGauges {
         registry.register("log_sync_seconds", help, log.last_sync.clone());
         let help = "Parts of the search index that were wrong and were rebuilt from the log, since the start";
         registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
+        let help = "1 while the log has stopped on this gateway in this state, until a person has looked";
+        registry.register("log_stopped", help, log.stopped.clone());
         log
+    }
+
+    /// Sets in which state it has stopped, if it has.
+    pub fn stop_in(&self, state: Option<&'static str>) {
+        for known in STOPPED {
+            self.stopped.get_or_create(&StoppedLabels { state: known }).set(i64::from(state == Some(known)));
+        }
     }
 }

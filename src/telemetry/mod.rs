@@ -34,6 +34,7 @@ use rights::RightsGauges;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use tracing_subscriber::filter::{FilterExt, FilterFn, LevelFilter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -153,6 +154,7 @@ pub struct Metrics {
     disk_free: Gauge,
     disk_days: Gauge<f64, AtomicU64>,
     clock_behind: Gauge<f64, AtomicU64>,
+    view_age: Gauge<f64, AtomicU64>,
     log: LogGauges,
     shadowed: Family<ShadowLabels, Counter>,
     shadow_differences: Family<DifferenceLabels, Counter>,
@@ -212,6 +214,9 @@ impl Default for Metrics {
         registry.register("disk_free_bytes", "Free space on the data folder's disk", disk_free.clone());
         let help = "Days until the data folder's disk is full, by its growth; 3650 if it does not fill";
         registry.register("disk_days_remaining", help, disk_days.clone());
+        let view_age = Gauge::<f64, AtomicU64>::default();
+        let help = "How old this gateway's view of the registry of several gateways is at most; 0 where it is alone";
+        registry.register("registry_view_age_seconds", help, view_age.clone());
         let clock_behind = Gauge::<f64, AtomicU64>::default();
         let help = "Seconds by which the system clock is behind the gateway's clock, which never goes back";
         registry.register("clock_behind_seconds", help, clock_behind.clone());
@@ -286,6 +291,7 @@ impl Default for Metrics {
             disk_free,
             disk_days,
             clock_behind,
+            view_age,
             log,
             shadowed,
             shadow_differences,
@@ -355,6 +361,7 @@ impl Metrics {
         self.log.unsealed_age.set(health.unsealed_age.as_secs_f64());
         self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
         self.log.last_sync.set(health.last_sync.as_secs_f64());
+        self.log.stop_in(health.stopped);
         self.clock_behind.set(clock::behind().as_secs_f64());
         self.log.index_rebuilt.set(whole(index_rebuilt));
     }
@@ -370,6 +377,11 @@ impl Metrics {
         for (file, kind, at) in files {
             self.certificates.get_or_create(&CertificateLabels { file: file.display().to_string(), kind }).set(at);
         }
+    }
+
+    /// Sets how old this gateway's view of the registry is at most.
+    pub fn view_age(&self, age: Duration) {
+        self.view_age.set(age.as_secs_f64());
     }
 
     /// Counts the clients and the rights of a registry.

@@ -8,8 +8,8 @@ use ndxp_gateway::cluster::secrets;
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::key;
 use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS};
-use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::Store;
+use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
 use ndxp_gateway::server::{Gateway, LOG_KEY, connect, registry_path};
@@ -59,7 +59,8 @@ impl Province {
     fn configure(&self, at: usize) {
         let file = self.folder.path.join(format!("gateway{at}.toml"));
         std::fs::copy(self.folder.gateway_config(), &file).unwrap();
-        let urls: Vec<String> = self.etcd.endpoints(at).iter().map(|one| format!("\"{}\"", one.uri())).collect();
+        let mut urls: Vec<String> = self.etcd.client_urls().iter().map(|url| format!("\"{url}\"")).collect();
+        urls.rotate_left(at);
         edit(&file, |text| {
             let text = text.replace("qn-dc1", &format!("qn-dc{}", at + 1));
             let text = text.replace("data = \"data\"", &format!("data = \"data{at}\""));
