@@ -4,18 +4,16 @@ use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
 use crate::support::{Actor, add_client, add_grant, approved, edit, files, issue, lay, make_key, show, until};
 use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::cluster::registry::commit::{begin_registry, import_rows};
-use ndxp_gateway::cluster::secrets;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::exchange_log::key;
 use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS};
-use ndxp_gateway::registry::Store;
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
-use ndxp_gateway::server::{Gateway, LOG_KEY, connect, registry_path};
+use ndxp_gateway::server::{EtcdSecrets, Gateway, connect, registry_path, share_keys};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How old the view of the registry may be.
@@ -103,15 +101,9 @@ impl Province {
             let rows = store.shared_rows(None, 1_000).unwrap();
             import_rows(&members, &rows, true).await.unwrap();
             begin_registry(&members, 1, 0).await.unwrap();
-            let share = async |name: &str, secret: &[u8]| {
-                let sealed = seed.vault.seal_text(name, secret).unwrap();
-                secrets::agree(&members, name, sealed).await.unwrap();
-            };
-            share(LOG_KEY, &seed.vault.read(&key::path(&seed.data)).unwrap()).await;
-            for key in store.keys().unwrap() {
-                let path = seed.data.join(format!("keys/signing/{}.pem", key.kid));
-                share(&format!("signing/{}", key.kid), &seed.vault.read(&path).unwrap()).await;
-            }
+            let shared = EtcdSecrets::new(Arc::new(members), seed.vault.clone(), runtime.handle().clone());
+            let config = seed.clone();
+            tokio::task::spawn_blocking(move || share_keys(&config, &shared).unwrap()).await.unwrap();
         });
     }
 

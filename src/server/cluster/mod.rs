@@ -1,6 +1,8 @@
 //! What a gateway shares with others over etcd beside the log, which does so by itself ([`cluster_log`]): the registry, daily
 //! quotas, private keys. One runtime of its own, whose tasks follow the registry and the issued tokens.
 
+mod secrets;
+
 use super::StartError;
 use super::control::admin_events;
 use crate::access::limits::{Remaining, quota_exceeded};
@@ -9,7 +11,7 @@ use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
 };
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{ClusterError, EtcdMembers, Incarnation, secrets};
+use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
 use crate::exchange_log::checkpoint::LogSigner;
@@ -20,13 +22,14 @@ use crate::registry::sqlite::{SqliteReplica, SqliteStore};
 use crate::registry::{GrantView, now};
 use crate::status::{Reason, Refusal};
 use crate::time_zone::day;
+use secrets::LOG_KEY;
+pub use secrets::{EtcdSecrets, share_keys};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
-use zeroize::Zeroizing;
 
 /// The members of a real etcd.
 pub(super) type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
@@ -58,6 +61,7 @@ pub(super) struct Cluster {
     quotas: QuotaBlocks<EtcdChannel, RuntimeTimers>,
     /// The latest day of any call: a clock that is set back does not begin an earlier one again.
     latest_day: AtomicI64,
+    secrets: Arc<EtcdSecrets>,
     vault: Vault,
     /// Why the registry cannot be followed, if it cannot.
     fault: Mutex<Option<String>>,
@@ -98,10 +102,11 @@ impl Cluster {
             settings: settings.clone(),
             etcd,
             quotas: QuotaBlocks::new(members.clone(), holder.clone(), gateways),
-            members,
             holder,
             latest_day: AtomicI64::new(i64::MIN),
+            secrets: Arc::new(EtcdSecrets::new(members.clone(), config.vault.clone(), tasks.clone())),
             vault: config.vault.clone(),
+            members,
             fault: Mutex::default(),
             freshness: Mutex::default(),
             tasks,
@@ -111,11 +116,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Returns where it shares private keys with the other gateways.
+    pub(super) fn secrets(&self) -> Arc<dyn SharedSecrets> {
+        self.secrets.clone()
+    }
+
     /// The log's key is the same at every gateway: a new one gets it here.
     fn fetch_log_key(&self, data: &Path) -> Result<(), StartError> {
         let path = key::path(data);
         let unusable = |error: std::io::Error| LogKeyError::Unusable(path.clone(), error.to_string());
-        let secret = self.in_time(|| SharedSecrets::get(self, LOG_KEY))?;
+        let secret = self.in_time(|| self.secrets.get(LOG_KEY))?;
         let Some(secret) = secret else { return Err(StartError::Cluster(ClusterError::NoLog.to_string())) };
         match self.vault.read(&path) {
             Ok(own) if own == secret => Ok(()),
@@ -171,7 +181,7 @@ impl Cluster {
         let issued = Arc::new(IssuedTokens::new(self.members.clone(), self.holder.clone()));
         self.in_time(|| {
             let registry = registry.clone();
-            self.wait(async move { registry.refresh().await.map(drop) })
+            self.secrets.wait(async move { registry.refresh().await.map(drop) })
         })?;
         *locked(&self.freshness) = Some(registry.freshness().clone());
         self.tasks.spawn(self.clone().follow(registry.clone()));
@@ -278,45 +288,6 @@ impl Cluster {
             });
             ends.join()
         });
-    }
-
-    /// Runs a request to its end on the cluster's own runtime, and waits for it.
-    fn wait<V: Send + 'static>(
-        &self,
-        request: impl Future<Output = Result<V, ClusterError>> + Send + 'static,
-    ) -> std::io::Result<V> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.tasks.spawn(async move {
-            let _ = sender.send(request.await);
-        });
-        let ended = |_| std::io::Error::other("the gateway ends");
-        receiver.recv().map_err(ended)?.map_err(|error| {
-            let kind = if error.may_pass() { ErrorKind::TimedOut } else { ErrorKind::Other };
-            std::io::Error::new(kind, error.to_string())
-        })
-    }
-}
-
-/// The name of the log's key among the secrets.
-pub const LOG_KEY: &str = "log";
-
-impl SharedSecrets for Cluster {
-    fn agree(&self, name: &str, secret: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>> {
-        let (members, own) = (self.members.clone(), name.to_owned());
-        let sealed = self.vault.seal_text(name, secret)?;
-        let there = self.wait(async move { secrets::agree(&members, &own, sealed).await })?;
-        self.vault.open_text(name, &there)
-    }
-
-    fn get(&self, name: &str) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
-        let (members, own) = (self.members.clone(), name.to_owned());
-        let there = self.wait(async move { secrets::get(&members, &own).await })?;
-        there.map(|sealed| self.vault.open_text(name, &sealed)).transpose()
-    }
-
-    fn names(&self, prefix: &str) -> std::io::Result<Vec<String>> {
-        let (members, prefix) = (self.members.clone(), prefix.to_owned());
-        self.wait(async move { secrets::names(&members, &prefix).await })
     }
 }
 
