@@ -37,6 +37,7 @@ pub mod peaks;
 pub mod pressure;
 pub mod reclaim;
 pub mod registry;
+pub mod report;
 pub mod sealer;
 pub mod sealing;
 pub mod secrets;

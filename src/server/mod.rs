@@ -175,6 +175,7 @@ impl Gateway {
         let store: Arc<dyn Store> = Arc::new(registry.clone());
         let mut shared = Shared::new(&config, log, pseudonyms);
         if let Some(cluster) = cluster {
+            cluster.report(shared.log.clone());
             (shared.limits, shared.cluster) = (GrantLimits::rates_only(), Some(cluster));
         }
         if config.telemetry.access_lines {

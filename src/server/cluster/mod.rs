@@ -10,14 +10,17 @@ use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
 };
+use crate::cluster::report::{self, GatewayReport, REPORT_EACH};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
 use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::clock::now_us;
 use crate::exchange_log::key::{self, LogKeyError};
 use crate::exchange_log::{ExchangeLog, LogError};
 use crate::keyfile::{SharedSecrets, Vault};
+use crate::registry::replication::{Replica, ReplicaPosition};
 use crate::registry::sqlite::{SqliteReplica, SqliteStore};
 use crate::registry::{GrantView, now};
 use crate::status::{Reason, Refusal};
@@ -63,6 +66,11 @@ pub(super) struct Cluster {
     latest_day: AtomicI64,
     secrets: Arc<EtcdSecrets>,
     vault: Vault,
+    /// What this gateway says of itself.
+    report: Mutex<GatewayReport>,
+    /// Wakes the task that puts it.
+    reports: tokio::sync::Notify,
+    replica: Mutex<Option<Arc<Registry>>>,
     /// Why the registry cannot be followed, if it cannot.
     fault: Mutex<Option<String>>,
     freshness: Mutex<Option<Arc<Freshness<RuntimeTimers>>>>,
@@ -107,6 +115,13 @@ impl Cluster {
             secrets: Arc::new(EtcdSecrets::new(members.clone(), config.vault.clone(), tasks.clone())),
             vault: config.vault.clone(),
             members,
+            report: Mutex::new(GatewayReport {
+                gateway: settings.gateway.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..GatewayReport::default()
+            }),
+            reports: tokio::sync::Notify::new(),
+            replica: Mutex::default(),
             fault: Mutex::default(),
             freshness: Mutex::default(),
             tasks,
@@ -184,6 +199,7 @@ impl Cluster {
             self.secrets.wait(async move { registry.refresh().await.map(drop) })
         })?;
         *locked(&self.freshness) = Some(registry.freshness().clone());
+        *locked(&self.replica) = Some(registry.clone());
         self.tasks.spawn(self.clone().follow(registry.clone()));
         self.tasks.spawn(self.clone().follow_tokens(registry.clone(), issued.clone()));
         let commits = BlockingCommits::new(registry, issued, self.tasks.clone());
@@ -225,6 +241,42 @@ impl Cluster {
             }
             issued.wait(0, TOKENS_EACH).await;
         }
+    }
+
+    /// Returns how far the replica is; `None` if it cannot be read.
+    pub(super) fn position(&self) -> Option<ReplicaPosition> {
+        let registry = locked(&self.replica).clone()?;
+        registry.replica().position().ok().flatten()
+    }
+
+    /// Notes that calls see the replica as it was at a position, or later.
+    pub(super) fn note_in_force(&self, position: Option<&ReplicaPosition>) {
+        if let Some(position) = position
+            && locked(&self.report).applies(position.number, position.events, now_us())
+        {
+            self.reports.notify_one();
+        }
+    }
+
+    /// Says in etcd how far this gateway is, each few seconds and with each change of the registry.
+    pub(super) fn report(self: &Arc<Self>, log: ExchangeLog) {
+        let cluster = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let report = {
+                    let mut report = locked(&cluster.report);
+                    report.time_us = now_us();
+                    report.stored = *log.watch_sealed().borrow();
+                    report.view_age_ms = cluster.view_age().map_or(u64::MAX, |age| age.as_millis() as u64);
+                    report.stopped = log.health().stopped.map(str::to_owned);
+                    report.clone()
+                };
+                if let Err(error) = report::put(&cluster.members, &cluster.settings.gateway, &report).await {
+                    tracing::debug!(%error, "this gateway's report is not in etcd");
+                }
+                let _ = tokio::time::timeout(REPORT_EACH, cluster.reports.notified()).await;
+            }
+        });
     }
 
     /// Returns whether the registry as it is now may not be known here.
