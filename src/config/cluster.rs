@@ -3,8 +3,11 @@
 use super::Table;
 use crate::cluster::GatewayName;
 use crate::cluster::registry::WRITER;
+use crate::contract::{CallShape, ContractSet, Operation};
 use crate::identity::tls;
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a gateway takes part in a cluster.
@@ -30,6 +33,8 @@ pub struct ClusterSettings {
     pub start_within: Duration,
     /// Maximum bytes of batches on the own disk.
     pub own_disk: u64,
+    /// Operations (`source/Method`) that are answered from the own disk alone while no majority of etcd responds.
+    pub spool: Vec<String>,
 }
 
 /// `node` and whether secrets are sealed come from the rest of the file.
@@ -72,6 +77,7 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
         etcd_quota: table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20,
         refuse_after: Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000)),
         start_within: Duration::from_secs(table.number("start_within_s", 30, 1..=3_600)),
+        spool: table.texts("spool"),
         own_disk: table.number("own_disk_mib", 16_384, 64..=1_048_576) << 20,
     };
     seals.then_some(settings)
@@ -128,6 +134,26 @@ fn other_site(table: &Table<'_>, text: &str) -> Option<String> {
         table.fault("tiles", format!("{text:?} must be https://host:port, the HTTPS port of another site's gateway"));
     }
     is_port.then(|| text.trim_end_matches('/').to_owned())
+}
+
+impl ClusterSettings {
+    /// Returns the paths of the operations that may be answered without a majority.
+    ///
+    /// # Errors
+    /// The reason that one of them cannot: it must be a read with one response.
+    pub fn spooled(&self, contracts: &ContractSet) -> Result<HashSet<String>, String> {
+        let named = |name: &String| {
+            let is_it = |operation: &&&Arc<Operation>| format!("{}/{}", operation.source.id, operation.name) == *name;
+            match contracts.operations().iter().find(is_it) {
+                Some(operation) if operation.shape == CallShape::Unary && !operation.writes => {
+                    Ok(operation.path.clone())
+                }
+                Some(_) => Err(format!("{name:?} writes, or is a stream: reads with one response can be spooled")),
+                None => Err(format!("no contract has {name:?}: write source/Method, as budgetunit/GetUnit")),
+            }
+        };
+        self.spool.iter().map(named).collect()
+    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Province {
             let text = lines.collect::<Vec<_>>().join("\n");
             format!(
                 "{text}\n[keys]\nencryption_secret = {{ file = \"secrets/keys\" }}\n[cluster]\netcd = [{}]\n\
-                 max_view_age_s = {}\nrefuse_after_ms = 2000\n",
+                 max_view_age_s = {}\nrefuse_after_ms = 2000\nspool = [\"budgetunit/GetUnit\"]\n",
                 urls.join(", "),
                 MAX_VIEW_AGE.as_secs()
             )
@@ -113,6 +113,10 @@ impl Province {
 
     pub fn gateway(&self, at: usize) -> &Gateway {
         self.gateways[at].as_ref().unwrap()
+    }
+
+    pub fn ops(&self, at: usize) -> String {
+        self.gateway(at).operator_http.unwrap().to_string()
     }
 
     pub fn data(&self, at: usize) -> PathBuf {
