@@ -4,7 +4,7 @@ use super::Table;
 use crate::cluster::GatewayName;
 use crate::cluster::registry::WRITER;
 use crate::contract::{CallShape, ContractSet, Operation};
-use crate::identity::tls;
+use crate::identity::tls::{self, TlsFiles};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct ClusterSettings {
     pub sites: usize,
     /// The HTTPS ports of other sites' gateways, from which tiles are read.
     pub tiles: Vec<String>,
+    /// TLS towards them.
+    pub tiles_tls: rustls::ClientConfig,
     /// How old the view of the registry may be before calls are refused.
     pub max_view_age: Duration,
     /// The quota of etcd's database.
@@ -37,8 +39,13 @@ pub struct ClusterSettings {
     pub spool: Vec<String>,
 }
 
-/// `node` and whether secrets are sealed come from the rest of the file.
-pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option<ClusterSettings> {
+/// `node`, the gateway's own certificate and whether secrets are sealed come from the rest of the file.
+pub(super) fn read(
+    table: &Table<'_>,
+    node: Option<&str>,
+    own: Option<&TlsFiles>,
+    seals: bool,
+) -> Option<ClusterSettings> {
     let gateway = node.and_then(|node| own_name(table, node));
     if !seals {
         let what =
@@ -66,6 +73,7 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
             None
         }
     });
+    let tiles_tls = own.and_then(|own| tiles_tls(table, own));
     let tiles = table.texts("tiles").into_iter().map(|url| other_site(table, &url)).collect::<Option<Vec<_>>>();
     let settings = ClusterSettings {
         gateway: gateway?,
@@ -73,6 +81,7 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
         etcd: etcd?,
         sites: table.number("sites", 3, 1..=60) as usize,
         tiles: tiles?,
+        tiles_tls: tiles_tls?,
         max_view_age: Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600)),
         etcd_quota: table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20,
         refuse_after: Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000)),
@@ -125,6 +134,24 @@ fn member(text: &str) -> Result<String, String> {
         Some("http") if plain && is_here => Ok(text.trim_end_matches('/').to_owned()),
         _ => wrong(),
     }
+}
+
+/// How this gateway is known to other sites: by its own certificate, unless another one is named.
+fn tiles_tls(table: &Table<'_>, own: &TlsFiles) -> Option<rustls::ClientConfig> {
+    let ca = table.path("tiles_ca").unwrap_or_else(|| own.client_ca.clone());
+    let (certificate, key) = match (table.path("tiles_certificate"), table.path("tiles_key")) {
+        (Some(certificate), Some(key)) => {
+            table.keep_private("tiles_key", &key);
+            (certificate, key)
+        }
+        (None, None) => (own.certificate.clone(), own.key.clone()),
+        _ => {
+            table.fault("tiles_certificate", "needs tiles_certificate and tiles_key, or neither");
+            return None;
+        }
+    };
+    let made = tls::client_config(&ca, Some((&certificate, &key)), &[]);
+    made.map_err(|fault| table.fault("tiles_certificate", fault)).ok()
 }
 
 fn other_site(table: &Table<'_>, text: &str) -> Option<String> {

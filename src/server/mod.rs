@@ -54,7 +54,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::{EtcdSecrets, connect, share_keys};
+pub use cluster::{EtcdSecrets, connect, other_sites, share_keys};
 pub use control::admin_events::entry as admin_entry;
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
