@@ -72,9 +72,8 @@ impl EngineWriter for ClusterWriter {
             RecvTimeoutError::Timeout => {
                 let reason = format!("no majority of etcd has responded for {} ms", self.refuse_after.as_millis());
                 match self.progress.refuse(seq, &reason) {
-                    // It joins the log from the own disk, now or later: whoever appends again appends twice.
-                    true if self.progress.has_kept() => Ok(Err(LogError::Undecided(reason))),
-                    true => Ok(Err(LogError::Unavailable(reason))),
+                    // It joins the log, now or later: whoever appends again appends twice.
+                    true => Ok(Err(LogError::Undecided(reason))),
                     // It has just come through, or was refused.
                     false => outcome.recv(),
                 }
@@ -96,11 +95,7 @@ impl BatchOnItsWay {
         let failed = |error: &ClusterError| {
             // Of an unknown outcome another member may know more.
             if !matches!(error, ClusterError::OutcomeUnknown(_)) && self.progress.refuse(seq, &error.to_string()) {
-                let told = match self.progress.has_kept() {
-                    true => LogError::Undecided(error.to_string()),
-                    false => unavailable(error),
-                };
-                let _ = self.told.send(Err(told));
+                let _ = self.told.send(Err(LogError::Undecided(error.to_string())));
             }
         };
         let written = batches.write(&self.batch, failed, || self.progress.is_kept()).await;

@@ -104,19 +104,13 @@ impl Progress {
         locked(&self.now).is_kept = true;
     }
 
-    /// Whether the batch that is under way is on the own disk, so that it joins the log whatever happens to this process.
-    pub(super) fn has_kept(&self) -> bool {
-        locked(&self.now).is_kept
-    }
-
-    /// Whether entries may be kept on the own disk alone: a batch before them is there, and no majority responds.
-    pub(super) fn may_spool(&self) -> Result<(), LogError> {
+    /// Whether entries may be kept on the own disk alone, since no majority responds; true if the batch before them is there.
+    pub(super) fn may_spool(&self) -> Result<bool, LogError> {
         let now = locked(&self.now);
         let unavailable = |reason: &str| Err(LogError::Unavailable(reason.to_owned()));
         match (&now.stopped, &now.stuck) {
             (Some((_, reason)), _) => unavailable(reason),
-            (None, Some(_)) if now.is_kept => Ok(()),
-            (None, Some(reason)) => unavailable(reason),
+            (None, Some(_)) => Ok(now.is_kept),
             (None, None) => unavailable("a majority of etcd responds: entries are appended as usual"),
         }
     }

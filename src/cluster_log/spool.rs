@@ -14,10 +14,16 @@ use crate::exchange_log::LogError;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Entries that may wait on the own disk alone: some minutes of calls, and a few seconds of joining.
 pub(super) const MAX_SPOOLED: usize = 50_000;
+
+/// How often is looked whether the disk has the batch that is stuck, and the pause between.
+const DISK_ATTEMPTS: usize = 100;
+/// See [`DISK_ATTEMPTS`].
+const DISK_PAUSE: Duration = Duration::from_millis(10);
 
 type Batches = BatchWriter<EtcdChannel, RuntimeTimers, FileDisk>;
 
@@ -60,7 +66,7 @@ impl Spool {
     /// # Errors
     /// [`LogError::Unavailable`] while there is no outage, or the disk fails; [`LogError::Full`] beyond the bound.
     pub(super) async fn take(&self, entries: Vec<Vec<u8>>) -> Result<(), LogError> {
-        self.progress.may_spool()?;
+        self.wait_for_the_disk().await?;
         let number = entries.len();
         if self.count.fetch_add(number, Ordering::Relaxed) + number > MAX_SPOOLED {
             self.count.fetch_sub(number, Ordering::Relaxed);
@@ -74,6 +80,17 @@ impl Spool {
             self.count.fetch_sub(number, Ordering::Relaxed);
         }
         outcome
+    }
+
+    /// etcd may have refused the batch that is stuck before the own disk has it.
+    async fn wait_for_the_disk(&self) -> Result<(), LogError> {
+        for _ in 0..DISK_ATTEMPTS {
+            if self.progress.may_spool()? {
+                return Ok(());
+            }
+            tokio::time::sleep(DISK_PAUSE).await;
+        }
+        Err(LogError::Unavailable("the own disk does not take the batch before".into()))
     }
 
     /// Writes what waits in one batch, if nobody else has meanwhile.

@@ -28,6 +28,7 @@ pub mod follow;
 pub mod freshness;
 pub mod issued;
 pub mod quota;
+pub mod rates;
 mod replica_state;
 
 pub use blocking::BlockingCommits;
