@@ -54,7 +54,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::{EtcdSecrets, connect, share_keys};
+pub use cluster::{EtcdSecrets, connect, other_sites, share_keys};
 pub use control::admin_events::entry as admin_entry;
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
@@ -176,6 +176,9 @@ impl Gateway {
         let mut shared = Shared::new(&config, log, pseudonyms);
         if let Some(cluster) = cluster {
             cluster.report(shared.log.clone());
+            let spooled = config.cluster.as_ref().map(|own| own.spooled(&catalogue.contracts)).transpose();
+            let fault = |reason| vec![fault_at(&config.file, "cluster.spool", reason)];
+            shared.spooled = spooled.map_err(fault)?.unwrap_or_default();
             (shared.limits, shared.cluster) = (GrantLimits::rates_only(), Some(cluster));
         }
         if config.telemetry.access_lines {

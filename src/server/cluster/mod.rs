@@ -6,6 +6,7 @@ mod secrets;
 use super::StartError;
 use super::control::admin_events;
 use crate::access::limits::{Remaining, quota_exceeded};
+use crate::audit::remote_log::RemoteLogFiles;
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
@@ -13,6 +14,7 @@ use crate::cluster::registry::{
 use crate::cluster::report::{self, GatewayReport, REPORT_EACH};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
+use crate::cluster_log::site_files::OtherSite;
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
 use crate::exchange_log::checkpoint::LogSigner;
@@ -176,6 +178,7 @@ impl Cluster {
     /// Opens this gateway's part of the log.
     pub(super) fn open_log(&self, data: &Path, signer: LogSigner) -> Result<ExchangeLog, LogError> {
         let settings = ClusterLogSettings {
+            others: other_sites(&self.settings)?,
             sites: self.settings.sites,
             quota: self.settings.etcd_quota,
             refuse_after: self.settings.refuse_after,
@@ -341,6 +344,18 @@ impl Cluster {
             ends.join()
         });
     }
+}
+
+/// Returns the readers of other sites' tiles.
+///
+/// # Errors
+/// [`LogError::Unavailable`] if the system gives no more descriptors.
+pub fn other_sites(settings: &ClusterSettings) -> Result<Vec<OtherSite>, LogError> {
+    let site = |url: &String| {
+        let files = RemoteLogFiles::new(url, settings.tiles_tls.clone());
+        files.map(|files| Arc::new(files) as OtherSite).map_err(|error| LogError::Unavailable(error.to_string()))
+    };
+    settings.tiles.iter().map(site).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
