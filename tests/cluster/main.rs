@@ -11,3 +11,4 @@ mod engines;
 mod gateways;
 mod log;
 mod province;
+mod rights;
