@@ -8,6 +8,8 @@ mod support;
 
 mod connections;
 mod engines;
+mod epoch;
 mod gateways;
 mod log;
+mod migrate;
 mod province;

@@ -85,7 +85,18 @@ impl EtcdCluster {
         Self::start_with(true)
     }
 
+    /// Starts the members without TLS, in which no log is yet; `None` without the program.
+    pub fn empty() -> Option<Self> {
+        Self::spawn_all(false)
+    }
+
     fn start_with(tls: bool) -> Option<Self> {
+        let cluster = Self::spawn_all(tls)?;
+        cluster.begin_log();
+        Some(cluster)
+    }
+
+    fn spawn_all(tls: bool) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let program = program()?;
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +108,6 @@ impl EtcdCluster {
         let certificates = tls.then(|| Certificates::make(&folder.path().join("pki")));
         let mut cluster = EtcdCluster { program, folder, ports, running: Vec::new(), certificates, _turn: turn };
         cluster.running = (0..MEMBERS).map(|at| Some(cluster.spawn(at))).collect();
-        cluster.begin_log();
         Some(cluster)
     }
 
