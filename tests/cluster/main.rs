@@ -6,6 +6,7 @@ mod etcd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod connections;
 mod engines;
 mod epoch;
