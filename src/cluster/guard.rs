@@ -7,6 +7,7 @@
 use super::ClusterError;
 use super::highest::HighestSeen;
 use super::keys::{CHECKPOINT, CLUSTER, LOG, MARKS, STORED};
+use super::left;
 use super::member::{EtcdMember, KeyValue, MemberStatus, RangePage, RangeRead, ResponseHeader};
 use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
@@ -35,7 +36,7 @@ pub struct ConfirmedCheckpoint {
 ///
 /// # Errors
 /// [`ClusterError::NotConfirmed`] if there is none at this instant; [`ClusterError::NoLog`] if a majority has no
-/// checkpoint; [`ClusterError::Malformed`].
+/// checkpoint; [`ClusterError::Left`]; [`ClusterError::Malformed`].
 pub async fn confirmed<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
 ) -> Result<ConfirmedCheckpoint, ClusterError> {
@@ -48,7 +49,7 @@ pub async fn confirmed<M: EtcdMember, T: Timers>(
             continue;
         }
         let entry = page.entries.first().cloned().ok_or(ClusterError::NoLog)?;
-        let state = SealedState::decode(&entry.value)?;
+        let state = left::present(&entry.value)?;
         return Ok(ConfirmedCheckpoint { header: page.header, entry, state });
     }
     Err(ClusterError::NotConfirmed)

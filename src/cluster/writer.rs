@@ -5,8 +5,8 @@
 
 use super::ClusterError;
 use super::batch::{self, BatchHash, EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, WriterBatch};
-use super::keys::{self, GatewayName, Incarnation};
-use super::member::{EtcdMember, Txn, TxnCondition, TxnOperation, TxnOutcome};
+use super::keys::{self, CLUSTER, GatewayName, Incarnation};
+use super::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation, TxnOutcome};
 use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
 use super::state::SealedState;
@@ -43,7 +43,7 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     ///
     /// # Errors
     /// [`ClusterError::IncarnationTaken`] if it exists, perhaps by a request of this call whose outcome was unknown: another
-    /// number is drawn then. Otherwise as for [`EtcdMembers::settle`].
+    /// number is drawn then. [`ClusterError::NoLog`]; otherwise as for [`EtcdMembers::settle`].
     pub async fn begin(
         members: Arc<EtcdMembers<M, T>>,
         disk: Arc<D>,
@@ -52,8 +52,14 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     ) -> Result<Self, ClusterError> {
         let incarnation = Incarnation { gateway, number };
         let mark = incarnation.mark_key();
+        let log = members.range(&RangeRead::key(CLUSTER)).await?;
+        let begun = log.entries.first().ok_or(ClusterError::NoLog)?.created;
         let txn = Txn {
-            conditions: vec![TxnCondition::CreatedAt(mark.clone(), 0)],
+            // A log that leaves etcd takes its id with it: no mark is made afterwards by a start that has not seen that.
+            conditions: vec![
+                TxnCondition::CreatedAt(mark.clone(), 0),
+                TxnCondition::CreatedAt(CLUSTER.to_vec(), begun),
+            ],
             then: vec![TxnOperation::Put(mark, keys::number(0), 0)],
             otherwise: Vec::new(),
         };

@@ -110,7 +110,7 @@ impl Spool {
         let batch = self
             .progress
             .may_spool()
-            .and_then(|()| self.batches.spooled_batch(entries).map_err(|error| unavailable(&error)));
+            .and_then(|_| self.batches.spooled_batch(entries).map_err(|error| unavailable(&error)));
         let outcome = match batch {
             Ok(batch) => {
                 // Repeated until it succeeds: the batches on the disk follow each other without a gap.

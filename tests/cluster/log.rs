@@ -49,7 +49,7 @@ pub fn patient(etcd: &EtcdCluster) -> ClusterLogSettings {
 }
 
 /// Appends an entry with this text and a number, at the first attempt if the machine is not too busy; returns the whole text.
-fn append_some(log: &ExchangeLog, text: &str) -> String {
+pub fn append_some(log: &ExchangeLog, text: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut attempts = 0;
     let mut whole = String::new();
@@ -62,7 +62,7 @@ fn append_some(log: &ExchangeLog, text: &str) -> String {
 }
 
 /// Waits for a fact.
-fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < LIMIT, "{what}: not within {} s", LIMIT.as_secs());

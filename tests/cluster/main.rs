@@ -6,9 +6,12 @@ mod etcd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod connections;
 mod engines;
+mod epoch;
 mod gateways;
 mod log;
+mod migrate;
 mod province;
 mod rights;

@@ -3,7 +3,7 @@
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
 use crate::support::{Actor, add_client, add_grant, approved, edit, files, issue, lay, make_key, show, until};
 use ndxp_gateway::caller::GatewayClient;
-use ndxp_gateway::cluster::registry::commit::{begin_registry, import_rows};
+use ndxp_gateway::cluster::registry::import::{begin_registry, import_rows};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;

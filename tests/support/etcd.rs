@@ -83,7 +83,18 @@ impl EtcdCluster {
         Self::start_with(true)
     }
 
+    /// Starts the members without TLS, in which no log is yet; `None` without the program.
+    pub fn empty() -> Option<Self> {
+        Self::spawn_all(false)
+    }
+
     fn start_with(tls: bool) -> Option<Self> {
+        let cluster = Self::spawn_all(tls)?;
+        cluster.begin_log();
+        Some(cluster)
+    }
+
+    fn spawn_all(tls: bool) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let program = program()?;
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +109,6 @@ impl EtcdCluster {
         if tls {
             cluster.grant_rights();
         }
-        cluster.begin_log();
         Some(cluster)
     }
 
