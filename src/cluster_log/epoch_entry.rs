@@ -40,5 +40,5 @@ pub(super) async fn write(
         ..Entry::begin(Kind::Admin, &gateway.to_string())
     };
     let batch = batches.next_batch(vec![entry.to_bytes()])?;
-    batches.write(&batch, |_| ()).await
+    batches.write(&batch, |_| (), || ()).await
 }

@@ -206,9 +206,11 @@ impl Province {
         let began = Instant::now();
         let key = key::read(&config.data, &config.vault, &config.log.origin)?.verifier();
         let answered = calls.answered();
-        let data = self.configs.iter().map(|file| Ok(Config::load(file)?.data)).collect::<Result<Vec<_>, CliError>>()?;
+        let data =
+            self.configs.iter().map(|file| Ok(Config::load(file)?.data)).collect::<Result<Vec<_>, CliError>>()?;
         let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
-        let sizes = || data.iter().map(|data| LogReader::open(data).map(|log| log.sealed())).collect::<Result<Vec<_>, _>>();
+        let sizes =
+            || data.iter().map(|data| LogReader::open(data).map(|log| log.sealed())).collect::<Result<Vec<_>, _>>();
         let mut before = sizes().map_err(fail)?;
         loop {
             std::thread::sleep(BETWEEN);

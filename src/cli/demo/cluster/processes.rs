@@ -116,7 +116,11 @@ pub fn members(program: &Path, folder: &Path) -> Result<(Vec<Process>, Vec<Strin
             command.args(["--initial-cluster", &all, "--initial-cluster-token", "ndxp-demo"]);
             // Rule 21 of the cluster's rules: what raft keeps in memory, and how members are compared.
             command.args(["--snapshot-count=5000", "--experimental-snapshot-catchup-entries=1000", "--pre-vote=true"]);
-            command.args(["--quota-backend-bytes=4294967296", "--experimental-corrupt-check-time=1m", "--log-level=error"]);
+            command.args([
+                "--quota-backend-bytes=4294967296",
+                "--experimental-corrupt-check-time=1m",
+                "--log-level=error",
+            ]);
             command.env("GOGC", "50");
             command
         };
