@@ -74,7 +74,7 @@ def judge(world, answered):
     """Every answered exchange once in each log; the logs are one; the verifier in Python agrees."""
     roots = set()
     for number in SITES:
-        data = world.dev / f"data{number}"
+        data = world.dev / world.data(number)
         verified = json.loads(world.cli("--output", "json", "audit", "verify", "--data", str(data), at=number))
         roots.add((verified["sealed"], verified["root"]))
         foreign = subprocess.run([sys.executable, ROOT / "tests/python/verify_log.py", (data / "log/vkey").read_text().strip(), data / "log"], capture_output=True,

@@ -67,6 +67,11 @@ class World:
         self.mounts = []
         self.processes = {}
 
+    @staticmethod
+    def data(number):
+        """The first one was alone."""
+        return "data" if number == 1 else f"data{number}"
+
     def namespace(self, number):
         return f"{self.prefix}-{number}"
 
@@ -145,9 +150,10 @@ class World:
         for line in text.splitlines():
             key = line.split(" = ")[0]
             line = {
-                "node": f'node = "qn-dc{number}"', "data": f'data = "data{number}"',
+                "node": f'node = "qn-dc{number}"', "data": f'data = "{self.data(number)}"',
                 "grpc": f'grpc = "0.0.0.0:{GRPC}"', "https": f'https = "0.0.0.0:{HTTPS}"',
                 "certificate": 'certificate = "pki/gateways.pem"', "key": 'key = "pki/gateways.key"',
+                "origin": f'{line}\nsite_names = ["spiffe://ndxp.quangninh.gov.vn/client/gateway"]',
                 "issuer": f'issuer = "https://{ip(1)}:{HTTPS}"',
             }.get(key, line)
             lines.append(line)
@@ -166,6 +172,8 @@ ca = "{files}/ca.pem"
 certificate = "{files}/gateway{number}.pem"
 key = "{files}/gateway{number}.key"
 tiles = [{tiles}]
+tiles_certificate = "pki/to-sources.pem"
+tiles_key = "pki/to-sources.key"
 max_view_age_s = 10
 """
 
@@ -216,7 +224,7 @@ max_view_age_s = 10
                 time.sleep(1)
 
     def entries(self, number):
-        status = json.loads(self.cli("--output", "json", "audit", "status", "--data", f"data{number}", at=number))
+        status = json.loads(self.cli("--output", "json", "audit", "status", "--data", self.data(number), at=number))
         return status["sealed"]
 
     def stop(self):

@@ -265,7 +265,8 @@ impl GatewayFile<'_> {
         let number = self.at + 1;
         let set = |line: &str| match line.split(" = ").next().unwrap_or_default() {
             "node" => format!("node = \"qn-dc{number}\""),
-            "data" => format!("data = \"data{number}\""),
+            // The first one was alone.
+            "data" if self.at > 0 => format!("data = \"data{number}\""),
             "grpc" => format!("grpc = \"127.0.0.1:{}\"", self.grpc),
             "https" => format!("https = \"127.0.0.1:{}\"", self.https),
             "operator_http" => "operator_http = \"127.0.0.1:0\"".to_owned(),
