@@ -75,7 +75,7 @@ pub(super) fn begin(config: &Config, output: Output) -> Result<(), CliError> {
 /// Whether log and registry of this folder are to be brought into etcd, which can take them.
 pub fn is_to_begin(config: &Config) -> Result<bool, CliError> {
     settings(config)?;
-    Ok(migrate(config, async |gateway| gateway.is_to_begin().await)?)
+    migrate(config, async |gateway| gateway.is_to_begin().await)
 }
 
 /// Brings them there; the log of the program has each step.
