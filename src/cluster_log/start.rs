@@ -160,7 +160,8 @@ async fn start_once(
     }
     site::follow(&members, &**disk, &**site, &settings.gateway, &mut 0).await?;
     let gateway = settings.gateway.clone();
-    let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, fastrand::u64(..)).await?;
+    let (state, random) = (&checkpoint.state, fastrand::u64(..));
+    let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, state, random).await?;
     let sealed = site.stored().await?.size();
     Ok(Started { members, batches: Arc::new(batches), sealed, offered })
 }
