@@ -38,6 +38,7 @@ pub mod peaks;
 pub mod pressure;
 pub mod reclaim;
 pub mod registry;
+pub mod report;
 pub mod retirement;
 pub mod sealer;
 pub mod sealing;

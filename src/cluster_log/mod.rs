@@ -22,6 +22,7 @@ pub mod own_batches;
 pub mod own_disk;
 mod progress;
 pub mod site_files;
+mod spool;
 mod start;
 
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};

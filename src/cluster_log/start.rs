@@ -5,6 +5,7 @@ use super::engine::{ClusterEngine, ClusterWriter};
 use super::own_disk::FileDisk;
 use super::progress::{Progress, unavailable};
 use super::site_files::SiteFiles;
+use super::spool::Spool;
 use super::{ClusterLogSettings, Members};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::own_disk::OwnDisk;
@@ -74,8 +75,15 @@ pub(super) fn start(paths: &LogPaths, signer: LogSigner, settings: ClusterLogSet
     };
     runtime.spawn(background.run());
     let (tasks, refuse_after) = (runtime.handle().clone(), settings.refuse_after);
-    let writer = ClusterWriter { progress: progress.clone(), batches, members, tasks, refuse_after };
-    Ok((Arc::new(ClusterEngine { progress, runtime: Mutex::new(Some(runtime)) }), Box::new(writer)))
+    let spool = Arc::new(Spool::new(progress.clone(), batches.clone()));
+    let engine = ClusterEngine {
+        progress: progress.clone(),
+        spool: spool.clone(),
+        tasks: tasks.clone(),
+        runtime: Mutex::new(Some(runtime)),
+    };
+    let writer = ClusterWriter { progress, batches, spool, members, tasks, refuse_after };
+    Ok((Arc::new(engine), Box::new(writer)))
 }
 
 /// A log that one gateway writes alone cannot become a site of another one.

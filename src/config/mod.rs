@@ -315,7 +315,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let seals = vault.as_ref().is_none_or(Vault::seals);
     let cluster = match table.has("cluster") {
-        true => table.section("cluster", |own| cluster::read(own, node.as_deref(), seals)).map(Some),
+        true => table.section("cluster", |own| cluster::read(own, node.as_deref(), tls.as_ref(), seals)).map(Some),
         false => Some(None),
     };
     let contracts_dir = table.path("contracts_dir");

@@ -30,7 +30,7 @@ use crate::exchange_log::{ExchangeLog, LogError, LogPaths, remove_file, write_at
 use crate::identity::connections::Connections;
 use crate::identity::crl::CrlFetcher;
 use crate::identity::tls::{CrlSources, Revocation, TlsAcceptors, TlsFault, TlsFiles};
-use crate::keyfile::{SharedSecrets, private_folder};
+use crate::keyfile::private_folder;
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::usage::{self, UsageStore};
 use crate::registry::{RegistryError, Snapshot, Store};
@@ -54,7 +54,8 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::{LOG_KEY, connect};
+pub use cluster::{EtcdSecrets, connect, other_sites, share_keys};
+pub use control::admin_events::entry as admin_entry;
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
 pub use front::takeover::take_over;
@@ -151,7 +152,7 @@ impl Gateway {
         }
         let catalogue = config.catalogue()?;
         let cluster = config.cluster.as_ref().map(|own| Cluster::join(own, &config)).transpose()?;
-        config.shared_secrets = cluster.clone().map(|cluster| cluster as Arc<dyn SharedSecrets>);
+        config.shared_secrets = cluster.as_ref().map(|cluster| cluster.secrets());
         let log_key = key::read(&config.data, &config.vault, &config.log.origin)?;
         // Changes from here on are reloaded.
         let files = reload::stamp(&config, &catalogue.files);
@@ -174,6 +175,10 @@ impl Gateway {
         let store: Arc<dyn Store> = Arc::new(registry.clone());
         let mut shared = Shared::new(&config, log, pseudonyms);
         if let Some(cluster) = cluster {
+            cluster.report(shared.log.clone());
+            let spooled = config.cluster.as_ref().map(|own| own.spooled(&catalogue.contracts)).transpose();
+            let fault = |reason| vec![fault_at(&config.file, "cluster.spool", reason)];
+            shared.spooled = spooled.map_err(fault)?.unwrap_or_default();
             (shared.limits, shared.cluster) = (GrantLimits::rates_only(), Some(cluster));
         }
         if config.telemetry.access_lines {

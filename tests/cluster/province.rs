@@ -4,18 +4,17 @@ use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
 use crate::support::{Actor, add_client, add_grant, approved, edit, files, issue, lay, make_key, show, until};
 use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::cluster::registry::commit::{begin_registry, import_rows};
-use ndxp_gateway::cluster::secrets;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::exchange_log::key;
-use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS};
-use ndxp_gateway::registry::Store;
+use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
-use ndxp_gateway::server::{Gateway, LOG_KEY, connect, registry_path};
+use ndxp_gateway::server::{EtcdSecrets, Gateway, connect, registry_path, share_keys};
 use serde_json::Value;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How old the view of the registry may be.
@@ -30,6 +29,7 @@ pub struct Province {
     pub etcd: EtcdCluster,
     pub folder: DevFolder,
     pub gateways: Vec<Option<Gateway>>,
+    https: Vec<u16>,
     pub sandbox: Sandbox,
     _dir: tempfile::TempDir,
 }
@@ -41,8 +41,11 @@ impl Province {
         let (dir, folder) = lay(&|_| {});
         let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
         std::fs::write(folder.path.join("secrets/keys"), "0123456789abcdef".repeat(4)).unwrap();
+        let listeners: Vec<_> = (0..MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let https = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        drop(listeners);
         let mut province =
-            Province { etcd, folder, gateways: (0..MEMBERS).map(|_| None).collect(), sandbox, _dir: dir };
+            Province { https, etcd, folder, gateways: (0..MEMBERS).map(|_| None).collect(), sandbox, _dir: dir };
         (0..MEMBERS).for_each(|at| province.configure(at));
         let first = province.config(0);
         let seed = Config { data: province.folder.path.join("data"), ..first };
@@ -57,6 +60,11 @@ impl Province {
     }
 
     fn configure(&self, at: usize) {
+        let tiles = (0..MEMBERS)
+            .filter(|other| *other != at)
+            .map(|other| format!("\"https://127.0.0.1:{}\"", self.https[other]));
+        let tiles = tiles.collect::<Vec<_>>().join(", ");
+        let site = client_uri("gateway");
         let file = self.folder.path.join(format!("gateway{at}.toml"));
         std::fs::copy(self.folder.gateway_config(), &file).unwrap();
         let mut urls: Vec<String> = self.etcd.client_urls().iter().map(|url| format!("\"{url}\"")).collect();
@@ -65,13 +73,16 @@ impl Province {
             let text = text.replace("qn-dc1", &format!("qn-dc{}", at + 1));
             let text = text.replace("data = \"data\"", &format!("data = \"data{at}\""));
             let lines = text.lines().map(|line| match line.split_once(" = \"127.0.0.1:") {
+                Some(("https", _)) => format!("https = \"127.0.0.1:{}\"", self.https[at]),
                 Some((name, _)) => format!("{name} = \"127.0.0.1:0\""),
+                None if line == "[log]" => format!("[log]\nsite_names = [\"{site}\"]"),
                 None => line.to_owned(),
             });
             let text = lines.collect::<Vec<_>>().join("\n");
             format!(
                 "{text}\n[keys]\nencryption_secret = {{ file = \"secrets/keys\" }}\n[cluster]\netcd = [{}]\n\
-                 max_view_age_s = {}\nrefuse_after_ms = 2000\n",
+                 tiles = [{tiles}]\ntiles_certificate = \"pki/to-sources.pem\"\ntiles_key = \"pki/to-sources.key\"\n\
+                 max_view_age_s = {}\nrefuse_after_ms = 2000\nspool = [\"budgetunit/GetUnit\"]\n",
                 urls.join(", "),
                 MAX_VIEW_AGE.as_secs()
             )
@@ -103,15 +114,9 @@ impl Province {
             let rows = store.shared_rows(None, 1_000).unwrap();
             import_rows(&members, &rows, true).await.unwrap();
             begin_registry(&members, 1, 0).await.unwrap();
-            let share = async |name: &str, secret: &[u8]| {
-                let sealed = seed.vault.seal_text(name, secret).unwrap();
-                secrets::agree(&members, name, sealed).await.unwrap();
-            };
-            share(LOG_KEY, &seed.vault.read(&key::path(&seed.data)).unwrap()).await;
-            for key in store.keys().unwrap() {
-                let path = seed.data.join(format!("keys/signing/{}.pem", key.kid));
-                share(&format!("signing/{}", key.kid), &seed.vault.read(&path).unwrap()).await;
-            }
+            let shared = EtcdSecrets::new(Arc::new(members), seed.vault.clone(), runtime.handle().clone());
+            let config = seed.clone();
+            tokio::task::spawn_blocking(move || share_keys(&config, &shared).unwrap()).await.unwrap();
         });
     }
 
@@ -121,6 +126,10 @@ impl Province {
 
     pub fn gateway(&self, at: usize) -> &Gateway {
         self.gateways[at].as_ref().unwrap()
+    }
+
+    pub fn ops(&self, at: usize) -> String {
+        self.gateway(at).operator_http.unwrap().to_string()
     }
 
     pub fn data(&self, at: usize) -> PathBuf {

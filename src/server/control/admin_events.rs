@@ -237,7 +237,7 @@ impl AdminEventLog {
 }
 
 /// Returns the entry of an event.
-pub(in crate::server) fn entry(event: &AdminEvent, node: &str) -> Entry {
+pub fn entry(event: &AdminEvent, node: &str) -> Entry {
     let change = |one: &registry::ObjectChange| {
         let registry::ObjectChange { object, before, after } = one.clone();
         entry::Change { object, before, after }

@@ -155,6 +155,8 @@ impl Reloader {
     /// and it is retried after a growing pause, since reading everything takes a while.
     pub(in crate::server) fn follow_registry(&self, pause: &mut ReloadBackoff) {
         let known = self.shared.registry.load();
+        // Read first: what is followed has at least this.
+        let applied = self.shared.cluster.as_ref().and_then(|cluster| cluster.position());
         let next = match known.follow(self.store.as_ref()) {
             Ok(next) => Ok(next),
             Err(_) if pause.lasts() => return,
@@ -174,7 +176,10 @@ impl Reloader {
                     self.shared.revocations.apply(|token| next.has_revoked(token), Instant::now());
                     self.shared.registry_changed.send_replace(());
                 }
-                self.shared.cluster.as_ref().and_then(|cluster| cluster.fault())
+                self.shared.cluster.as_ref().and_then(|cluster| {
+                    cluster.note_in_force(applied.as_ref());
+                    cluster.fault()
+                })
             }
             Err(error) => {
                 pause.grow();

@@ -1,32 +1,40 @@
 //! What a gateway shares with others over etcd beside the log, which does so by itself ([`cluster_log`]): the registry, daily
 //! quotas, private keys. One runtime of its own, whose tasks follow the registry and the issued tokens.
 
+mod secrets;
+
 use super::StartError;
 use super::control::admin_events;
 use crate::access::limits::{Remaining, quota_exceeded};
+use crate::audit::remote_log::RemoteLogFiles;
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
 };
+use crate::cluster::report::{self, GatewayReport, REPORT_EACH};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{ClusterError, EtcdMembers, Incarnation, secrets};
+use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
+use crate::cluster_log::site_files::OtherSite;
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
 use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::clock::now_us;
 use crate::exchange_log::key::{self, LogKeyError};
 use crate::exchange_log::{ExchangeLog, LogError};
 use crate::keyfile::{SharedSecrets, Vault};
+use crate::registry::replication::{Replica, ReplicaPosition};
 use crate::registry::sqlite::{SqliteReplica, SqliteStore};
 use crate::registry::{GrantView, now};
 use crate::status::{Reason, Refusal};
 use crate::time_zone::day;
+use secrets::LOG_KEY;
+pub use secrets::{EtcdSecrets, share_keys};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
-use zeroize::Zeroizing;
 
 /// The members of a real etcd.
 pub(super) type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
@@ -58,7 +66,13 @@ pub(super) struct Cluster {
     quotas: QuotaBlocks<EtcdChannel, RuntimeTimers>,
     /// The latest day of any call: a clock that is set back does not begin an earlier one again.
     latest_day: AtomicI64,
+    secrets: Arc<EtcdSecrets>,
     vault: Vault,
+    /// What this gateway says of itself.
+    report: Mutex<GatewayReport>,
+    /// Wakes the task that puts it.
+    reports: tokio::sync::Notify,
+    replica: Mutex<Option<Arc<Registry>>>,
     /// Why the registry cannot be followed, if it cannot.
     fault: Mutex<Option<String>>,
     freshness: Mutex<Option<Arc<Freshness<RuntimeTimers>>>>,
@@ -98,10 +112,18 @@ impl Cluster {
             settings: settings.clone(),
             etcd,
             quotas: QuotaBlocks::new(members.clone(), holder.clone(), gateways),
-            members,
             holder,
             latest_day: AtomicI64::new(i64::MIN),
+            secrets: Arc::new(EtcdSecrets::new(members.clone(), config.vault.clone(), tasks.clone())),
             vault: config.vault.clone(),
+            members,
+            report: Mutex::new(GatewayReport {
+                gateway: settings.gateway.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..GatewayReport::default()
+            }),
+            reports: tokio::sync::Notify::new(),
+            replica: Mutex::default(),
             fault: Mutex::default(),
             freshness: Mutex::default(),
             tasks,
@@ -111,11 +133,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Returns where it shares private keys with the other gateways.
+    pub(super) fn secrets(&self) -> Arc<dyn SharedSecrets> {
+        self.secrets.clone()
+    }
+
     /// The log's key is the same at every gateway: a new one gets it here.
     fn fetch_log_key(&self, data: &Path) -> Result<(), StartError> {
         let path = key::path(data);
         let unusable = |error: std::io::Error| LogKeyError::Unusable(path.clone(), error.to_string());
-        let secret = self.in_time(|| SharedSecrets::get(self, LOG_KEY))?;
+        let secret = self.in_time(|| self.secrets.get(LOG_KEY))?;
         let Some(secret) = secret else { return Err(StartError::Cluster(ClusterError::NoLog.to_string())) };
         match self.vault.read(&path) {
             Ok(own) if own == secret => Ok(()),
@@ -151,6 +178,7 @@ impl Cluster {
     /// Opens this gateway's part of the log.
     pub(super) fn open_log(&self, data: &Path, signer: LogSigner) -> Result<ExchangeLog, LogError> {
         let settings = ClusterLogSettings {
+            others: other_sites(&self.settings)?,
             sites: self.settings.sites,
             quota: self.settings.etcd_quota,
             refuse_after: self.settings.refuse_after,
@@ -171,9 +199,10 @@ impl Cluster {
         let issued = Arc::new(IssuedTokens::new(self.members.clone(), self.holder.clone()));
         self.in_time(|| {
             let registry = registry.clone();
-            self.wait(async move { registry.refresh().await.map(drop) })
+            self.secrets.wait(async move { registry.refresh().await.map(drop) })
         })?;
         *locked(&self.freshness) = Some(registry.freshness().clone());
+        *locked(&self.replica) = Some(registry.clone());
         self.tasks.spawn(self.clone().follow(registry.clone()));
         self.tasks.spawn(self.clone().follow_tokens(registry.clone(), issued.clone()));
         let commits = BlockingCommits::new(registry, issued, self.tasks.clone());
@@ -215,6 +244,42 @@ impl Cluster {
             }
             issued.wait(0, TOKENS_EACH).await;
         }
+    }
+
+    /// Returns how far the replica is; `None` if it cannot be read.
+    pub(super) fn position(&self) -> Option<ReplicaPosition> {
+        let registry = locked(&self.replica).clone()?;
+        registry.replica().position().ok().flatten()
+    }
+
+    /// Notes that calls see the replica as it was at a position, or later.
+    pub(super) fn note_in_force(&self, position: Option<&ReplicaPosition>) {
+        if let Some(position) = position
+            && locked(&self.report).applies(position.number, position.events, now_us())
+        {
+            self.reports.notify_one();
+        }
+    }
+
+    /// Says in etcd how far this gateway is, each few seconds and with each change of the registry.
+    pub(super) fn report(self: &Arc<Self>, log: ExchangeLog) {
+        let cluster = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let report = {
+                    let mut report = locked(&cluster.report);
+                    report.time_us = now_us();
+                    report.stored = *log.watch_sealed().borrow();
+                    report.view_age_ms = cluster.view_age().map_or(u64::MAX, |age| age.as_millis() as u64);
+                    report.stopped = log.health().stopped.map(str::to_owned);
+                    report.clone()
+                };
+                if let Err(error) = report::put(&cluster.members, &cluster.settings.gateway, &report).await {
+                    tracing::debug!(%error, "this gateway's report is not in etcd");
+                }
+                let _ = tokio::time::timeout(REPORT_EACH, cluster.reports.notified()).await;
+            }
+        });
     }
 
     /// Returns whether the registry as it is now may not be known here.
@@ -279,45 +344,18 @@ impl Cluster {
             ends.join()
         });
     }
-
-    /// Runs a request to its end on the cluster's own runtime, and waits for it.
-    fn wait<V: Send + 'static>(
-        &self,
-        request: impl Future<Output = Result<V, ClusterError>> + Send + 'static,
-    ) -> std::io::Result<V> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.tasks.spawn(async move {
-            let _ = sender.send(request.await);
-        });
-        let ended = |_| std::io::Error::other("the gateway ends");
-        receiver.recv().map_err(ended)?.map_err(|error| {
-            let kind = if error.may_pass() { ErrorKind::TimedOut } else { ErrorKind::Other };
-            std::io::Error::new(kind, error.to_string())
-        })
-    }
 }
 
-/// The name of the log's key among the secrets.
-pub const LOG_KEY: &str = "log";
-
-impl SharedSecrets for Cluster {
-    fn agree(&self, name: &str, secret: &[u8]) -> std::io::Result<Zeroizing<Vec<u8>>> {
-        let (members, own) = (self.members.clone(), name.to_owned());
-        let sealed = self.vault.seal_text(name, secret)?;
-        let there = self.wait(async move { secrets::agree(&members, &own, sealed).await })?;
-        self.vault.open_text(name, &there)
-    }
-
-    fn get(&self, name: &str) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
-        let (members, own) = (self.members.clone(), name.to_owned());
-        let there = self.wait(async move { secrets::get(&members, &own).await })?;
-        there.map(|sealed| self.vault.open_text(name, &sealed)).transpose()
-    }
-
-    fn names(&self, prefix: &str) -> std::io::Result<Vec<String>> {
-        let (members, prefix) = (self.members.clone(), prefix.to_owned());
-        self.wait(async move { secrets::names(&members, &prefix).await })
-    }
+/// Returns the readers of other sites' tiles.
+///
+/// # Errors
+/// [`LogError::Unavailable`] if the system gives no more descriptors.
+pub fn other_sites(settings: &ClusterSettings) -> Result<Vec<OtherSite>, LogError> {
+    let site = |url: &String| {
+        let files = RemoteLogFiles::new(url, settings.tiles_tls.clone());
+        files.map(|files| Arc::new(files) as OtherSite).map_err(|error| LogError::Unavailable(error.to_string()))
+    };
+    settings.tiles.iter().map(site).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
