@@ -6,15 +6,18 @@ use super::batch::{self, WriterBatch};
 use super::keys::{self, Incarnation, LOG};
 use super::member::{EtcdMember, KeyValue, RangeRead};
 use super::members::EtcdMembers;
-use super::sealing::{CollectedBatch, Collection, plan};
+use super::peaks::Peaks;
+use super::sealing::{CollectedBatch, Collection, Sealing, plan};
 use super::state::SealedState;
 use super::timers::Timers;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Keys of a page without values: some 60 kB.
-const KEY_PAGE: i64 = 1000;
+pub(super) const KEY_PAGE: i64 = 1000;
 /// Batches of a page: 2 MB at most, below the 4 MB that gRPC's clients accept.
 const BATCH_PAGE: i64 = 16;
+/// Batches of a piece of what is rebuilt: 8 MB at most. The simulator's logs are short, and have several pieces all the same.
+const PIECE_BATCHES: usize = if cfg!(simulator) { 3 } else { 64 };
 /// Maximum number of batches of a sealing: 64 MB.
 pub const MAX_BATCHES: usize = 512;
 /// Maximum number of writers of a sealing: a commit puts a mark for each, and etcd permits 128 operations.
@@ -43,6 +46,33 @@ pub async fn collect<M: EtcdMember, T: Timers>(
     Ok(Collection { revision, batches, deletable })
 }
 
+/// The entries between two sealed states, by the batches that are still in etcd: proven as a whole, and read once more
+/// piece by piece, so that memory holds one of them at a time.
+pub struct Rebuild {
+    revision: i64,
+    /// The tree before the next piece.
+    before: Peaks,
+    pieces: VecDeque<BatchPiece>,
+}
+
+/// Batches that follow each other, and the tree after them.
+struct BatchPiece {
+    batches: Vec<(i64, Incarnation, u64)>,
+    after: Peaks,
+    /// If it is the only one.
+    entries: Option<Vec<Vec<u8>>>,
+}
+
+/// Entries that follow each other.
+pub struct RebuiltPiece {
+    /// The tree before them.
+    pub before: Peaks,
+    /// The entries.
+    pub entries: Vec<Vec<u8>>,
+    /// The tree after them.
+    pub after: Peaks,
+}
+
 /// Rebuilds the entries from one sealed state to a later one, from the batches that are still in etcd; `None` if some of
 /// them are not: another site has the tiles.
 ///
@@ -53,14 +83,56 @@ pub async fn rebuild<M: EtcdMember, T: Timers>(
     from: &SealedState,
     to: &SealedState,
     revision: i64,
-) -> Result<Option<Vec<Vec<u8>>>, ClusterError> {
+) -> Result<Option<Rebuild>, ClusterError> {
     let mut open = batch_keys(members, from, revision).await?.open;
     open.retain(|(modified, writer, seq)| *modified <= to.revision && to.is_sealed(writer, *seq));
+    // Without reading any of them: some are deleted.
+    if (open.len() as u64) < to.batches_since(from) {
+        return Ok(None);
+    }
     open.sort();
-    let batches = read_batches(members, &open, revision).await?;
-    let collection = Collection { revision: to.revision, batches, deletable: BTreeSet::new() };
-    let rebuilt = plan(from, &collection);
-    Ok(rebuilt.ok().filter(|rebuilt| rebuilt.state.peaks == to.peaks).map(|rebuilt| rebuilt.entries))
+    let (mut state, mut pieces) = (from.clone(), VecDeque::new());
+    let is_one = open.len() <= PIECE_BATCHES;
+    for batches in open.chunks(PIECE_BATCHES) {
+        let collection = Collection {
+            revision: to.revision,
+            batches: read_batches(members, batches, revision).await?,
+            deletable: BTreeSet::new(),
+        };
+        let Ok(Sealing { state: next, entries, .. }) = plan(&state, &collection) else { return Ok(None) };
+        let (batches, after) = (batches.to_vec(), next.peaks.clone());
+        pieces.push_back(BatchPiece { batches, after, entries: is_one.then_some(entries) });
+        state = next;
+    }
+    let before = from.peaks.clone();
+    Ok((state.peaks == to.peaks).then_some(Rebuild { revision, before, pieces }))
+}
+
+impl Rebuild {
+    /// Returns the next piece; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`ClusterError::OutcomeUnknown`] if etcd does not return what it has returned before; as for [`collect`].
+    pub async fn next<M: EtcdMember, T: Timers>(
+        &mut self,
+        members: &EtcdMembers<M, T>,
+    ) -> Result<Option<RebuiltPiece>, ClusterError> {
+        let Some(BatchPiece { batches, after, entries }) = self.pieces.pop_front() else { return Ok(None) };
+        let before = std::mem::replace(&mut self.before, after.clone());
+        let entries = match entries {
+            Some(entries) => entries,
+            None => {
+                let read = read_batches(members, &batches, self.revision).await?;
+                read.into_iter().flat_map(|collected| collected.batch.entries).collect()
+            }
+        };
+        let mut grown = before.clone();
+        entries.iter().for_each(|entry| grown.push(entry));
+        if grown != after {
+            return Err(ClusterError::OutcomeUnknown("etcd returns other batches than a moment ago".into()));
+        }
+        Ok(Some(RebuiltPiece { before, entries, after }))
+    }
 }
 
 async fn batch_keys<M: EtcdMember, T: Timers>(
@@ -124,7 +196,7 @@ async fn read_batches<M: EtcdMember, T: Timers>(
 }
 
 /// Reads a range to its end, by pages of its limit.
-async fn pages<M: EtcdMember, T: Timers>(
+pub(super) async fn pages<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     mut read: RangeRead,
 ) -> Result<Vec<KeyValue>, ClusterError> {

@@ -3,7 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `log/<gateway>.<incarnation>/<seq>` | a batch; `incarnation` and `seq` are 16 hexadecimal digits |
-//! | `mark/<gateway>.<incarnation>` | the number below and at which all of its batches are sealed, in 16 digits |
+//! | `mark/<gateway>.<incarnation>` | the number below and at which all of its batches are sealed, in 16 digits; deleted when the incarnation [has ended](super::retirement) |
 //! | `checkpoint` | the sealed state, with the signed note |
 //! | `sealer` | who may try to seal, under a lease |
 //! | `stored/<site>` | how many entries a site stores, in 16 digits |
@@ -47,15 +47,25 @@ pub struct GatewayName(String);
 pub struct Incarnation {
     /// The gateway.
     pub gateway: GatewayName,
-    /// A random number, drawn at the start.
+    /// Higher than those of its earlier starts, so that their end is one number ([`next_number`](Incarnation::next_number)).
     pub number: u64,
 }
+
+/// Bits of an incarnation's number that are drawn at random, so that no two starts have the same, whatever etcd has forgotten.
+const RANDOM_BITS: u32 = 24;
+/// Bits of the counter of starts above them; the epoch is above these.
+const START_BITS: u32 = 24;
 
 impl GatewayName {
     /// Reads a name; `None` if it has other characters, none, or too many.
     pub fn parse(name: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         (!name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_plain)).then(|| GatewayName(name.to_owned()))
+    }
+
+    /// Returns what is before the marks of all its incarnations.
+    pub fn marks(&self) -> Vec<u8> {
+        [MARKS, self.0.as_bytes(), b"."].concat()
     }
 
     /// Returns the key under which the gateway's site says how many entries it stores.
@@ -81,6 +91,27 @@ impl Incarnation {
         Incarnation::parse(decoder.text()?)
     }
 
+    /// Returns the number of a start in an epoch, above `highest`, the highest one of that gateway that is known; `None` after
+    /// 16 million starts in one epoch, or 65,536 epochs.
+    pub fn next_number(epoch: u64, highest: u64, random: u64) -> Option<u64> {
+        let first = u64::from(u16::try_from(epoch).ok()?) << START_BITS;
+        let start = first.max(highest >> RANDOM_BITS) + 1;
+        let number = (start << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1));
+        (start >> START_BITS == epoch).then_some(number)
+    }
+
+    /// Whether it began in this epoch.
+    pub fn is_of(&self, epoch: u64) -> bool {
+        self.number >> (RANDOM_BITS + START_BITS) == epoch
+    }
+
+    /// Returns the range of the keys of all its batches.
+    pub fn batches(&self) -> (Vec<u8>, Vec<u8>) {
+        let prefix = format!("log/{self}/").into_bytes();
+        let end = prefix_end(&prefix);
+        (prefix, end)
+    }
+
     /// Returns the key of a batch.
     pub fn batch_key(&self, seq: u64) -> Vec<u8> {
         format!("log/{self}/{seq:016x}").into_bytes()
@@ -96,6 +127,11 @@ impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:016x}", self.gateway, self.number)
     }
+}
+
+/// Reads the key of a mark; `None` if it is not one.
+pub fn parse_mark_key(key: &[u8]) -> Option<Incarnation> {
+    Incarnation::parse(std::str::from_utf8(key.strip_prefix(MARKS)?).ok()?)
 }
 
 /// Reads the key of a batch.
@@ -149,6 +185,27 @@ mod tests {
         assert_eq!(parse_batch_key(&key).unwrap(), (writer.clone(), 10));
         assert!(writer.batch_key(9) < key && key < writer.batch_key(0x100));
         assert!(key < prefix_end(format!("log/{writer}/").as_bytes()));
+    }
+
+    #[test]
+    fn a_start_has_a_higher_number_than_those_before_it_and_knows_its_epoch() {
+        let writer = |number| Incarnation { gateway: GatewayName::parse("dc1").unwrap(), number };
+        let first = Incarnation::next_number(0, 0, u64::MAX).unwrap();
+        let second = Incarnation::next_number(0, first, 0).unwrap();
+        let third = Incarnation::next_number(3, second, 7).unwrap();
+        let fourth = Incarnation::next_number(3, third, 0).unwrap();
+        assert!(first < second && second < third && third < fourth);
+        assert_eq!([first, second, third].map(|number| writer(number).is_of(0)), [true, true, false]);
+        assert!(writer(fourth).is_of(3) && !writer(fourth).is_of(2));
+        // What would belong to the next epoch is refused, and so is what another one has begun.
+        assert_eq!(Incarnation::next_number(0, (1 << 48) - 1, 0), None);
+        assert_eq!(Incarnation::next_number(2, third, 0), None);
+        assert_eq!(Incarnation::next_number(65_536, 0, 0), None);
+        assert_eq!(parse_mark_key(&writer(first).mark_key()), Some(writer(first)));
+        assert!(writer(first).mark_key().starts_with(&writer(first).gateway.marks()));
+        let (from, end) = writer(first).batches();
+        assert!(from < writer(first).batch_key(0) && writer(first).batch_key(u64::MAX) < end);
+        assert!(writer(first + 1).batch_key(0) > end);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Txn {
     pub otherwise: Vec<TxnOperation>,
 }
 
-/// A condition on one key.
+/// A condition on one key, or on a range of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxnCondition {
     /// The key was created at this revision; 0: it does not exist.
@@ -97,6 +97,8 @@ pub enum TxnCondition {
     ModifiedAt(Vec<u8>, i64),
     /// The key exists, and its value's bytes sort before these.
     ValueBelow(Vec<u8>, Vec<u8>),
+    /// No key exists from the first to before the second.
+    NoneIn(Vec<u8>, Vec<u8>),
 }
 
 /// An operation of a transaction.

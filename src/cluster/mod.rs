@@ -10,15 +10,17 @@
 //!
 //! Order of the files, lowest first: values ([`keys`], [`batch`], [`peaks`], [`state`], [`left`], [`sealing`], [`highest`], encoded by
 //! `codec`), the contracts with etcd ([`member`]) and the own disk ([`own_disk`]), the failover ([`members`]), guards
-//! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`]),
-//! what joins them ([`sealer`], [`site`]), what follows a restore of etcd ([`epoch`]), and how a log that one gateway has
-//! written alone comes here and goes back ([`adoption`]), and what an operator looks at ([`overview`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock
-//! but through [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
+//! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`],
+//! [`retirement`]), what joins them ([`sealer`], [`site`]), what follows a restore of etcd ([`epoch`]), and how a log that one
+//! gateway has written alone comes here and goes back ([`adoption`]), and what an operator looks at ([`overview`],
+//! [`report`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through [`Timers`]. So
+//! `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
 //! [`registry`] keeps one state of clients, grants and staff for all gateways beside it, over the same members and values.
 //!
 //! Bounds: a batch has at most 128 kB of entries and 4,096 of them; a writer has at most 8 in flight; a sealing takes at
-//! most 512 batches of 100 writers; a term remembers 1,024 sealings that no majority stores yet.
+//! most 512 batches of 100 writers; a term remembers 1,024 sealings that no majority stores yet; the sealed state has the
+//! writers that run, and those that have ended until a majority stores what they have written.
 
 pub mod adoption;
 pub mod batch;
@@ -42,6 +44,7 @@ pub mod pressure;
 pub mod reclaim;
 pub mod registry;
 pub mod report;
+pub mod retirement;
 pub mod sealer;
 pub mod sealing;
 pub mod secrets;

@@ -40,14 +40,18 @@ impl Peaks {
 
     /// Adds an entry.
     pub fn push(&mut self, entry: &[u8]) {
-        let mut hash = leaf_hash(entry);
-        for _ in 0..self.size.trailing_ones() {
+        self.push_subtree(0, leaf_hash(entry));
+    }
+
+    /// Adds the complete subtree of 2^`level` leaves that begins here, one of [`subtrees`] from this size on.
+    pub fn push_subtree(&mut self, level: u32, mut hash: Hash) {
+        for _ in 0..(self.size >> level).trailing_ones() {
             if let Some(left) = self.hashes.pop() {
                 hash = node_hash(&left, &hash);
             }
         }
         self.hashes.push(hash);
-        self.size += 1;
+        self.size += 1 << level;
     }
 
     /// The root.
@@ -57,10 +61,23 @@ impl Peaks {
     }
 }
 
+/// Returns the largest complete subtrees between two sizes of a tree, in their order, by level and index: at most two of
+/// each level. From 0 on they are the peaks; from any size on, they continue its peaks to those of the other one.
+pub fn subtrees(from: u64, to: u64) -> Vec<(u32, u64)> {
+    let (mut at, mut found) = (from, Vec::new());
+    while at < to {
+        let level = at.trailing_zeros().min((to - at).ilog2());
+        found.push((level, at >> level));
+        at += 1 << level;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exchange_log::tree::Edge;
+    use crate::exchange_log::tree::tree_hash;
 
     #[test]
     fn the_peaks_are_the_complete_subtrees() {
@@ -88,5 +105,28 @@ mod tests {
             assert_eq!(Peaks::new(peaks.size(), peaks.hashes().to_vec()).as_ref(), Some(&peaks));
         }
         assert_eq!(Peaks::new(3, vec![[0; 32]]), None);
+    }
+
+    #[test]
+    fn the_subtrees_between_two_sizes_lead_from_the_peaks_of_one_to_those_of_the_other() {
+        let leaves: Vec<Hash> = (0u32..300).map(|number| leaf_hash(&number.to_be_bytes())).collect();
+        let peaks = |size: usize| {
+            let mut peaks = Peaks::default();
+            (0u32..).take(size).for_each(|number| peaks.push(&number.to_be_bytes()));
+            peaks
+        };
+        for (from, to) in
+            [(0, 0), (0, 1), (0, 300), (1, 300), (255, 257), (256, 300), (37, 299), (128, 192), (300, 300)]
+        {
+            let (mut grown, between) = (peaks(from), subtrees(from as u64, to as u64));
+            for (level, index) in &between {
+                let first = (*index as usize) << level;
+                grown.push_subtree(*level, tree_hash(&leaves[first..first + (1 << level)]));
+            }
+            assert_eq!(grown, peaks(to), "{from} to {to}");
+            assert!(between.len() <= 18);
+        }
+        let levels: Vec<u32> = subtrees(0, 300).into_iter().map(|(level, _)| level).collect();
+        assert_eq!(levels, [8, 5, 3, 2]);
     }
 }

@@ -12,6 +12,7 @@ use super::member::{EtcdMember, RangeRead};
 use super::members::EtcdMembers;
 use super::own_disk::{OwnDisk, Publication};
 use super::reclaim::{self, COMPACT_EACH, Reclaimer};
+use super::retirement;
 use super::sealing::{self, Collection};
 use super::timers::Timers;
 use crate::exchange_log::tree::Hash;
@@ -166,7 +167,7 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
         Ok(())
     }
 
-    /// Deletes, compares the members, compacts.
+    /// Deletes, compares the members, retires writers, compacts.
     async fn keep_house(
         &self,
         term: &mut SealerTerm,
@@ -184,9 +185,30 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
             term.compared = now;
         }
         if now.saturating_sub(term.compacted) >= COMPACT_EACH {
+            self.retire(term, revision).await?;
             term.reclaimer.compact(&self.members).await?;
             term.compacted = now;
         }
+        Ok(())
+    }
+
+    /// Retires writers that have ended.
+    async fn retire(&self, term: &mut SealerTerm, revision: i64) -> Result<(), ClusterError> {
+        let Some(retirement) = retirement::plan(&self.members, &term.base.state, revision).await? else {
+            return Ok(());
+        };
+        let txn = retirement.txn(term.base.entry.modified, term.leadership);
+        if !self.members.transact(&txn).await?.succeeded {
+            // A batch has come meanwhile, or the term has ended: the next round finds out.
+            return Ok(());
+        }
+        let committed = guard::confirmed(&self.members).await?;
+        if committed.state != retirement.state {
+            return Err(ClusterError::NotConfirmed);
+        }
+        self.disk.store_highest(&HighestSeen::of(&committed.header, &committed.state)).await?;
+        term.reclaimer.sealed(&committed.state, committed.entry.modified);
+        term.base = committed;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::ClusterError;
 use super::batch::{BatchHash, WriterBatch};
 use super::codec::{Decoder, Encoder};
-use super::keys::Incarnation;
+use super::keys::{GatewayName, Incarnation};
 use super::peaks::Peaks;
 use crate::exchange_log::tree::Hash;
 use std::collections::BTreeMap;
@@ -31,6 +31,26 @@ pub struct SealedState {
     pub revision: i64,
     /// How far each writer's batches are sealed.
     pub writers: BTreeMap<Incarnation, WriterProgress>,
+    /// The incarnations of each gateway below this number have ended: all that they have written is sealed.
+    pub retired: BTreeMap<GatewayName, u64>,
+}
+
+/// How far batches are sealed in a state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SealedMarks {
+    marks: BTreeMap<Incarnation, u64>,
+    retired: BTreeMap<GatewayName, u64>,
+}
+
+impl SealedMarks {
+    /// Whether a writer's batches up to a number are sealed.
+    pub fn covers(&self, writer: &Incarnation, seq: u64) -> bool {
+        is_retired(&self.retired, writer) || self.marks.get(writer).is_some_and(|mark| seq <= *mark)
+    }
+}
+
+fn is_retired(retired: &BTreeMap<GatewayName, u64>, writer: &Incarnation) -> bool {
+    retired.get(&writer.gateway).is_some_and(|below| writer.number < *below)
 }
 
 /// How far one writer's batches are sealed.
@@ -72,7 +92,23 @@ impl SealedState {
     /// Whether a batch is sealed.
     pub fn is_sealed(&self, writer: &Incarnation, seq: u64) -> bool {
         let progress = self.writers.get(writer);
-        progress.is_some_and(|progress| seq <= progress.mark || progress.ahead.contains_key(&seq))
+        is_retired(&self.retired, writer)
+            || progress.is_some_and(|progress| seq <= progress.mark || progress.ahead.contains_key(&seq))
+    }
+
+    /// Returns up to which number the batches of each writer are sealed.
+    pub fn marks(&self) -> SealedMarks {
+        let marks = self.writers.iter().map(|(writer, progress)| (writer.clone(), progress.mark));
+        SealedMarks { marks: marks.collect(), retired: self.retired.clone() }
+    }
+
+    /// Returns how many batches are sealed in this state and not in an earlier one, of writers that it still knows.
+    pub fn batches_since(&self, earlier: &SealedState) -> u64 {
+        let sealed = |progress: &WriterProgress| progress.mark + progress.ahead.len() as u64;
+        let since = |(writer, progress): (&Incarnation, &WriterProgress)| {
+            sealed(progress).saturating_sub(earlier.writers.get(writer).map_or(0, sealed))
+        };
+        self.writers.iter().map(since).sum()
     }
 
     /// Adds a batch that is not sealed yet.
@@ -109,6 +145,10 @@ impl SealedState {
                 out.u64(*seq).fixed(&batch.before).fixed(&batch.hash);
             }
         }
+        out.u64(self.retired.len() as u64);
+        for (gateway, below) in &self.retired {
+            out.bytes(gateway.to_string().as_bytes()).u64(*below);
+        }
         out.0
     }
 
@@ -135,8 +175,10 @@ fn read(bytes: &[u8]) -> Option<SealedState> {
             .map(|_| Some((decoder.u64()?, AheadBatch { before: decoder.fixed()?, hash: decoder.fixed()? })));
         writers.insert(writer, WriterProgress { mark, hash, ahead: ahead.collect::<Option<_>>()? });
     }
+    let retired = (0..decoder.count(13)?).map(|_| Some((GatewayName::parse(decoder.text()?)?, decoder.u64()?)));
+    let retired = retired.collect::<Option<_>>()?;
     decoder.end()?;
-    Some(SealedState { log, epoch, peaks, note, revision, writers })
+    Some(SealedState { log, epoch, peaks, note, revision, writers, retired })
 }
 
 #[cfg(test)]
@@ -161,6 +203,7 @@ mod tests {
         let chain = chain(4);
         let writer = &chain[0].0.writer;
         let mut state = SealedState { note: "note".into(), revision: 7, ..SealedState::begin([9; 16]) };
+        state.retired = [("dc1", 5), ("dc2", 9)].map(|(name, below)| (GatewayName::parse(name).unwrap(), below)).into();
         for at in [1, 0, 3] {
             state.add(&chain[at].0, chain[at].1).unwrap();
             assert_eq!(SealedState::decode(&state.encode()).unwrap(), state);
@@ -169,6 +212,25 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|seq| state.is_sealed(writer, seq)), [true, true, false, true]);
         state.add(&chain[2].0, chain[2].1).unwrap();
         assert_eq!(state.writers[writer], WriterProgress { mark: 4, hash: chain[3].1, ahead: BTreeMap::new() });
+    }
+
+    #[test]
+    fn all_that_a_retired_writer_has_written_counts_as_sealed() {
+        let writer = |number| Incarnation { gateway: GatewayName::parse("dc1").unwrap(), number };
+        let mut state = SealedState::begin([9; 16]);
+        state.writers.insert(writer(7), WriterProgress { mark: 3, ..WriterProgress::default() });
+        state.retired.insert(writer(7).gateway, 7);
+        let other = Incarnation { gateway: GatewayName::parse("dc2").unwrap(), number: 6 };
+        for (writer, seq, is_sealed) in [
+            (writer(6), 1, true),
+            (writer(6), 99, true),
+            (writer(7), 3, true),
+            (writer(7), 4, false),
+            (other, 1, false),
+        ] {
+            assert_eq!(state.is_sealed(&writer, seq), is_sealed, "{writer} {seq}");
+            assert_eq!(state.marks().covers(&writer, seq), is_sealed, "{writer} {seq}");
+        }
     }
 
     #[test]
@@ -186,6 +248,7 @@ mod tests {
     fn no_bytes_beside_a_state_are_accepted() {
         let mut state = SealedState::begin([9; 16]);
         chain(3).iter().skip(1).for_each(|(batch, hash)| state.add(batch, *hash).unwrap());
+        state.retired.insert(GatewayName::parse("dc2").unwrap(), 9);
         let bytes = state.encode();
         for length in 0..bytes.len() {
             assert!(SealedState::decode(&bytes[..length]).is_err(), "{length}");

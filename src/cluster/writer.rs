@@ -5,6 +5,8 @@
 
 use super::ClusterError;
 use super::batch::{self, BatchHash, EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, WriterBatch};
+use super::collect::{self, KEY_PAGE};
+use super::guard;
 use super::keys::{self, CLUSTER, GatewayName, Incarnation};
 use super::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation, TxnOutcome};
 use super::members::EtcdMembers;
@@ -39,17 +41,22 @@ struct WriterPosition {
 }
 
 impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
-    /// Begins an incarnation: its mark must not exist yet.
+    /// Begins an incarnation, with a number above those of all earlier ones: from now on they have ended, and may be
+    /// [retired](super::retirement). So what they have left on this disk must have been
+    /// [offered again](offer_unsealed) before, under `state` or a later one of its epoch.
     ///
     /// # Errors
-    /// [`ClusterError::IncarnationTaken`] if it exists, perhaps by a request of this call whose outcome was unknown: another
-    /// number is drawn then. [`ClusterError::NoLog`]; otherwise as for [`EtcdMembers::settle`].
+    /// [`ClusterError::IncarnationTaken`] if its mark exists, perhaps by a request of this call whose outcome was unknown:
+    /// another number is drawn then. [`ClusterError::Refused`] if there is no further number; [`ClusterError::NoLog`].
+    /// Otherwise as for [`EtcdMembers::settle`].
     pub async fn begin(
         members: Arc<EtcdMembers<M, T>>,
         disk: Arc<D>,
         gateway: GatewayName,
-        number: u64,
+        state: &SealedState,
+        random: u64,
     ) -> Result<Self, ClusterError> {
+        let number = next_number(&members, &gateway, state, random).await?;
         let incarnation = Incarnation { gateway, number };
         let mark = incarnation.mark_key();
         let log = members.range(&RangeRead::key(CLUSTER)).await?;
@@ -156,6 +163,22 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     }
 }
 
+/// A number above those of all earlier starts of a gateway, as etcd has them: with a mark, in the sealed state, or retired.
+async fn next_number<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    gateway: &GatewayName,
+    state: &SealedState,
+    random: u64,
+) -> Result<u64, ClusterError> {
+    let marks = RangeRead { limit: KEY_PAGE, keys_only: true, ..RangeRead::prefix(&gateway.marks()) };
+    let marks = collect::pages(members, marks).await?;
+    let own = state.writers.keys().filter(|writer| writer.gateway == *gateway).cloned();
+    let known = marks.iter().filter_map(|entry| keys::parse_mark_key(&entry.key)).chain(own);
+    let known = known.map(|writer| writer.number).chain(state.retired.get(gateway).copied());
+    let number = Incarnation::next_number(state.epoch, known.max().unwrap_or(0), random);
+    number.ok_or_else(|| ClusterError::Refused(format!("gateway {gateway} has no further number for a start")))
+}
+
 /// Offers the batches of earlier starts again that are not known to be sealed, before the gateway serves; returns the
 /// number of the last one of each start. They keep their incarnations and numbers.
 ///
@@ -168,7 +191,14 @@ pub async fn offer_unsealed<M: EtcdMember, T: Timers, D: OwnDisk>(
 ) -> Result<BTreeMap<Incarnation, u64>, ClusterError> {
     let mut last = BTreeMap::new();
     for batch in disk.unsealed(state).await? {
-        put(members, &batch, &|_| ()).await?;
+        if let Err(error) = put(members, &batch, &|_| ()).await {
+            // Since the state was read, it was sealed, and its writer retired.
+            let is_gone = matches!(error, ClusterError::RolledBack(_));
+            if !is_gone || !guard::confirmed(members).await?.state.is_sealed(&batch.writer, batch.seq) {
+                return Err(error);
+            }
+            continue;
+        }
         last.insert(batch.writer, batch.seq);
     }
     Ok(last)
@@ -233,12 +263,40 @@ fn judge(batch: &EncodedBatch, outcome: &TxnOutcome) -> Result<(), ClusterError>
         return Err(ClusterError::Refused("the response lacks what was there".into()));
     };
     let Some(mark) = mark else {
-        return Err(ClusterError::RolledBack(format!("the mark of {} is gone", batch.writer)));
+        let what = format!("the mark of {} is gone, or a later start of this gateway has ended it", batch.writer);
+        return Err(ClusterError::RolledBack(what));
     };
     let is_sealed = keys::parse_number(&mark.value).is_some_and(|mark| mark >= batch.seq);
     match there {
         Some(there) if there.value == batch.bytes => Ok(()),
         None if is_sealed => Ok(()),
         _ => Err(ClusterError::Conflict { key: String::from_utf8_lossy(&batch.key()).into_owned() }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cluster::member::{KeyValue, ResponseHeader};
+
+    /// A put that did not succeed, where this was found: the batch, and the mark.
+    fn found(batch: Option<&[u8]>, mark: Option<u64>) -> TxnOutcome {
+        let entry = |value: Vec<u8>| KeyValue { key: Vec::new(), value, created: 1, modified: 1, lease: 0 };
+        let found = vec![batch.map(|bytes| entry(bytes.to_vec())), mark.map(|mark| entry(keys::number(mark)))];
+        TxnOutcome { header: ResponseHeader::default(), succeeded: false, found }
+    }
+
+    #[test]
+    fn a_put_that_was_refused_is_no_success_unless_the_batch_is_there_or_sealed() {
+        let writer = Incarnation::parse("dc1.0000000001000007").unwrap();
+        let batch = WriterBatch { writer, seq: 5, before: [7; 32], entries: vec![b"entry".to_vec()] }.encode();
+        assert!(judge(&batch, &found(Some(&batch.bytes), Some(4))).is_ok());
+        assert!(judge(&batch, &found(None, Some(5))).is_ok());
+        // A later start of the gateway has ended this one, which was paused: nothing is known of its batch.
+        assert!(matches!(judge(&batch, &found(None, None)), Err(ClusterError::RolledBack(_))));
+        assert!(matches!(judge(&batch, &found(Some(&batch.bytes), None)), Err(ClusterError::RolledBack(_))));
+        assert!(matches!(judge(&batch, &found(None, Some(4))), Err(ClusterError::Conflict { .. })));
+        assert!(matches!(judge(&batch, &found(Some(b"another"), Some(4))), Err(ClusterError::Conflict { .. })));
     }
 }

@@ -116,8 +116,7 @@ impl Background {
         loop {
             self.members.timers().sleep(TRIM_EACH).await;
             let Ok(state) = self.site.stored().await else { continue };
-            let marks = || state.writers.iter().map(|(writer, progress)| (writer.clone(), progress.mark)).collect();
-            let size = waits.get_or_insert_with(|| (state.size(), marks())).0;
+            let size = waits.get_or_insert_with(|| (state.size(), state.marks())).0;
             let Ok(stored) = reclaim::stored_by_majority(&self.members, self.sites).await else { continue };
             if let Some((_, marks)) = waits.take_if(|_| size <= stored)
                 && let Err(error) = self.disk.trim(marks).await

@@ -11,7 +11,7 @@
 
 use super::frame::{self, Frame};
 use crate::cluster::batch::EncodedBatch;
-use crate::cluster::state::SealedState;
+use crate::cluster::state::{SealedMarks, SealedState};
 use crate::cluster::{ClusterError, Incarnation};
 use crate::exchange_log::LogError;
 use crate::exchange_log::disk::{self, Disk, DiskFile, Open};
@@ -26,7 +26,7 @@ const SEGMENT_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 16 << 20 };
 pub const KEEP_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Up to which number the batches of each writer are sealed and stored by a majority of the sites.
-pub type StoredMarks = BTreeMap<Incarnation, u64>;
+pub type StoredMarks = SealedMarks;
 
 /// The segments, open for appending.
 pub struct OwnBatches {
@@ -67,7 +67,7 @@ impl BatchSegment {
     }
 
     fn is_stored(&self, stored: &StoredMarks) -> bool {
-        self.last.iter().all(|(writer, last)| stored.get(writer).is_some_and(|mark| last <= mark))
+        self.last.iter().all(|(writer, last)| stored.covers(writer, *last))
     }
 }
 
@@ -89,7 +89,7 @@ impl OwnBatches {
             segments: VecDeque::new(),
             open: None,
             next: 0,
-            stored: StoredMarks::new(),
+            stored: StoredMarks::default(),
             is_short: false,
         };
         let files = found.files()?;
@@ -223,9 +223,8 @@ impl OwnBatches {
     /// # Errors
     /// [`LogError::Corrupt`] or [`LogError::Io`].
     pub fn unsealed(&self, state: &SealedState) -> Result<Vec<EncodedBatch>, LogError> {
-        let mark = |writer: &Incarnation| state.writers.get(writer).map_or(0, |progress| progress.mark);
-        let mut open = Vec::new();
-        for segment in self.segments.iter().filter(|one| one.last.iter().any(|(writer, last)| mark(writer) < *last)) {
+        let (marks, mut open) = (state.marks(), Vec::new());
+        for segment in self.segments.iter().filter(|segment| !segment.is_stored(&marks)) {
             let path = &segment.path;
             let bytes = disk::read(&*self.disk, path).map_err(|error| LogError::io(path, &error))?;
             let mut at = 0;

@@ -184,9 +184,10 @@ async fn start_once(
     }
     site::follow(&members, &**disk, &**site, &settings.gateway, &mut 0).await?;
     let gateway = settings.gateway.clone();
-    let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, fastrand::u64(..)).await?;
+    let (state, random) = (&checkpoint.state, fastrand::u64(..));
+    let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, state, random).await?;
     if *entered {
-        epoch_entry::write(&members, &batches, checkpoint.state.epoch, &settings.gateway).await?;
+        epoch_entry::write(&members, &batches, state.epoch, &settings.gateway).await?;
     }
     let sealed = site.stored().await?.size();
     Ok(Started { members, batches: Arc::new(batches), sealed, offered })

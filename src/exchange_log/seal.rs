@@ -6,7 +6,7 @@
 //! sealing.
 
 use super::checkpoint::{Checkpoint, LogSigner};
-use super::disk::{Disk, ReplacedFile, read_text, sync_folder};
+use super::disk::{self, Disk, ReplacedFile, read_text, sync_folder};
 use super::tiles::{
     bundle_path, checkpoint_path, edge_tiles, encode_bundle, put_entry, read_bundle, read_tile, tile_path, write_file,
 };
@@ -30,9 +30,12 @@ pub struct Sealer {
     signed_note: Option<String>,
     signed_file: ReplacedFile,
     published_file: ReplacedFile,
+    /// Entries behind the published tree that are kept until their checkpoint is known.
+    kept: Option<GrownTree>,
 }
 
 /// A tree whose bundles and tiles are written, and that no published checkpoint covers yet.
+#[derive(Clone)]
 struct GrownTree {
     edge: Edge,
     root: Hash,
@@ -96,8 +99,9 @@ impl Sealer {
         }
         let signed_file = ReplacedFile::new(paths.signed.clone());
         let published_file = ReplacedFile::new(checkpoint_path(&paths.tiles));
+        let (signed_note, kept) = (None, None);
         let sealer =
-            Sealer { paths, signer, edge, root, bundle, signed, signed_note: None, signed_file, published_file };
+            Sealer { paths, signer, edge, root, bundle, signed, signed_note, signed_file, published_file, kept };
         sealer.extends(sealer.signed.as_ref(), sealer.edge.size, || root)?;
         Ok(sealer)
     }
@@ -105,6 +109,11 @@ impl Sealer {
     /// Returns the number of sealed entries.
     pub fn size(&self) -> u64 {
         self.edge.size
+    }
+
+    /// Returns the number of entries that are sealed, or kept behind those.
+    pub fn held_size(&self) -> u64 {
+        self.kept.as_ref().map_or(self.edge.size, |kept| kept.edge.size)
     }
 
     /// Returns the size of the last checkpoint that was ever signed; entries up to it must come back from the journal.
@@ -163,14 +172,32 @@ impl Sealer {
     /// [`LogError::Forked`] if the entries do not lead to the tree that was signed last; [`LogError::RolledBack`] if
     /// they end before it; [`LogError::Io`] if a file cannot be written.
     pub fn seal(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
-        let grown = self.write(entries)?;
+        let grown = self.write(self.published_tree(), entries)?;
         debug_assert!(grown.edge.size >= self.signed_size(), "promise 3: no checkpoint of a smaller tree is signed");
         let note = self.sign(grown.edge.size, &grown.root);
         self.publish(grown, note)
     }
 
+    /// Keeps further entries whose checkpoint is known and far away: their full bundles and tiles become durable, and nothing
+    /// is published. What a process has kept is found in these files by a later one, which keeps it once more without writing
+    /// it again.
+    ///
+    /// # Errors
+    /// As for [`Sealer::store`]; nothing is kept then.
+    pub fn keep(&mut self, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        let signed = self.last_signed()?;
+        let mut grown = self.kept.take().unwrap_or_else(|| self.published_tree());
+        let mut files = Files { paths: &self.paths, folders: BTreeSet::new(), is_repeated: true };
+        self.grow(&mut grown, entries, signed.as_ref(), &mut files)?;
+        files.sync()?;
+        grown.root = grown.edge.root();
+        self.kept = Some(grown);
+        Ok(())
+    }
+
     /// Stores further entries under a checkpoint that is signed already: by the sealer of a log that several gateways
-    /// write. Errors leave the same behind as those of [`Sealer::seal`].
+    /// write. They follow those that are kept, or the published tree, by the size of that checkpoint. Errors leave the same
+    /// behind as those of [`Sealer::seal`].
     ///
     /// # Errors
     /// [`LogError::Forked`] if the entries do not lead to the tree of this checkpoint, or of the one that was stored
@@ -178,7 +205,9 @@ impl Sealer {
     pub fn store(&mut self, entries: &[Vec<u8>], note: &str) -> Result<(), LogError> {
         let checkpoint = self.signer.verifier().check(note);
         let checkpoint = checkpoint.map_err(|error| LogError::corrupt(&self.paths.signed, 0, error.to_string()))?;
-        let grown = self.write(entries)?;
+        let fits = |kept: &&GrownTree| kept.edge.size + entries.len() as u64 == checkpoint.size;
+        let base = self.kept.as_ref().filter(fits).cloned().unwrap_or_else(|| self.published_tree());
+        let grown = self.write(base, entries)?;
         if (grown.edge.size, grown.root) != (checkpoint.size, checkpoint.root) {
             return Err(LogError::Forked { signed: checkpoint.size, path: self.paths.tiles.clone() });
         }
@@ -207,37 +236,53 @@ impl Sealer {
         self.signer.sign(size, root)
     }
 
+    fn published_tree(&self) -> GrownTree {
+        GrownTree { edge: self.edge.clone(), root: self.root, bundle: self.bundle.clone() }
+    }
+
     /// Writes bundles and tiles of further entries, durably; the published checkpoint needs none of them. The tree
     /// contains the last one that was signed.
-    fn write(&self, entries: &[Vec<u8>]) -> Result<GrownTree, LogError> {
+    fn write(&self, mut grown: GrownTree, entries: &[Vec<u8>]) -> Result<GrownTree, LogError> {
         let signed = self.last_signed()?;
-        self.extends(signed.as_ref(), self.edge.size, || self.root)?;
-        let mut edge = self.edge.clone();
-        let mut bundle = self.bundle.clone();
-        let mut files = Files { paths: &self.paths, folders: BTreeSet::new() };
+        let mut files = Files { paths: &self.paths, folders: BTreeSet::new(), is_repeated: false };
+        let size = grown.edge.size + entries.len() as u64;
+        self.grow(&mut grown, entries, signed.as_ref(), &mut files)?;
+        self.write_edge(&mut files, &grown.edge, &grown.bundle)?;
+        crash_point("seal.files");
+        files.sync()?;
+        if let Some(signed) = signed.filter(|signed| grown.edge.size < signed.size) {
+            let (found, path) = (grown.edge.size, self.paths.tiles.clone());
+            return Err(LogError::RolledBack { found, signed: signed.size, path });
+        }
+        debug_assert_eq!(grown.edge.size, size, "promise 2: every entry is sealed once");
+        grown.root = grown.edge.root();
+        Ok(grown)
+    }
+
+    /// Adds entries to a tree, and writes the bundles and tiles that they fill.
+    fn grow(
+        &self,
+        grown: &mut GrownTree,
+        entries: &[Vec<u8>],
+        signed: Option<&Checkpoint>,
+        files: &mut Files<'_>,
+    ) -> Result<(), LogError> {
+        let GrownTree { edge, root, bundle } = grown;
+        self.extends(signed, edge.size, || *root)?;
         for entry in entries {
             let index = edge.size / TILE as u64;
             let full = edge.push(leaf_hash(entry));
-            self.extends(signed.as_ref(), edge.size, || edge.root())?;
-            put_entry(&mut bundle, entry);
+            self.extends(signed, edge.size, || edge.root())?;
+            put_entry(bundle, entry);
             if edge.size.is_multiple_of(TILE as u64) {
-                files.write(bundle_path(&self.paths.tiles, index, TILE), &bundle)?;
+                files.write(bundle_path(&self.paths.tiles, index, TILE), bundle)?;
                 bundle.clear();
             }
             for FullTile { level, index, hashes } in full {
                 files.write(tile_path(&self.paths.tiles, level, index, TILE), hashes.as_flattened())?;
             }
         }
-        self.write_edge(&mut files, &edge, &bundle)?;
-        crash_point("seal.files");
-        files.sync()?;
-        if let Some(signed) = signed.filter(|signed| edge.size < signed.size) {
-            let (found, path) = (edge.size, self.paths.tiles.clone());
-            return Err(LogError::RolledBack { found, signed: signed.size, path });
-        }
-        debug_assert_eq!(edge.size, self.edge.size + entries.len() as u64, "promise 2: every entry is sealed once");
-        let root = edge.root();
-        Ok(GrownTree { edge, root, bundle })
+        Ok(())
     }
 
     /// Writes the tiles of the right edge, and the bundle that is not full.
@@ -279,6 +324,7 @@ impl Sealer {
         crash_point("seal.published");
         let new_edge = edge_files(&self.paths.tiles, edge.size);
         (self.edge, self.root, self.bundle) = (edge, root, bundle);
+        self.kept = None;
         for path in old_edge.difference(&new_edge) {
             // Partial files of an older size: the newer ones hold the same. A leftover is harmless.
             let _ = self.paths.disk.remove(path);
@@ -295,11 +341,18 @@ impl Sealer {
 struct Files<'p> {
     paths: &'p LogPaths,
     folders: BTreeSet<PathBuf>,
+    /// Whether they may be there already, as they are.
+    is_repeated: bool,
 }
 
 impl Files<'_> {
     fn write(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), LogError> {
-        write_file(&*self.paths.disk, &self.paths.tiles, &path, bytes)?;
+        let disk = &*self.paths.disk;
+        // A file has its name only after its bytes are durable.
+        let is_there = self.is_repeated && disk::read(disk, &path).is_ok_and(|there| there == bytes);
+        if !is_there {
+            write_file(disk, &self.paths.tiles, &path, bytes)?;
+        }
         // A new folder's own directory entry is in its parent, up to the log's root.
         let folders = path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.paths.tiles));
         self.folders.extend(folders.map(Path::to_owned));

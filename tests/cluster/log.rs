@@ -2,11 +2,16 @@
 //! all three logs exactly once, and they are the same.
 
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
-use ndxp_gateway::cluster::GatewayName;
+use ndxp_gateway::cluster::etcd::EtcdChannel;
+use ndxp_gateway::cluster::keys::MARKS;
+use ndxp_gateway::cluster::member::RangeRead;
+use ndxp_gateway::cluster::timers::RuntimeTimers;
+use ndxp_gateway::cluster::{EtcdMembers, GatewayName};
+use ndxp_gateway::cluster_log::site_files::OtherSite;
 use ndxp_gateway::cluster_log::{self, ClusterLogSettings};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::reader::LogReader;
-use ndxp_gateway::exchange_log::verify::{LogFolder, verify_data};
+use ndxp_gateway::exchange_log::verify::{LogFiles, LogFolder, verify_data};
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogError, LogPaths};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -222,7 +227,25 @@ fn entries_of_three_gateways_are_in_all_three_logs_once_while_members_and_a_gate
     }
     let (acknowledged, refused) = appenders.end();
     let sealed = gateways.agree(&acknowledged);
+    // Those of before ended with their gateways' processes; what they wrote is in the log, as was just checked.
+    let took = until("of each gateway, the running writer alone is left in etcd", || marks(&gateways) == MEMBERS);
+    println!("ended writers are retired after {:.1} s", took.as_secs_f64());
+    // A gateway that begins again finds batches of retired writers on its disk, and offers none of them.
+    drop(gateways.logs[1].lock().unwrap().take());
+    gateways.open(1);
+    gateways.agree(&acknowledged);
     println!("{} entries acknowledged, each once among {sealed}; {refused} refused", acknowledged.len());
+}
+
+/// Number of writers that have a mark in etcd.
+fn marks(gateways: &Gateways) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let channels = gateways.etcd.access(0).channels();
+        let members = EtcdMembers::<EtcdChannel, _>::new(channels, RuntimeTimers::default(), None);
+        let marks = RangeRead { keys_only: true, ..RangeRead::prefix(MARKS) };
+        members.range(&marks).await.map_or(0, |page| page.entries.len())
+    })
 }
 
 #[test]
@@ -292,4 +315,69 @@ fn a_batch_that_a_gateway_took_with_it_is_offered_again_and_a_lost_site_is_fille
     gateways.open(2);
     acknowledged.push(append_some(&gateways.log(2), "of the new site"));
     assert!(gateways.agree(&acknowledged) >= 702);
+}
+
+/// The folder of a site whose every bundle and tile is wrong.
+struct Liar(LogFolder);
+
+impl LogFiles for Liar {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        self.0.read(name)
+    }
+
+    fn tile(&self, level: usize, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        let mut bytes = self.0.tile(level, index, width)?;
+        bytes.iter_mut().for_each(|byte| *byte ^= 1);
+        Ok(bytes)
+    }
+
+    fn bundle(&self, index: u64, width: usize) -> Result<Vec<u8>, LogError> {
+        let mut bytes = self.0.bundle(index, width)?;
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        Ok(bytes)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+}
+
+#[test]
+fn a_lost_site_is_not_stopped_by_one_that_lies_and_is_filled_by_one_that_does_not() {
+    let Some(gateways) = Gateways::start() else { return };
+    let mut acknowledged = Vec::new();
+    for number in 0..300 {
+        acknowledged.push(append_some(&gateways.log(number % MEMBERS), &format!("entry {number}")));
+    }
+    gateways.agree(&acknowledged);
+    drop(gateways.logs[2].lock().unwrap().take());
+    std::fs::remove_dir_all(gateways.data(2)).unwrap();
+    let folder = |at: usize| LogFolder::on(&LogPaths::new(&gateways.data(at)), None);
+    let (liar, honest): (OtherSite, OtherSite) = (Arc::new(Liar(folder(0))), Arc::new(folder(1)));
+    let open = |others: Vec<OtherSite>, start_within| {
+        let signer = LogSigner::from_pkcs8("log.test/cluster", &gateways.key).unwrap();
+        let settings = ClusterLogSettings { others, start_within, ..settings(&gateways.etcd, 2, &[]) };
+        cluster_log::open(&gateways.data(2), signer, settings)
+    };
+    // What etcd still has of it would be enough otherwise.
+    until("a majority stores it, and etcd has not all of it any more", || {
+        match open(vec![liar.clone()], Duration::from_secs(1)) {
+            Ok(log) => {
+                drop(log);
+                std::fs::remove_dir_all(gateways.data(2)).unwrap();
+                false
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("no other site has the entries"), "{error}");
+                true
+            }
+        }
+    });
+    assert_eq!(LogReader::sealed_only(&gateways.data(2)).map_or(0, |reader| reader.sealed()), 0);
+    let log = open(vec![liar.clone(), honest], LIMIT).unwrap();
+    *gateways.logs[2].lock().unwrap() = Some(log);
+    acknowledged.push(append_some(&gateways.log(2), "of the new site"));
+    assert!(gateways.agree(&acknowledged) >= 301);
 }

@@ -26,6 +26,7 @@ pub async fn run<M: EtcdMember, T: Timers>(members: &[M], timers: &T) -> Result<
     case!(an_effect_is_seen_at_every_member_at_once);
     case!(a_value_is_compared_byte_by_byte);
     case!(no_value_of_an_absent_key_is_below_anything);
+    case!(a_range_is_empty_until_something_is_put_there_and_once_all_is_deleted);
     case!(a_failed_transaction_has_no_revision);
     case!(each_put_has_a_revision_of_its_own);
     case!(all_of_a_transaction_has_one_revision);
@@ -104,6 +105,24 @@ async fn no_value_of_an_absent_key_is_below_anything<M: EtcdMember, T: Timers>(m
     let conditions = vec![TxnCondition::ValueBelow(b"case/absent".to_vec(), b"zzz".to_vec())];
     let outcome = transact(&members[0], Txn { conditions, ..Txn::default() }).await?;
     expect(!outcome.succeeded, "an absent key has no value")
+}
+
+async fn a_range_is_empty_until_something_is_put_there_and_once_all_is_deleted<M: EtcdMember, T: Timers>(
+    members: &[M],
+    _: &T,
+) -> Verdict {
+    let (from, end) = (b"case/range/".to_vec(), b"case/range0".to_vec());
+    let is_empty = async |member: &M| {
+        let conditions = vec![TxnCondition::NoneIn(from.clone(), end.clone())];
+        transact(member, Txn { conditions, ..Txn::default() }).await.map(|outcome| outcome.succeeded)
+    };
+    put_all(&members[0], &[(b"case/range", b"before"), (b"case/range0", b"behind")]).await?;
+    expect(is_empty(&members[1]).await?, "nothing is in it")?;
+    put_all(&members[0], &[(b"case/range/9", b"within")]).await?;
+    expect(!is_empty(&members[1]).await?, "a key is in it")?;
+    let then = vec![TxnOperation::DeleteRange(b"case/range/9".to_vec(), b"case/range/90".to_vec())];
+    transact(&members[2], Txn { then, ..Txn::default() }).await?;
+    expect(is_empty(&members[0]).await?, "nothing is in it any more")
 }
 
 async fn a_failed_transaction_has_no_revision<M: EtcdMember, T: Timers>(members: &[M], _: &T) -> Verdict {

@@ -3,14 +3,14 @@
 use crate::cluster::batch::EncodedBatch;
 use crate::cluster::highest::HighestSeen;
 use crate::cluster::own_disk::{OwnDisk, Publication};
-use crate::cluster::peaks::Peaks;
+use crate::cluster::peaks::{Peaks, subtrees};
 use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};
 use crate::cluster::state::SealedState;
 use crate::cluster::{
     BatchWriter, ClusterError, ClusterSealer, EtcdMembers, GatewayName, Timers, epoch, guard, version, writer,
 };
-use crate::exchange_log::tree::Hash;
+use crate::exchange_log::tree::{Hash, leaf_hash, tree_hash};
 use crate::model::{Model, note};
 use crate::runtime::{Machine, Runtime, SimTimers, locked};
 use crate::simulated::{MEMBERS, SimulatedEtcd, SimulatedMember};
@@ -25,6 +25,9 @@ pub struct DiskData {
     pub highest: Option<HighestSeen>,
     pub state: SealedState,
     pub entries: Vec<Vec<u8>>,
+    /// Entries behind those, which no checkpoint of this site covers yet; so many of them this process knows of.
+    kept: Vec<Vec<u8>>,
+    held: usize,
     pub is_lost: bool,
 }
 
@@ -40,6 +43,8 @@ pub struct World {
     pub writes: AtomicBool,
     /// Batches that are not durable yet.
     pub in_flight: AtomicU64,
+    /// A site that returns wrong entries and hashes to the others, in one of two runs.
+    liar: Option<Machine>,
     /// One of so many signatures is interrupted by a pause of the machine; 0: none.
     pub pause_in_signing: AtomicU64,
     entries: AtomicU64,
@@ -61,6 +66,7 @@ impl World {
             appending: (0..gateways).map(|_| tokio::sync::Mutex::default()).collect(),
             writes: AtomicBool::new(true),
             in_flight: AtomicU64::new(0),
+            liar: runtime.one_in(2).then(|| runtime.below(gateways as u64) as usize),
             pause_in_signing: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             pace: Duration::from_millis(40 + runtime.below(400)),
@@ -102,6 +108,7 @@ impl World {
     /// The start of a process: guards, what is still open, then a new incarnation.
     async fn serve(self: &Arc<Self>, machine: Machine) -> Result<(), ClusterError> {
         let disk = Arc::new(Machinery { world: self.clone(), machine });
+        disk.data().held = 0;
         let seen = disk.highest().await?.map(|seen| (seen.cluster, seen.revision));
         let members = Arc::new(self.members(machine, seen));
         version::check(&members).await?;
@@ -112,7 +119,8 @@ impl World {
         let offered = writer::offer_unsealed(&members, &*disk, &checkpoint.state).await?;
         self.runtime.note(|| format!("gateway {machine} has offered batches of {} starts again", offered.len()));
         let (name, number) = (name(machine), self.runtime.below(u64::MAX));
-        let writer = Arc::new(BatchWriter::begin(members.clone(), disk.clone(), name, number).await?);
+        let writer =
+            Arc::new(BatchWriter::begin(members.clone(), disk.clone(), name, &checkpoint.state, number).await?);
         for _ in 0..2 {
             let (world, writer) = (self.clone(), writer.clone());
             self.runtime.spawn(machine, async move { world.write(machine, &writer).await });
@@ -293,21 +301,113 @@ impl SiteTiles for Machinery {
         Ok(self.data().state.clone())
     }
 
+    async fn held(&self) -> Result<Peaks, ClusterError> {
+        Ok(self.data().peaks())
+    }
+
+    async fn keep(&self, from: u64, entries: &[Vec<u8>]) -> Result<(), ClusterError> {
+        self.wait(Duration::from_millis(5)).await;
+        let mut data = self.data();
+        let held = data.held;
+        let known = (data.state.size() + held as u64).checked_sub(from);
+        let rest = known.and_then(|known| entries.get(known as usize..)).unwrap_or_default();
+        data.kept.truncate(held);
+        data.kept.extend_from_slice(rest);
+        data.held = data.kept.len();
+        Ok(())
+    }
+
     async fn store(&self, state: &SealedState, entries: &[Vec<u8>]) -> Result<(), ClusterError> {
         self.wait(Duration::from_millis(5)).await;
         let mut data = self.data();
+        let (stored, held) = (data.state.size(), data.held);
         // The sealer and the follower of a site store at once.
-        if data.state.size() + entries.len() as u64 == state.size() && data.state.size() < state.size() {
+        let first = state.size() - entries.len() as u64;
+        if state.size() > stored && (first == stored || first == stored + held as u64) {
+            let kept: Vec<_> = data.kept.drain(..).take(if first == stored { 0 } else { held }).collect();
+            data.entries.extend(kept);
             data.entries.extend_from_slice(entries);
-            data.state = state.clone();
+            (data.state, data.held) = (state.clone(), 0);
+            if data.peaks() != state.peaks {
+                drop(data);
+                let what = format!("site {} has stored entries that do not lead to its checkpoint", self.machine);
+                locked(&self.world.model).violate(what);
+            }
         }
         Ok(())
     }
 
-    async fn fetch(&self, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, ClusterError> {
+    fn sources(&self) -> usize {
+        self.world.disks.len()
+    }
+
+    async fn fetch(&self, source: usize, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, ClusterError> {
         self.wait(Duration::from_millis(20)).await;
-        let others = self.world.disks.iter().enumerate().filter(|(machine, _)| *machine != self.machine);
-        let mut found = others.map(|(_, disk)| locked(disk)).filter(|disk| !disk.is_lost);
-        Ok(found.find_map(|disk| disk.entries.get(from as usize..to as usize).map(<[Vec<u8>]>::to_vec)))
+        let found = self.other(source, |all, runtime| {
+            let last = (to as usize).min(from as usize + 1 + runtime.below(6) as usize).min(all.len());
+            all.get(from as usize..last).map(<[Vec<u8>]>::to_vec)
+        });
+        Ok(found.map(|mut entries| {
+            if self.is_lied_to(source) {
+                match self.world.runtime.below(3) {
+                    0 => entries.iter_mut().for_each(|entry| entry.push(b'!')),
+                    1 => entries.push(b"one more".to_vec()),
+                    _ => entries.clear(),
+                }
+            }
+            entries
+        }))
+    }
+
+    async fn hashes(
+        &self,
+        source: usize,
+        (from, to): (u64, u64),
+        size: u64,
+    ) -> Result<Option<Vec<Hash>>, ClusterError> {
+        self.wait(Duration::from_millis(20)).await;
+        let found = self.other(source, |all, _| {
+            let leaves: Vec<Hash> = all.get(..size as usize)?.iter().map(|entry| leaf_hash(entry)).collect();
+            let hash = |(level, index): (u32, u64)| tree_hash(&leaves[(index << level) as usize..][..1 << level]);
+            Some(subtrees(from, to).into_iter().map(hash).collect::<Vec<Hash>>())
+        });
+        Ok(found.map(|mut hashes| {
+            if self.is_lied_to(source) {
+                match self.world.runtime.below(3) {
+                    0 => hashes.iter_mut().for_each(|hash| hash[0] ^= 1),
+                    1 => hashes.push([0; 32]),
+                    _ => drop(hashes.pop()),
+                }
+            }
+            hashes
+        }))
+    }
+}
+
+impl DiskData {
+    fn peaks(&self) -> Peaks {
+        let mut peaks = Peaks::default();
+        self.entries.iter().chain(&self.kept[..self.held]).for_each(|entry| peaks.push(entry));
+        peaks
+    }
+}
+
+impl Machinery {
+    /// Reads what a site has: this one first, whose kept entries are only here, then the others.
+    fn other<T>(&self, source: usize, read: impl FnOnce(&[Vec<u8>], &Runtime) -> Option<T>) -> Option<T> {
+        let (machine, runtime) = ((self.machine + source) % self.world.disks.len(), &self.world.runtime);
+        let disk = locked(&self.world.disks[machine]);
+        if source == 0 {
+            return read(&[disk.entries.as_slice(), &disk.kept].concat(), runtime);
+        }
+        // One in eight requests fails.
+        if disk.is_lost || runtime.one_in(8) { None } else { read(&disk.entries, runtime) }
+    }
+
+    /// Until the faults end.
+    fn is_lied_to(&self, source: usize) -> bool {
+        source > 0
+            && self.world.writes.load(Ordering::Relaxed)
+            && self.world.liar == Some((self.machine + source) % self.world.disks.len())
     }
 }

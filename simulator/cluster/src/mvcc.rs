@@ -43,6 +43,11 @@ impl Mvcc {
         last.value.as_ref().map(|value| (last, value))
     }
 
+    /// How many keys with a prefix exist.
+    pub fn count(&self, prefix: &[u8]) -> usize {
+        self.keys.keys().filter(|key| key.starts_with(prefix) && self.live(key).is_some()).count()
+    }
+
     fn key_value(key: &[u8], version: &Version, value: &[u8]) -> KeyValue {
         let (created, modified, lease) = (version.created, version.modified, version.lease);
         KeyValue { key: key.to_vec(), value: value.to_vec(), created, modified, lease }
@@ -54,6 +59,9 @@ impl Mvcc {
             TxnCondition::ModifiedAt(key, at) => self.live(key).map_or(0, |(version, _)| version.modified) == *at,
             // In etcd, too, no comparison of a value holds for a key that does not exist.
             TxnCondition::ValueBelow(key, bound) => self.live(key).is_some_and(|(_, value)| **value < *bound),
+            TxnCondition::NoneIn(from, end) => {
+                self.keys.range(from.clone()..end.clone()).all(|(key, _)| self.live(key).is_none())
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, EtcdMembers, Time
 use crate::exchange_log::tree::Hash;
 use crate::gateway::name;
 use crate::model::note;
+use crate::runtime::locked;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fs::{File, OpenOptions};
@@ -33,11 +34,14 @@ pub struct FileDisk {
     machine: usize,
     gateways: usize,
     appending: tokio::sync::Mutex<()>,
+    /// Entries behind what is stored, until their checkpoint is.
+    kept: std::sync::Mutex<Vec<Vec<u8>>>,
 }
 
 impl FileDisk {
     pub fn new(root: &Path, machine: usize, gateways: usize) -> Self {
-        let disk = FileDisk { root: root.to_owned(), machine, gateways, appending: tokio::sync::Mutex::default() };
+        let (appending, kept) = Default::default();
+        let disk = FileDisk { root: root.to_owned(), machine, gateways, appending, kept };
         let _ = std::fs::create_dir_all(disk.path(machine, ""));
         disk
     }
@@ -197,20 +201,41 @@ impl SiteTiles for FileDisk {
         let stored = records(&path).map_err(|error| failed(&error))?;
         let end: usize = stored.iter().take(before.size() as usize).map(|entry| entry.len() + 4).sum();
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let kept = std::mem::take(&mut *locked(&self.kept));
+        // The sealer, which publishes what it has sealed itself, follows what is stored.
+        let follows = before.size() + entries.len() as u64 == state.size();
+        let all = if follows { entries.to_vec() } else { [kept.as_slice(), entries].concat() };
         let written = file.and_then(|file| {
             file.set_len(end as u64)?;
-            write_records(file, end as u64, entries)
+            write_records(file, end as u64, &all)
         });
         written.map_err(|error| failed(&error))?;
         replace(&self.own("state"), &state.encode())
     }
 
-    async fn fetch(&self, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, ClusterError> {
-        for machine in (0..self.gateways).filter(|machine| *machine != self.machine) {
-            if let Some(entries) = self.tiles(machine)?.1.get(from as usize..to as usize) {
-                return Ok(Some(entries.to_vec()));
-            }
-        }
+    async fn held(&self) -> Result<Peaks, ClusterError> {
+        let mut peaks = self.tiles(self.machine)?.0.peaks;
+        locked(&self.kept).iter().for_each(|entry| peaks.push(entry));
+        Ok(peaks)
+    }
+
+    async fn keep(&self, from: u64, entries: &[Vec<u8>]) -> Result<(), ClusterError> {
+        let known = self.held().await?.size().checked_sub(from);
+        let rest = known.and_then(|known| entries.get(known as usize..)).unwrap_or_default();
+        locked(&self.kept).extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn sources(&self) -> usize {
+        self.gateways
+    }
+
+    async fn fetch(&self, source: usize, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, ClusterError> {
+        let (_, entries) = self.tiles((self.machine + source) % self.gateways)?;
+        Ok(entries.get(from as usize..to as usize).map(<[Vec<u8>]>::to_vec))
+    }
+
+    async fn hashes(&self, _: usize, _: (u64, u64), _: u64) -> Result<Option<Vec<Hash>>, ClusterError> {
         Ok(None)
     }
 }
@@ -251,7 +276,8 @@ async fn serve(root: &Path, machine: usize, endpoints: &[String], disk: &Arc<Fil
         let offered = writer::offer_unsealed(&members, &**disk, &checkpoint.state).await?;
         say(&format!("offered batches of {} starts again", offered.len()));
         let number = fastrand::u64(..);
-        let writer = BatchWriter::begin(members.clone(), disk.clone(), name(machine), number).await?;
+        let writer =
+            BatchWriter::begin(members.clone(), disk.clone(), name(machine), &checkpoint.state, number).await?;
         Ok((members, writer))
     };
     let (members, writer) = match started.await {

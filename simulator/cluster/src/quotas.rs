@@ -3,10 +3,12 @@
 //! At any time, no more calls than the quota are permitted in all. At the end, as long as calls come at every gateway, all of
 //! it was used but for what was held where a gateway has crashed.
 
+use crate::cluster::registry::IssuedTokens;
 use crate::cluster::registry::quota::{GrantDay, QuotaBlocks, block_size};
-use crate::cluster::{EtcdMembers, Incarnation, Timers};
+use crate::cluster::{ClusterError, EtcdMembers, Incarnation, Timers};
 use crate::faults;
 use crate::gateway::name;
+use crate::registry::TokenRecord;
 use crate::runtime::{Machine, Runtime, SimTimers, locked};
 use crate::simulated::{MEMBERS, NETWORK, NetworkFaults, SimulatedEtcd, SimulatedMember};
 use std::collections::BTreeMap;
@@ -14,6 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const GATEWAYS: usize = 3;
+/// The day of all calls.
+const DAY: u64 = 20_000;
 /// The time by which a quota is used up without faults.
 const RECOVERY: Duration = Duration::from_secs(300);
 
@@ -77,7 +81,51 @@ impl World {
                 return Err("the quotas are not used up in time".into());
             }
         }
-        self.all_used()
+        self.all_used()?;
+        self.keep_house().await
+    }
+
+    /// When the day is over, nothing of it is left; of issued tokens, those that are in force.
+    async fn keep_house(&self) -> Result<(), String> {
+        let failed = |error: ClusterError| error.to_string();
+        let start = |machine| {
+            let holder = Incarnation { gateway: name(machine), number: self.runtime.below(u64::MAX) };
+            IssuedTokens::new(self.members(machine), holder)
+        };
+        let (one, other) = (start(0), start(1));
+        let put = async |tokens: &IssuedTokens<_, _>, expires| {
+            tokens.put(&[TokenRecord { expires, ..TokenRecord::default() }]).await.map_err(failed)
+        };
+        for expires in [100, 90, 5_000] {
+            put(&one, expires).await?;
+        }
+        put(&other, 100).await?;
+        let left = || {
+            let etcd = locked(&self.etcd);
+            ["issued/", "issued-last/", "quota/"].map(|prefix| etcd.data().count(prefix.as_bytes()))
+        };
+        let before = left();
+        let blocks = self.blocks(2);
+        let remover = start(2);
+        let remove = async |before, day| {
+            while remover.remove_ended(before).await.map_err(failed)? > 0 {}
+            blocks.remove_before(day).await.map_err(failed)
+        };
+        remove(100, DAY).await?;
+        let kept = left();
+        remove(101, DAY + 1).await?;
+        let removed = left();
+        // A start whose tokens have all expired goes on where it was.
+        put(&other, 6_000).await?;
+        put(&one, 6_000).await?;
+        let counts = [before, kept, removed, left()];
+        // Of the first start, the batch before those that had not expired.
+        let issued = [[4, 2], [4, 2], [1, 1], [3, 2]];
+        let wrong = |(count, [batches, starts]): (&[usize; 3], [usize; 2])| count[..2] != [batches, starts];
+        if counts.iter().zip(issued).any(wrong) || kept[2] == 0 || removed[2] > 0 {
+            return Err(format!("batches of tokens, starts and quotas that are left: {counts:?}"));
+        }
+        Ok(())
     }
 
     fn harm(self: &Arc<Self>, kinds: u64) {
@@ -109,12 +157,15 @@ impl World {
         });
     }
 
-    fn blocks(&self, machine: Machine) -> Blocks {
+    fn members(&self, machine: Machine) -> Arc<EtcdMembers<SimulatedMember, SimTimers>> {
         let member =
             |at: usize| SimulatedMember { etcd: self.etcd.clone(), from: machine, member: (machine + at) % MEMBERS };
-        let members = EtcdMembers::new((0..MEMBERS).map(member).collect(), self.runtime.timers(), None);
+        Arc::new(EtcdMembers::new((0..MEMBERS).map(member).collect(), self.runtime.timers(), None))
+    }
+
+    fn blocks(&self, machine: Machine) -> Blocks {
         let holder = Incarnation { gateway: name(machine), number: self.runtime.below(u64::MAX) };
-        QuotaBlocks::new(Arc::new(members), holder, GATEWAYS as u64)
+        QuotaBlocks::new(self.members(machine), holder, GATEWAYS as u64)
     }
 
     /// Calls until so many were tried, or all are refused.
@@ -129,7 +180,7 @@ impl World {
                 timers.sleep(self.runtime.some_time(Duration::from_millis(30))).await;
             }
             let at = self.runtime.below(left.len() as u64) as usize;
-            let day = GrantDay { day: 20_000, grant: left[at].clone() };
+            let day = GrantDay { day: DAY, grant: left[at].clone() };
             if blocks.consume(&day) {
                 *locked(&self.used).entry(day.grant).or_default() += 1;
                 continue;

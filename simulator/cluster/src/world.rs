@@ -1,6 +1,7 @@
 //! One run: some gateways over a simulated etcd, faults for some time, then none: everything must come out right.
 
 use crate::cluster::epoch::{self, EpochBasis};
+use crate::cluster::keys::MARKS;
 use crate::cluster::peaks::Peaks;
 use crate::cluster::state::{LogId, SealedState};
 use crate::cluster::{ClusterError, Timers, commit};
@@ -300,6 +301,11 @@ impl Scenario {
         model.check(&log)?;
         if let Some(behind) = logs.iter().position(|other| *other != log) {
             return Err(format!("site {behind} stores {} of {} entries", logs[behind].len(), log.len()));
+        }
+        // Of each gateway, the running writer alone is left, unless a lost site keeps batches in etcd for good.
+        let marks = locked(&self.world.etcd).data().count(MARKS);
+        if self.lost.is_none() && marks > self.gateways {
+            return Err(format!("{marks} writers of {} gateways are left", self.gateways));
         }
         // At once, without any fault, something is sealed.
         match model.acknowledged() > 0 && model.published() == 0 {

@@ -146,12 +146,17 @@ fn key_value(entry: EtcdKeyValue) -> KeyValue {
 }
 
 fn compare(condition: &TxnCondition) -> EtcdCompare {
+    let mut range_end = Vec::new();
     let (result, target, key, with) = match condition {
         TxnCondition::CreatedAt(key, at) => (EQUAL, CREATE, key, EtcdTarget::CreateRevision(*at)),
         TxnCondition::ModifiedAt(key, at) => (EQUAL, MOD, key, EtcdTarget::ModRevision(*at)),
         TxnCondition::ValueBelow(key, bound) => (LESS, VALUE, key, EtcdTarget::Value(bound.clone())),
+        TxnCondition::NoneIn(from, end) => {
+            range_end.clone_from(end);
+            (EQUAL, CREATE, from, EtcdTarget::CreateRevision(0))
+        }
     };
-    EtcdCompare { result, target, key: key.clone(), with: Some(with) }
+    EtcdCompare { result, target, key: key.clone(), range_end, with: Some(with) }
 }
 
 fn operation(operation: &TxnOperation) -> RequestOp {

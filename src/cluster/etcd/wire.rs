@@ -110,6 +110,8 @@ pub(super) struct EtcdCompare {
     pub(super) key: Vec<u8>,
     #[prost(oneof = "EtcdTarget", tags = "5, 6, 7")]
     pub(super) with: Option<EtcdTarget>,
+    #[prost(bytes = "vec", tag = "64")]
+    pub(super) range_end: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]

@@ -13,7 +13,7 @@ use super::replica_state::own_disk;
 use crate::cluster::ClusterError;
 use crate::cluster::codec::{Decoder, Encoder};
 use crate::cluster::keys::{self, Incarnation};
-use crate::cluster::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation};
+use crate::cluster::member::{EtcdMember, KeyValue, RangeRead, Txn, TxnCondition, TxnOperation};
 use crate::cluster::members::EtcdMembers;
 use crate::cluster::timers::Timers;
 use crate::registry::TokenRecord;
@@ -100,7 +100,10 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
     pub async fn refresh<R: Replica>(&self, replica: &R) -> Result<usize, ClusterError> {
         let mut known = self.known.lock().await;
         let mut count = 0;
-        for (issuer, last) in self.last_batches().await? {
+        let batches = self.last_batches().await?;
+        // Of a start whose tokens have all expired there is nothing any more.
+        known.retain(|issuer, _| batches.iter().any(|(there, ..)| there == issuer));
+        for (issuer, last, _) in batches {
             let read = known.get(&issuer).copied().unwrap_or(0);
             if last > read {
                 count += self.read(replica, &issuer, read + 1, last).await?;
@@ -115,8 +118,8 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
         self.members.wait_for_change(LAST, after, limit).await;
     }
 
-    async fn last_batches(&self) -> Result<Vec<(Incarnation, u64)>, ClusterError> {
-        // One for each start of a gateway that has tokens in force.
+    /// Each start that has tokens in force, the number of its last batch, and the revision at which that was put.
+    async fn last_batches(&self) -> Result<Vec<(Incarnation, u64, i64)>, ClusterError> {
         let page = self.members.range(&RangeRead::prefix(LAST)).await?;
         let parse = |key: &[u8], value: &[u8]| {
             let issuer = std::str::from_utf8(key.strip_prefix(LAST)?).ok()?;
@@ -124,7 +127,11 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
         };
         let wrong =
             |key: &[u8]| ClusterError::malformed(String::from_utf8_lossy(key), "not the last batch of a gateway");
-        page.entries.iter().map(|entry| parse(&entry.key, &entry.value).ok_or_else(|| wrong(&entry.key))).collect()
+        let read = |entry: &KeyValue| {
+            let (issuer, last) = parse(&entry.key, &entry.value).ok_or_else(|| wrong(&entry.key))?;
+            Ok((issuer, last, entry.modified))
+        };
+        page.entries.iter().map(read).collect()
     }
 
     async fn read<R: Replica>(
@@ -149,17 +156,22 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
         }
     }
 
-    /// Deletes batches whose tokens have all expired before a time (Unix time in seconds), those of each start from its first on;
-    /// any gateway may do that. Returns their number, one page at most for each start.
+    /// Deletes batches whose tokens have all expired before a time (Unix time in seconds), those of each start from its first
+    /// on, and the number of the last one when there is none any more; any gateway may do that. Returns their number, one page
+    /// at most for each start.
     ///
     /// # Errors
     /// As for [`EtcdMembers::range`] and [`EtcdMembers::settle`].
     pub async fn remove_ended(&self, before: i64) -> Result<usize, ClusterError> {
         let mut removed = 0;
-        for (issuer, last) in self.last_batches().await? {
+        for (issuer, last, modified) in self.last_batches().await? {
             let (from, end) = (batch_key(&issuer, 0), batch_key(&issuer, last.saturating_add(1)));
             let read = RangeRead { from: from.clone(), end, limit: PAGE, ..RangeRead::default() };
             let entries = self.members.range(&read).await?.entries;
+            if entries.is_empty() {
+                self.forget(&issuer, modified).await?;
+                continue;
+            }
             let mut ended = 0_usize;
             for entry in &entries {
                 if decode(&entry.key, &entry.value)?.1 >= before {
@@ -174,6 +186,18 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
             removed += ended;
         }
         Ok(removed)
+    }
+}
+
+impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
+    /// Deletes the number of a start's last batch, unless it has put another one meanwhile. If it does so later, the number
+    /// goes on where it was: the start itself counts.
+    async fn forget(&self, issuer: &Incarnation, modified: i64) -> Result<(), ClusterError> {
+        let last = last_key(issuer);
+        let conditions = vec![TxnCondition::ModifiedAt(last.clone(), modified)];
+        let end = [last.as_slice(), &[0]].concat();
+        let then = vec![TxnOperation::DeleteRange(last, end), TxnOperation::Put(REMOVED.to_vec(), Vec::new(), 0)];
+        self.members.settle(&Txn { conditions, then, otherwise: Vec::new() }).await.map(drop)
     }
 }
 

@@ -125,9 +125,9 @@ fn segments_go_when_they_are_sealed_stored_and_old_and_earlier_only_for_room() {
     (1..=12).for_each(|seq| own.append(&batch(seq), 100).unwrap());
     let all = files(folder.path()).len();
     let late = 101 + KEEP_FOR.as_secs();
-    let stored = |mark| StoredMarks::from([(writer(), mark)]);
+    let stored = |mark| sealed(mark).marks();
     own.trim(stored(12), late - 2).unwrap();
-    own.trim(StoredMarks::new(), late).unwrap();
+    own.trim(StoredMarks::default(), late).unwrap();
     assert_eq!(files(folder.path()).len(), all);
     own.trim(stored(6), late).unwrap();
     assert_eq!(unsealed(&own, 0)[0], 5, "the segment of 5 to 8 is not stored as a whole");
