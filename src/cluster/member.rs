@@ -189,7 +189,11 @@ pub struct MemberStatus {
     pub version: String,
     /// The index of the last entry of raft's log that it has applied.
     pub applied_index: u64,
-    /// Bytes of its database in use.
+    /// The member that it takes for the leader; 0: none.
+    pub leader: u64,
+    /// Bytes of its database.
+    pub bytes: u64,
+    /// Bytes of it in use.
     pub bytes_in_use: u64,
     /// Its alarms, by name.
     pub alarms: Vec<String>,

@@ -1,6 +1,9 @@
 //! The log that several gateways write, over a real etcd.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[allow(dead_code)]
+#[path = "../administration/browser.rs"]
+mod browser;
 #[path = "../support/etcd.rs"]
 mod etcd;
 #[path = "../support/mod.rs"]
@@ -11,3 +14,4 @@ mod engines;
 mod gateways;
 mod log;
 mod province;
+mod seen;

@@ -29,18 +29,24 @@ pub struct Province {
     pub folder: DevFolder,
     pub gateways: Vec<Option<Gateway>>,
     pub sandbox: Sandbox,
+    max_view_age: Duration,
     _dir: tempfile::TempDir,
 }
 
 impl Province {
     /// With a client `shop` that has all scopes, and a client `kiosk` that may read enterprises, [`KIOSK_QUOTA`] times a day.
     pub fn start() -> Option<Self> {
+        Self::start_with(MAX_VIEW_AGE)
+    }
+
+    /// The same, whose gateways refuse after another time without etcd.
+    pub fn start_with(max_view_age: Duration) -> Option<Self> {
         let etcd = EtcdCluster::start()?;
         let (dir, folder) = lay(&|_| {});
         let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
         std::fs::write(folder.path.join("secrets/keys"), "0123456789abcdef".repeat(4)).unwrap();
-        let mut province =
-            Province { etcd, folder, gateways: (0..MEMBERS).map(|_| None).collect(), sandbox, _dir: dir };
+        let gateways = (0..MEMBERS).map(|_| None).collect();
+        let mut province = Province { etcd, folder, gateways, sandbox, max_view_age, _dir: dir };
         (0..MEMBERS).for_each(|at| province.configure(at));
         let first = province.config(0);
         let seed = Config { data: province.folder.path.join("data"), ..first };
@@ -71,7 +77,7 @@ impl Province {
                 "{text}\n[keys]\nencryption_secret = {{ file = \"secrets/keys\" }}\n[cluster]\netcd = [{}]\n\
                  max_view_age_s = {}\nrefuse_after_ms = 2000\n",
                 urls.join(", "),
-                MAX_VIEW_AGE.as_secs()
+                self.max_view_age.as_secs()
             )
         });
     }

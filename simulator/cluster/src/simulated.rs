@@ -343,7 +343,7 @@ impl EtcdMember for SimulatedMember {
         self.call(move |etcd| {
             let (header, version, applied_index) = (etcd.header(member), etcd.version.clone(), etcd.applied);
             let bytes_in_use = etcd.of(member).bytes();
-            Ok(MemberStatus { header, version, applied_index, bytes_in_use, alarms: Vec::new() })
+            Ok(MemberStatus { header, version, applied_index, bytes_in_use, ..MemberStatus::default() })
         })
         .await
     }

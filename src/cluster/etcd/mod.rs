@@ -216,6 +216,8 @@ impl EtcdMember for EtcdChannel {
             header: header(response.header),
             version: response.version,
             applied_index: response.raft_applied_index,
+            leader: response.leader,
+            bytes: response.db_size.unsigned_abs(),
             bytes_in_use: response.db_size_in_use.unsigned_abs(),
             alarms: response.errors,
         })

@@ -206,6 +206,10 @@ pub(super) struct StatusResponse {
     pub(super) header: Option<EtcdHeader>,
     #[prost(string, tag = "2")]
     pub(super) version: String,
+    #[prost(int64, tag = "3")]
+    pub(super) db_size: i64,
+    #[prost(uint64, tag = "4")]
+    pub(super) leader: u64,
     #[prost(uint64, tag = "7")]
     pub(super) raft_applied_index: u64,
     #[prost(string, repeated, tag = "8")]
