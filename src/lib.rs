@@ -29,6 +29,9 @@ pub mod admin;
 // The HTTPS port: tokens and the log, over access, issuer and registry.
 pub(crate) mod web;
 
+// The way of log and registry into etcd and back, over both and the search for the last admin event.
+pub mod migration;
+
 // The service of auditors: reads the log, changes nothing of it.
 pub mod audit;
 

@@ -19,6 +19,10 @@ struct Usage {
     used: u64,
     /// Changed since the last save.
     changed: bool,
+    /// Calls since [`GrantLimits::asked`] was called, those that were refused included.
+    asked: u32,
+    /// The part of the grant's rate that this gateway has.
+    part: f64,
 }
 
 /// The rest of a grant's rate and quota.
@@ -36,14 +40,15 @@ pub struct Remaining {
 pub struct GrantLimits {
     shards: Vec<Mutex<HashMap<String, Usage>>>,
     hasher: RandomState,
-    /// Whether quotas are counted elsewhere, for several gateways together.
-    rates_only: bool,
+    /// The part of a rate that this gateway has of a grant of which nothing else is known; below 1, there are other gateways,
+    /// and quotas are counted where they agree.
+    part: f64,
 }
 
 impl Default for GrantLimits {
     fn default() -> Self {
         let (shards, hasher) = ((0..SHARDS).map(|_| Mutex::default()).collect(), RandomState::default());
-        GrantLimits { shards, hasher, rates_only: false }
+        GrantLimits { shards, hasher, part: 1.0 }
     }
 }
 
@@ -56,9 +61,28 @@ pub fn quota_exceeded(quota: u64, day: i64, now: i64) -> Refusal {
 }
 
 impl GrantLimits {
-    /// Limits of rates alone: quotas are those of several gateways together, and counted where they agree.
-    pub fn rates_only() -> Self {
-        GrantLimits { rates_only: true, ..GrantLimits::default() }
+    /// Limits of one of several gateways: it has a part of each rate, and quotas are counted where they agree.
+    pub fn one_of(gateways: usize) -> Self {
+        GrantLimits { part: 1.0 / gateways.max(2) as f64, ..GrantLimits::default() }
+    }
+
+    /// Returns how many calls were asked of this gateway since the last time, by grant.
+    pub fn asked(&self) -> Vec<(String, u32)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let busy = shard.iter_mut().filter(|(_, usage)| usage.asked > 0);
+            all.extend(busy.map(|(grant, usage)| (grant.clone(), std::mem::take(&mut usage.asked))));
+        }
+        all
+    }
+
+    /// Sets this gateway's part of each grant's rate; of a grant that is not named, it is that of the beginning.
+    pub fn set_parts(&self, parts: &std::collections::HashMap<String, f64>) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.iter_mut().for_each(|(grant, usage)| usage.part = parts.get(grant).copied().unwrap_or(self.part));
+        }
     }
 
     /// Takes one call from a grant's rate and quota, and returns what remains.
@@ -67,28 +91,39 @@ impl GrantLimits {
     /// RATE_LIMITED or QUOTA_EXCEEDED, with the time after which a call may be made again.
     pub fn take(&self, grant: &GrantView, at: Instant, now: i64) -> Result<Remaining, Refusal> {
         let mut shard = self.shard(&grant.id);
-        let most = f64::from(grant.rate) + f64::from(grant.burst);
         let today = day(now);
         if !shard.contains_key(&*grant.id) {
             shard.insert(
                 grant.id.to_string(),
-                Usage { tokens: most, refilled: at, day: today, used: 0, changed: false },
+                Usage {
+                    tokens: f64::MAX,
+                    refilled: at,
+                    day: today,
+                    used: 0,
+                    changed: false,
+                    asked: 0,
+                    part: self.part,
+                },
             );
         }
         let Some(usage) = shard.get_mut(&*grant.id) else { return Err(Reason::RateLimited.into()) };
+        usage.asked = usage.asked.saturating_add(1);
+        let rate = f64::from(grant.rate) * usage.part;
+        // A call at a time is always possible.
+        let most = ((f64::from(grant.rate) + f64::from(grant.burst)) * usage.part).max(1.0);
         let passed = at.saturating_duration_since(usage.refilled).as_secs_f64();
-        usage.tokens = (usage.tokens + passed * f64::from(grant.rate)).min(most);
+        usage.tokens = (usage.tokens + passed * rate).min(most);
         usage.refilled = at;
         // A clock that is set back returns to an earlier day: the usage of the later day continues.
         if today > usage.day {
             usage.day = today;
             usage.used = 0;
         }
-        if grant.daily_quota > 0 && usage.used >= grant.daily_quota && !self.rates_only {
+        if grant.daily_quota > 0 && usage.used >= grant.daily_quota && self.part == 1.0 {
             return Err(quota_exceeded(grant.daily_quota, usage.day, now));
         }
         if usage.tokens < 1.0 {
-            let wait = (1.0 - usage.tokens) / f64::from(grant.rate.max(1));
+            let wait = (1.0 - usage.tokens) / rate.max(0.01);
             return Err(Refusal::retry(Reason::RateLimited, Duration::from_secs_f64(wait)));
         }
         usage.tokens -= 1.0;
@@ -105,7 +140,15 @@ impl GrantLimits {
         for DayUsage { grant, day, used } in kept {
             let mut shard = self.shard(&grant);
             let usage = shard.entry(grant);
-            let usage = usage.or_insert(Usage { tokens: f64::MAX, refilled: at, day, used, changed: true });
+            let usage = usage.or_insert(Usage {
+                tokens: f64::MAX,
+                refilled: at,
+                day,
+                used,
+                changed: true,
+                asked: 0,
+                part: self.part,
+            });
             if (day, used) > (usage.day, usage.used) {
                 (usage.day, usage.used) = (day, used);
             }
@@ -149,6 +192,18 @@ mod tests {
         let refusal = limits.take(&grant, start, 0).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::RateLimited, Some(Duration::from_millis(100))));
         assert!(limits.take(&grant, start + Duration::from_millis(101), 0).is_ok());
+    }
+
+    #[test]
+    fn one_of_several_gateways_has_its_part_of_a_rate_and_the_parts_follow_the_calls() {
+        let (limits, grant, start) = (GrantLimits::one_of(3), grant(30, 0, 0), Instant::now());
+        let served = |at: Instant| (0..100).filter(|_| limits.take(&grant, at, 0).is_ok()).count();
+        assert_eq!(served(start), 10);
+        assert_eq!((limits.asked(), limits.asked()), (vec![("g".to_owned(), 100)], vec![]));
+        limits.set_parts(&[("g".to_owned(), 0.5)].into());
+        assert_eq!(served(start + Duration::from_secs(2)), 15);
+        limits.set_parts(&Default::default());
+        assert_eq!(served(start + Duration::from_secs(4)), 10);
     }
 
     #[test]

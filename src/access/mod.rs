@@ -6,6 +6,7 @@ pub mod limits;
 pub mod reads;
 pub mod refusals;
 pub(crate) mod rules;
+pub mod sites;
 pub mod staff;
 pub mod token;
 

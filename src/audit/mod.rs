@@ -12,6 +12,7 @@ pub mod logged_state;
 pub mod pdf;
 pub mod periods;
 pub mod query;
+pub mod remote_log;
 pub mod replay;
 pub mod retention;
 pub mod reviews;

@@ -230,6 +230,7 @@ fn config_json(config: &Config, catalogue: &Catalogue) -> Value {
             "max_view_age_s": cluster.max_view_age.as_secs(), "etcd_quota_mib": cluster.etcd_quota >> 20,
             "refuse_after_ms": cluster.refuse_after.as_millis() as u64,
             "start_within_s": cluster.start_within.as_secs(), "own_disk_mib": cluster.own_disk >> 20,
+            "spool": cluster.spool,
         })),
         "contracts_dir": config.contracts_dir, "hubs_dir": config.hubs_dir, "sources_dir": config.sources_dir,
         "names": config.names,

@@ -5,10 +5,17 @@ use clap::Command;
 /// A command, and the lines of its examples without the program's name.
 type Examples = (&'static str, &'static [&'static str]);
 
-const EXAMPLES: [Examples; 83] = [
+const EXAMPLES: [Examples; 87] = [
     ("demo", &["demo", "demo --stay"]),
     ("init", &["init", "init --folder ./etc --data ./data --node qn-dc1 --host gateway.example"]),
-    ("serve", &["serve --config /etc/ndxp/gateway.toml", "serve --config gateway.toml --take-over"]),
+    (
+        "serve",
+        &[
+            "serve --config /etc/ndxp/gateway.toml",
+            "serve --config gateway.toml --take-over",
+            "serve --config gateway.toml --take-over --cluster-begin",
+        ],
+    ),
     ("sandbox init", &["sandbox init --folder dev"]),
     ("sandbox samples", &["sandbox samples --config dev/sandbox.toml"]),
     ("certs init", &["certs init --folder pki"]),
@@ -111,6 +118,16 @@ const EXAMPLES: [Examples; 83] = [
     ("audit hold list", &["audit hold list"]),
     ("audit hold release", &["audit hold release 3"]),
     ("audit index", &["audit index", "audit index --rebuild"]),
+    ("cluster begin", &["cluster begin --config /etc/ndxp/gateway.toml"]),
+    (
+        "cluster epoch",
+        &[
+            "cluster epoch --request --certificate lan.pem --why 'etcd was restored from the copy of 3 May, document 118'",
+            "cluster epoch --approve --certificate minh.pem",
+        ],
+    ),
+    ("cluster leave", &["cluster leave --config /etc/ndxp/gateway.toml --dry-run"]),
+    ("cluster status", &["cluster status --config /etc/ndxp/gateway.toml"]),
     ("doctor", &["doctor --config /etc/ndxp/gateway.toml", "doctor --offline"]),
     ("probe", &["probe --config /etc/ndxp/gateway.toml", "probe --ready --to 127.0.0.1:9464"]),
     ("config check", &["config check --config /etc/ndxp/gateway.toml"]),

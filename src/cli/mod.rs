@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod client_name;
 mod clients;
+mod cluster;
 mod confirmation;
 mod demo;
 mod doctor;
@@ -112,6 +113,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Search, show and verify the exchange log.
     Audit(audit::AuditArgs),
+    /// Several gateways over etcd: bring this gateway's log and registry there, or back; show how they are.
+    Cluster(cluster::ClusterArgs),
     /// Look for what keeps a gateway from its work, or soon will: certificates, keys, ports, disk, clock, sources, witnesses.
     Doctor(doctor::DoctorArgs),
     /// Succeed if the gateway of this machine is alive, or ready: for the probes of containers and balancers.
@@ -299,6 +302,7 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(&args, cli.output),
         Command::Witness(args) => witness::run(&args),
         Command::Audit(args) => audit::run(args, cli.output),
+        Command::Cluster(args) => cluster::run(args, cli.output),
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Probe(args) => probe::run(&args, cli.output),
         Command::Config(args) => check::run_config(args, cli.output),

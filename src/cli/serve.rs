@@ -1,6 +1,6 @@
 //! `serve`: the gateway, until a signal ends it.
 
-use super::{CliError, ConfigFile, runtime};
+use super::{CliError, ConfigFile, cluster, runtime};
 use crate::exchange_log::key;
 use crate::server::{Gateway, Sockets, StartError, take_over};
 use clap::Args;
@@ -17,6 +17,10 @@ pub struct ServeArgs {
     /// socket-activated service does the same.)
     #[arg(long)]
     take_over: bool,
+    /// First bring log and registry into the etcd of [cluster], as `cluster begin` does, if they are not there yet. With
+    /// --take-over, calls that come meanwhile wait at the sockets: a gateway that runs alone becomes one of several.
+    #[arg(long)]
+    cluster_begin: bool,
     /// State that the system clock was ahead when the log's newest entries were written, and is right now: the gateway
     /// uses its time. Without this option, time continues from the newest entry, so that no expired right comes back.
     /// The gateway logs an entry.
@@ -26,12 +30,17 @@ pub struct ServeArgs {
 
 pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     let config = args.config.load()?;
+    // Before the other gateway ends: an etcd that is away, or holds another log, must show first.
+    let begins = args.cluster_begin && cluster::is_to_begin(&config)?;
     let sockets = Sockets::handed_over(&config.listen, args.take_over)?;
     if args.take_over {
         // Anything that would prevent the start must show before the other gateway ends.
         config.catalogue()?;
         key::read(&config.data, &config.vault, &config.log.origin).map_err(StartError::from)?;
         take_over(&config.data, config.listen.drain_timeout + Duration::from_secs(10))?;
+    }
+    if begins {
+        cluster::begin_before_serving(&config)?;
     }
     // Before it reports that it runs: a signal without a handler would kill it.
     let runtime = runtime()?;

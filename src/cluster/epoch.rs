@@ -110,7 +110,7 @@ fn check_cosigned(state: &SealedState, basis: &EpochBasis) -> Result<(), Cluster
 }
 
 /// Raises a mark, or makes it; one that is as high stays.
-async fn raise_mark<M: EtcdMember, T: Timers>(
+pub(super) async fn raise_mark<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     writer: &Incarnation,
     mark: u64,

@@ -6,8 +6,9 @@
 
 use super::ClusterError;
 use super::highest::HighestSeen;
-use super::keys::CHECKPOINT;
-use super::member::{EtcdMember, KeyValue, MemberHash, MemberStatus, RangeRead, ResponseHeader};
+use super::keys::{CHECKPOINT, CLUSTER, LOG, MARKS, STORED};
+use super::left;
+use super::member::{EtcdMember, KeyValue, MemberStatus, RangePage, RangeRead, ResponseHeader};
 use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
 use super::state::SealedState;
@@ -15,8 +16,10 @@ use super::timers::Timers;
 
 /// How often the members are compared.
 pub const COMPARE_EACH: std::time::Duration = std::time::Duration::from_secs(5);
-/// How often members are asked again for a hash that they do not have yet.
-const HASH_ATTEMPTS: usize = 5;
+/// Keys that are compared at once.
+const PAGE: i64 = 256;
+/// What etcd calls a member whose data its own comparison found to be different.
+const CORRUPT: &str = "CORRUPT";
 
 /// The checkpoint that a majority of the members returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct ConfirmedCheckpoint {
 ///
 /// # Errors
 /// [`ClusterError::NotConfirmed`] if there is none at this instant; [`ClusterError::NoLog`] if a majority has no
-/// checkpoint; [`ClusterError::Malformed`].
+/// checkpoint; [`ClusterError::Left`]; [`ClusterError::Malformed`].
 pub async fn confirmed<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
 ) -> Result<ConfirmedCheckpoint, ClusterError> {
@@ -46,7 +49,7 @@ pub async fn confirmed<M: EtcdMember, T: Timers>(
             continue;
         }
         let entry = page.entries.first().cloned().ok_or(ClusterError::NoLog)?;
-        let state = SealedState::decode(&entry.value)?;
+        let state = left::present(&entry.value)?;
         return Ok(ConfirmedCheckpoint { header: page.header, entry, state });
     }
     Err(ClusterError::NotConfirmed)
@@ -71,37 +74,51 @@ pub async fn checked<M: EtcdMember, T: Timers, D: OwnDisk>(
     Ok(checkpoint)
 }
 
-/// Compares the data of all members that respond, at one revision, and their revisions with their progress in raft's log.
+/// Compares the log's keys of all members that respond, at one revision, and their revisions with their progress in raft's
+/// log. etcd's own hash of a member's data needs its administrator's role, which no gateway has: it is for the members'
+/// own comparison, whose alarm is an error here.
 ///
 /// # Errors
-/// [`ClusterError::Diverged`] if two of them differ, one does not have the revision within five attempts, or one has too
-/// low a revision for what it has applied; [`ClusterError::NoQuorum`] if fewer than a majority respond.
+/// [`ClusterError::Diverged`] if two of them differ, one does not have the revision, one has too low a revision for what it
+/// has applied, or etcd says so itself; [`ClusterError::NoQuorum`] if fewer than a majority respond.
 pub async fn compare_members<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     revision: i64,
 ) -> Result<(), ClusterError> {
     compare_progress(members).await?;
-    for attempt in 0..HASH_ATTEMPTS {
-        members.timers().sleep(std::time::Duration::from_millis(20 << attempt)).await;
-        let hashes = members.each(|member| member.hash(revision)).await;
-        // A member that is behind has the revision soon, unless it was restored.
-        if hashes.iter().any(|hash| matches!(hash, Err(ClusterError::FutureRevision))) {
-            continue;
+    // A batch is bytes of its gateway under a key that is put once: its revisions say whether members hold the same.
+    let log = RangeRead { keys_only: true, ..RangeRead::prefix(LOG) };
+    let others =
+        [RangeRead::prefix(MARKS), RangeRead::prefix(STORED), RangeRead::key(CHECKPOINT), RangeRead::key(CLUSTER)];
+    for read in std::iter::once(log).chain(others) {
+        match compare_range(members, read.at(revision)).await {
+            // It has been compacted meanwhile: a newer one is compared the next time.
+            Err(ClusterError::Compacted) => return Ok(()),
+            compared => compared?,
         }
-        // While the members compact, their hashes are not comparable.
-        if hashes.iter().any(|hash| matches!(hash, Err(ClusterError::Compacted))) {
-            return Ok(());
-        }
-        let hashes: Vec<MemberHash> = hashes.into_iter().filter_map(Result::ok).collect();
-        return judge(&hashes, members.majority(), revision);
     }
-    Err(ClusterError::Diverged(format!("a member does not have revision {revision}")))
+    Ok(())
+}
+
+async fn compare_range<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    read: RangeRead,
+) -> Result<(), ClusterError> {
+    let mut read = RangeRead { limit: PAGE, ..read };
+    loop {
+        let pages = members.each(|member| member.range(&read)).await;
+        let Some(last) = judge(pages, members.majority(), read.revision)? else { return Ok(()) };
+        read.from = [last.as_slice(), &[0]].concat();
+    }
 }
 
 /// Compares each member's revision with those of others that have applied no more of raft's log.
 async fn compare_progress<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result<(), ClusterError> {
     let first = members.each(|member| member.status()).await;
     let second = members.each(|member| member.status()).await;
+    if let Some(alarm) = second.iter().flatten().find_map(alarm_of_difference) {
+        return Err(ClusterError::Diverged(format!("etcd itself says so: {alarm}")));
+    }
     let progress: Vec<Progress> =
         first.into_iter().zip(second).filter_map(|(first, second)| Progress::of(&first.ok()?, &second.ok()?)).collect();
     match progress.iter().find(|one| progress.iter().any(|other| one.lags_behind(other))) {
@@ -111,6 +128,11 @@ async fn compare_progress<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>)
         ))),
         None => Ok(()),
     }
+}
+
+/// The alarm that the members' own comparison has raised.
+fn alarm_of_difference(status: &MemberStatus) -> Option<&str> {
+    status.alarms.iter().map(|alarm| alarm.trim()).find(|alarm| alarm.contains(CORRUPT))
 }
 
 /// How far a member is, by two looks at it. A status is not of one instant: its revision is read before its index.
@@ -138,18 +160,30 @@ impl Progress {
     }
 }
 
-fn judge(hashes: &[MemberHash], majority: usize, revision: i64) -> Result<(), ClusterError> {
-    if hashes.len() < majority {
-        return Err(ClusterError::NoQuorum);
+/// Compares the pages of one range; returns the last key, if there are further ones.
+fn judge(
+    pages: Vec<Result<RangePage, ClusterError>>,
+    majority: usize,
+    revision: i64,
+) -> Result<Option<Vec<u8>>, ClusterError> {
+    let mut found: Vec<RangePage> = Vec::new();
+    for page in pages {
+        match page {
+            Ok(page) => found.push(page),
+            Err(ClusterError::Compacted) => return Err(ClusterError::Compacted),
+            // A member that is only behind catches up before it responds.
+            Err(ClusterError::FutureRevision) => {
+                return Err(ClusterError::Diverged(format!("a member does not have revision {revision}")));
+            }
+            Err(_) => {}
+        }
     }
-    let differ = |one: &MemberHash, other: &MemberHash| one.compacted == other.compacted && one.hash != other.hash;
-    match hashes.iter().find(|one| hashes.iter().any(|other| differ(one, other))) {
-        Some(one) => Err(ClusterError::Diverged(format!(
-            "member {:x} and another one have different data at revision {revision}",
-            one.header.member
-        ))),
-        None => Ok(()),
+    let first = found.first().filter(|_| found.len() >= majority).ok_or(ClusterError::NoQuorum)?;
+    if let Some(other) = found.iter().find(|page| page.entries != first.entries || page.has_more != first.has_more) {
+        let (one, other) = (first.header.member, other.header.member);
+        return Err(ClusterError::Diverged(format!("members {one:x} and {other:x} differ at revision {revision}")));
     }
+    Ok(first.entries.last().filter(|_| first.has_more).map(|last| last.key.clone()))
 }
 
 #[cfg(test)]
@@ -157,12 +191,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_compared_where_they_are_comparable() {
-        let member = |hash, compacted| MemberHash { hash, compacted, ..MemberHash::default() };
-        assert_eq!(judge(&[member(1, 5), member(1, 5), member(1, 5)], 2, 9), Ok(()));
-        assert_eq!(judge(&[member(1, 5), member(2, 6), member(1, 5)], 2, 9), Ok(()));
-        assert!(matches!(judge(&[member(1, 5), member(2, 5)], 2, 9), Err(ClusterError::Diverged(_))));
-        assert_eq!(judge(&[member(1, 5)], 2, 9), Err(ClusterError::NoQuorum));
+    fn members_hold_the_same_at_a_revision() {
+        let page = |modified, has_more| {
+            let entry = KeyValue { key: b"log/a".to_vec(), value: Vec::new(), created: modified, modified, lease: 0 };
+            Ok(RangePage { entries: vec![entry], has_more, ..RangePage::default() })
+        };
+        assert_eq!(judge(vec![page(5, false), page(5, false), Err(ClusterError::NoQuorum)], 2, 9), Ok(None));
+        assert_eq!(judge(vec![page(5, true), page(5, true)], 2, 9), Ok(Some(b"log/a".to_vec())));
+        assert_eq!(judge(vec![page(5, false), Err(ClusterError::NoQuorum)], 2, 9), Err(ClusterError::NoQuorum));
+        for other in [page(6, false), page(5, true), Ok(RangePage::default()), Err(ClusterError::FutureRevision)] {
+            let judged = judge(vec![page(5, false), page(5, false), other], 2, 9);
+            assert!(matches!(judged, Err(ClusterError::Diverged(_))), "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_members_find_themselves_is_a_difference() {
+        let status = |alarm: &str| MemberStatus { alarms: vec![alarm.to_owned()], ..MemberStatus::default() };
+        assert_eq!(alarm_of_difference(&status("memberID:5757 alarm:CORRUPT ")), Some("memberID:5757 alarm:CORRUPT"));
+        assert_eq!(alarm_of_difference(&status("memberID:5757 alarm:NOSPACE ")), None);
     }
 
     #[test]

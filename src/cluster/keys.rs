@@ -8,6 +8,7 @@
 //! | `sealer` | who may try to seal, under a lease |
 //! | `stored/<site>` | how many entries a site stores, in 16 digits |
 //! | `cluster` | the random id of the log, made once |
+//! | `epoch/request`, `epoch/begun/<epoch>` | who has requested the next epoch, and who has approved each |
 //! | `collected` | put by each deletion, so that its revision has a put |
 //!
 //! The keys of [`registry`](super::registry) are beside them; its admin events are batches of the writer `registry`, which no
@@ -108,6 +109,11 @@ pub fn parse_batch_key(key: &[u8]) -> Result<(Incarnation, u64), ClusterError> {
         Some((Incarnation::parse(writer)?, parse_number(seq.as_bytes()).filter(|seq| *seq > 0)?))
     };
     parse().ok_or_else(|| ClusterError::malformed(String::from_utf8_lossy(key), "not the key of a batch"))
+}
+
+/// Returns the key under which it is said who has requested and approved an epoch.
+pub fn epoch_record(epoch: u64) -> Vec<u8> {
+    format!("epoch/begun/{epoch:016x}").into_bytes()
 }
 
 /// Returns a number as it stands in keys and values.

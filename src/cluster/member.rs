@@ -69,13 +69,6 @@ pub trait EtcdMember: Send + Sync {
     /// [`ClusterError::OutcomeUnknown`] without a response.
     fn status(&self) -> impl Future<Output = Result<MemberStatus, ClusterError>> + Send;
 
-    /// Reads the hash of the member's own data at a revision.
-    ///
-    /// # Errors
-    /// [`ClusterError::Compacted`] and [`ClusterError::FutureRevision`] for a revision that the member does not have any
-    /// more, or not yet; [`ClusterError::OutcomeUnknown`] without a response.
-    fn hash(&self, revision: i64) -> impl Future<Output = Result<MemberHash, ClusterError>> + Send;
-
     /// Forgets what was replaced or deleted before a revision.
     ///
     /// # Errors
@@ -197,17 +190,6 @@ pub struct MemberStatus {
     pub bytes_in_use: u64,
     /// Its alarms, by name.
     pub alarms: Vec<String>,
-}
-
-/// The hash of a member's data.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MemberHash {
-    /// Its ids and revision.
-    pub header: ResponseHeader,
-    /// The hash; comparable between members with the same compacted revision.
-    pub hash: u32,
-    /// The revision below which it has compacted.
-    pub compacted: i64,
 }
 
 impl RangeRead {

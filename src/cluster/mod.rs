@@ -8,17 +8,19 @@
 //! it, and only now the signed checkpoint leaves the process → each site stores the tiles → batches that a majority of
 //! the sites stores are deleted ([`reclaim`]).
 //!
-//! Order of the files, lowest first: values ([`keys`], [`batch`], [`peaks`], [`state`], [`sealing`], [`highest`], encoded by
+//! Order of the files, lowest first: values ([`keys`], [`batch`], [`peaks`], [`state`], [`left`], [`sealing`], [`highest`], encoded by
 //! `codec`), the contracts with etcd ([`member`]) and the own disk ([`own_disk`]), the failover ([`members`]), guards
 //! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`]),
-//! what joins them ([`sealer`], [`site`]), and what follows a restore of etcd ([`epoch`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through
-//! [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
+//! what joins them ([`sealer`], [`site`]), what follows a restore of etcd ([`epoch`]), and how a log that one gateway has
+//! written alone comes here and goes back ([`adoption`]), and what an operator looks at ([`overview`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock
+//! but through [`Timers`]. So `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
 //! [`registry`] keeps one state of clients, grants and staff for all gateways beside it, over the same members and values.
 //!
 //! Bounds: a batch has at most 128 kB of entries and 4,096 of them; a writer has at most 8 in flight; a sealing takes at
 //! most 512 batches of 100 writers; a term remembers 1,024 sealings that no majority stores yet.
 
+pub mod adoption;
 pub mod batch;
 mod codec;
 pub mod collect;
@@ -30,8 +32,10 @@ pub mod etcd;
 pub mod guard;
 pub mod highest;
 pub mod keys;
+pub mod left;
 pub mod member;
 pub mod members;
+pub mod overview;
 pub mod own_disk;
 pub mod peaks;
 pub mod pressure;
@@ -90,6 +94,9 @@ pub enum ClusterError {
     /// The log was not begun in this etcd.
     #[error("this etcd holds no log: begin one, or restore it")]
     NoLog,
+    /// The log has left this etcd: one gateway writes it alone now.
+    #[error("the log has left this etcd: gateway {0} writes it alone since; `cluster begin` there brings it back")]
+    Left(GatewayName),
     /// No registry was begun in this etcd.
     #[error("this etcd holds no registry: begin one, or restore it")]
     NoRegistry,
@@ -160,6 +167,7 @@ impl ClusterError {
             ClusterError::Refused(_)
             | ClusterError::VersionTooOld { .. }
             | ClusterError::NoLog
+            | ClusterError::Left(_)
             | ClusterError::NoRegistry
             | ClusterError::RolledBack(_)
             | ClusterError::Diverged(_)

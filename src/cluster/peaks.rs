@@ -16,6 +16,18 @@ impl Peaks {
         (hashes.len() == size.count_ones() as usize).then_some(Peaks { size, hashes })
     }
 
+    /// Returns the peaks of a tree whose complete subtrees are known by the logarithm of their leaves, and their position in
+    /// their level.
+    ///
+    /// # Errors
+    /// That of `node` for a subtree that it cannot return.
+    pub fn of<E>(size: u64, node: impl Fn(u32, u64) -> Result<Hash, E>) -> Result<Self, E> {
+        let levels = (0..u64::BITS).rev().filter(|level| size >> level & 1 == 1);
+        // What is left of a peak is a multiple of its leaves.
+        let hashes = levels.map(|level| node(level, (size >> level) - 1)).collect::<Result<_, E>>()?;
+        Ok(Peaks { size, hashes })
+    }
+
     /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size
@@ -49,6 +61,20 @@ impl Peaks {
 mod tests {
     use super::*;
     use crate::exchange_log::tree::Edge;
+
+    #[test]
+    fn the_peaks_are_the_complete_subtrees() {
+        for size in 0u64..70 {
+            let mut peaks = Peaks::default();
+            (0..size).for_each(|number| peaks.push(&number.to_be_bytes()));
+            let subtree = |level: u32, index: u64| {
+                let mut peaks = Peaks::default();
+                (index << level..(index + 1) << level).for_each(|number| peaks.push(&number.to_be_bytes()));
+                Ok::<_, ()>(peaks.root())
+            };
+            assert_eq!(Peaks::of(size, subtree), Ok(peaks));
+        }
+    }
 
     #[test]
     fn the_root_is_that_of_the_right_edge() {

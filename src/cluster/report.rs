@@ -111,14 +111,10 @@ mod tests {
         assert!(report.applies(7, 20, 1_000) && !report.applies(7, 20, 2_000));
         assert!(report.applies(8, 21, 3_000) && report.applies(10, 25, 4_000));
         // What was applied before the first that was seen; each change; events of one change; what is not applied yet.
-        assert_eq!([19, 20, 21, 22, 25, 26].map(|event| report.since(event)), [
-            None,
-            Some(1_000),
-            Some(3_000),
-            Some(4_000),
-            Some(4_000),
-            None
-        ]);
+        assert_eq!(
+            [19, 20, 21, 22, 25, 26].map(|event| report.since(event)),
+            [None, Some(1_000), Some(3_000), Some(4_000), Some(4_000), None]
+        );
         (11..200).for_each(|change| assert!(report.applies(change, change + 20, 5_000)));
         assert_eq!(report.applied.len(), MAX_CHANGES);
     }

@@ -9,7 +9,7 @@ use super::member::EtcdMember;
 use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
 use super::reclaim;
-use super::state::SealedState;
+use super::state::{LogId, SealedState};
 use super::timers::Timers;
 use std::future::Future;
 
@@ -50,6 +50,9 @@ pub async fn follow<M: EtcdMember, T: Timers, D: OwnDisk, S: SiteTiles>(
 ) -> Result<ConfirmedCheckpoint, ClusterError> {
     let checkpoint = guard::checked(members, disk).await?;
     let (from, to) = (tiles.stored().await?, &checkpoint.state);
+    if from.log != LogId::default() && from.log != to.log {
+        return Err(ClusterError::RolledBack("etcd holds another log than this site".into()));
+    }
     if from.size() < to.size() {
         let entries = match collect::rebuild(members, &from, to, checkpoint.header.revision).await? {
             Some(entries) => entries,

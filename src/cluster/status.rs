@@ -6,12 +6,12 @@
 
 use super::ClusterError;
 use super::keys::{self, CHECKPOINT, GatewayName, Incarnation, SEALER, STORED};
+use super::left;
 use super::member::{EtcdMember, MemberStatus, RangeRead};
 use super::members::EtcdMembers;
 use super::registry::RegistryChange;
 use super::registry::change::{CHANGES, RegistryHead, VERSION, change_key};
 use super::report::{self, GatewayReport};
-use super::state::SealedState;
 use super::timers::Timers;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ pub async fn read<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>, own: Ga
 
 async fn checkpoint<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result<CheckpointView, ClusterError> {
     let page = members.range(&RangeRead::key(CHECKPOINT)).await?;
-    let state = SealedState::decode(&page.entries.first().ok_or(ClusterError::NoLog)?.value)?;
+    let state = left::present(&page.entries.first().ok_or(ClusterError::NoLog)?.value)?;
     Ok(CheckpointView { entries: state.size(), epoch: state.epoch })
 }
 

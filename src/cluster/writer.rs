@@ -5,8 +5,8 @@
 
 use super::ClusterError;
 use super::batch::{self, BatchHash, EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, WriterBatch};
-use super::keys::{self, GatewayName, Incarnation};
-use super::member::{EtcdMember, Txn, TxnCondition, TxnOperation, TxnOutcome};
+use super::keys::{self, CLUSTER, GatewayName, Incarnation};
+use super::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation, TxnOutcome};
 use super::members::EtcdMembers;
 use super::own_disk::OwnDisk;
 use super::state::SealedState;
@@ -43,7 +43,7 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     ///
     /// # Errors
     /// [`ClusterError::IncarnationTaken`] if it exists, perhaps by a request of this call whose outcome was unknown: another
-    /// number is drawn then. Otherwise as for [`EtcdMembers::settle`].
+    /// number is drawn then. [`ClusterError::NoLog`]; otherwise as for [`EtcdMembers::settle`].
     pub async fn begin(
         members: Arc<EtcdMembers<M, T>>,
         disk: Arc<D>,
@@ -52,8 +52,14 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     ) -> Result<Self, ClusterError> {
         let incarnation = Incarnation { gateway, number };
         let mark = incarnation.mark_key();
+        let log = members.range(&RangeRead::key(CLUSTER)).await?;
+        let begun = log.entries.first().ok_or(ClusterError::NoLog)?.created;
         let txn = Txn {
-            conditions: vec![TxnCondition::CreatedAt(mark.clone(), 0)],
+            // A log that leaves etcd takes its id with it: no mark is made afterwards by a start that has not seen that.
+            conditions: vec![
+                TxnCondition::CreatedAt(mark.clone(), 0),
+                TxnCondition::CreatedAt(CLUSTER.to_vec(), begun),
+            ],
             then: vec![TxnOperation::Put(mark, keys::number(0), 0)],
             otherwise: Vec::new(),
         };
@@ -74,13 +80,17 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
     /// [`ClusterError::Overloaded`] while as many as permitted are in flight; [`ClusterError::Refused`] for a batch without
     /// entries, or one that is too large.
     pub fn next_batch(&self, entries: Vec<Vec<u8>>) -> Result<EncodedBatch, ClusterError> {
+        self.number(entries, MAX_IN_FLIGHT)
+    }
+
+    fn number(&self, entries: Vec<Vec<u8>>, max_in_flight: usize) -> Result<EncodedBatch, ClusterError> {
         let size = entries.iter().map(Vec::len).sum::<usize>();
         if entries.is_empty() || entries.len() > MAX_BATCH_ENTRIES || size > MAX_BATCH_BYTES {
             return Err(ClusterError::Refused(format!("a batch of {} entries, {size} bytes", entries.len())));
         }
         let mut position = self.position();
-        if position.in_flight >= MAX_IN_FLIGHT {
-            return Err(ClusterError::Overloaded(format!("{MAX_IN_FLIGHT} batches are in flight")));
+        if position.in_flight >= max_in_flight {
+            return Err(ClusterError::Overloaded(format!("{max_in_flight} batches are in flight")));
         }
         let (writer, seq, before) = (self.incarnation.clone(), position.seq + 1, position.hash);
         let batch = WriterBatch { writer, seq, before, entries }.encode();
@@ -90,10 +100,37 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
         Ok(batch)
     }
 
+    /// Numbers a batch that is kept on the own disk alone for now, whatever is in flight before it. From now on it has to be
+    /// [`kept`](BatchWriter::keep) and [`put`](BatchWriter::put), in the order of the numbers.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`] as for [`next_batch`](BatchWriter::next_batch).
+    pub fn spooled_batch(&self, entries: Vec<Vec<u8>>) -> Result<EncodedBatch, ClusterError> {
+        self.number(entries, usize::MAX)
+    }
+
+    /// Makes a batch durable on the own disk; repeated until it succeeds.
+    ///
+    /// # Errors
+    /// Only such that do not pass.
+    pub async fn keep(&self, batch: &EncodedBatch) -> Result<(), ClusterError> {
+        keep(&*self.disk, batch, self.members.timers(), &|_| ()).await
+    }
+
+    /// Makes a batch durable in etcd that is on the own disk; repeated until it succeeds.
+    ///
+    /// # Errors
+    /// As for [`write`](BatchWriter::write).
+    pub async fn put(&self, batch: &EncodedBatch) -> Result<(), ClusterError> {
+        put(&self.members, batch, &|_| ()).await?;
+        self.position().in_flight -= 1;
+        Ok(())
+    }
+
     /// Makes a batch durable, and returns when it is so: on the own disk and in etcd. Its responses may be sent then.
     /// Without a success it is repeated without end, with the same bytes; each time that all members or the own disk have
-    /// failed, `unavailable` is called with the reason, so that its callers can be refused. The future has to be run to its
-    /// end.
+    /// failed, `unavailable` is called with the reason, so that its callers can be refused; `is_kept` once it is on the own
+    /// disk. The future has to be run to its end.
     ///
     /// # Errors
     /// Only such that do not pass: [`ClusterError::Conflict`], [`ClusterError::RolledBack`] … The batch counts as not
@@ -102,8 +139,13 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk> BatchWriter<M, T, D> {
         &self,
         batch: &EncodedBatch,
         unavailable: impl Fn(&ClusterError) + Send + Sync,
+        is_kept: impl FnOnce() + Send,
     ) -> Result<(), ClusterError> {
-        let kept = keep(&*self.disk, batch, self.members.timers(), &unavailable);
+        let kept = async {
+            keep(&*self.disk, batch, self.members.timers(), &unavailable).await?;
+            is_kept();
+            Ok(())
+        };
         tokio::try_join!(kept, put(&self.members, batch, &unavailable))?;
         self.position().in_flight -= 1;
         Ok(())

@@ -3,12 +3,14 @@
 use super::Members;
 use super::own_disk::FileDisk;
 use super::progress::{Progress, unavailable};
+use super::spool::Spool;
 use crate::cluster::batch::{EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{BatchWriter, ClusterError, Timers};
 use crate::exchange_log::LogError;
 use crate::exchange_log::engine::{BatchLimits, EngineWriter, Health, LogEngine};
+use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// The engine over etcd.
 pub(super) struct ClusterEngine {
     pub(super) progress: Arc<Progress>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) tasks: Handle,
     /// `None` once it is closed.
     pub(super) runtime: Mutex<Option<Runtime>>,
 }
@@ -31,6 +35,7 @@ pub(super) struct ClusterEngine {
 pub(super) struct ClusterWriter {
     pub(super) progress: Arc<Progress>,
     pub(super) batches: Arc<BatchWriter<EtcdChannel, RuntimeTimers, FileDisk>>,
+    pub(super) spool: Arc<Spool>,
     pub(super) members: Arc<Members>,
     pub(super) tasks: Handle,
     pub(super) refuse_after: Duration,
@@ -39,6 +44,7 @@ pub(super) struct ClusterWriter {
 /// One batch on its way.
 struct BatchOnItsWay {
     progress: Arc<Progress>,
+    spool: Arc<Spool>,
     batch: EncodedBatch,
     contents: (u64, u64),
     told: Sender<Result<(), LogError>>,
@@ -53,7 +59,7 @@ impl EngineWriter for ClusterWriter {
         let (seq, began) = (batch.seq, Instant::now());
         self.progress.begin(seq);
         let (told, outcome) = channel();
-        let way = BatchOnItsWay { progress: self.progress.clone(), batch, contents, told };
+        let way = BatchOnItsWay { progress: self.progress.clone(), spool: self.spool.clone(), batch, contents, told };
         let (batches, members, delay) = (self.batches.clone(), self.members.clone(), self.progress.delay());
         self.tasks.spawn(async move {
             // A timer of no time would wait for its next tick.
@@ -66,7 +72,8 @@ impl EngineWriter for ClusterWriter {
             RecvTimeoutError::Timeout => {
                 let reason = format!("no majority of etcd has responded for {} ms", self.refuse_after.as_millis());
                 match self.progress.refuse(seq, &reason) {
-                    true => Ok(Err(LogError::Unavailable(reason))),
+                    // It joins the log, now or later: whoever appends again appends twice.
+                    true => Ok(Err(LogError::Undecided(reason))),
                     // It has just come through, or was refused.
                     false => outcome.recv(),
                 }
@@ -88,15 +95,17 @@ impl BatchOnItsWay {
         let failed = |error: &ClusterError| {
             // Of an unknown outcome another member may know more.
             if !matches!(error, ClusterError::OutcomeUnknown(_)) && self.progress.refuse(seq, &error.to_string()) {
-                let _ = self.told.send(Err(unavailable(error)));
+                let _ = self.told.send(Err(LogError::Undecided(error.to_string())));
             }
         };
-        let written = batches.write(&self.batch, failed).await;
-        let told = match written {
-            Ok(()) => {
-                self.progress.is_durable(seq, self.contents, began.elapsed());
-                Ok(())
-            }
+        let written = batches.write(&self.batch, failed, || self.progress.is_kept()).await;
+        let through = || self.progress.is_durable(seq, self.contents, began.elapsed());
+        let joined = match written {
+            Ok(()) => self.spool.join(through).await,
+            Err(error) => Err(error),
+        };
+        let told = match joined {
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.progress.stop(&error);
                 Err(unavailable(&error))
@@ -129,7 +138,14 @@ impl LogEngine for ClusterEngine {
     }
 
     fn health(&self) -> Health {
-        self.progress.health()
+        Health { spooled: self.spool.len() as u64, ..self.progress.health() }
+    }
+
+    fn spool(&self, entries: Vec<Vec<u8>>) -> Pin<Box<dyn Future<Output = Result<(), LogError>> + Send>> {
+        let spool = self.spool.clone();
+        // To its end, also if the caller goes away: a batch that was numbered has to be kept.
+        let kept = self.tasks.spawn(async move { spool.take(entries).await });
+        Box::pin(async move { kept.await.unwrap_or(Err(LogError::Closed)) })
     }
 
     fn seal(&self) -> Result<u64, LogError> {

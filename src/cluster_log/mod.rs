@@ -13,15 +13,17 @@
 //! what it stores with what it has stored before.
 //!
 //! Files, below the data folder: `log/` and `state/signed-checkpoint` as of an embedded log; `journal/lock`; `cluster/stored`,
-//! `cluster/highest`, `cluster/batches/`.
+//! `cluster/highest`, `cluster/batches/`; while a log comes or goes ([`crate::migration`]), `cluster/begin` or `cluster/left`.
 
 mod background;
 mod engine;
+mod epoch_entry;
 mod frame;
 pub mod own_batches;
 pub mod own_disk;
 mod progress;
 pub mod site_files;
+mod spool;
 mod start;
 
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
@@ -30,6 +32,7 @@ use crate::cluster::{EtcdMembers, GatewayName};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths, disk};
 use site_files::OtherSite;
+pub use start::{BEGINNING, LEAVING};
 use std::path::Path;
 use std::time::Duration;
 

@@ -29,6 +29,8 @@ struct Now {
     unsealed: VecDeque<OwnBatch>,
     /// The batch that is under way.
     in_flight: Option<u64>,
+    /// Whether it is on the own disk.
+    is_kept: bool,
     /// Why it is not through yet: nothing else is accepted until it is.
     stuck: Option<String>,
     /// Why the log has stopped on this gateway for good.
@@ -56,6 +58,7 @@ impl Progress {
         let now = Now {
             unsealed: VecDeque::new(),
             in_flight: None,
+            is_kept: false,
             stuck: None,
             stopped: None,
             seal_error: None,
@@ -92,7 +95,29 @@ impl Progress {
 
     /// A batch begins its way.
     pub(super) fn begin(&self, seq: u64) {
-        locked(&self.now).in_flight = Some(seq);
+        let mut now = locked(&self.now);
+        (now.in_flight, now.is_kept) = (Some(seq), false);
+    }
+
+    /// The batch that is under way is on the own disk.
+    pub(super) fn is_kept(&self) {
+        locked(&self.now).is_kept = true;
+    }
+
+    /// Whether entries may be kept on the own disk alone, since no majority responds; true if the batch before them is there.
+    pub(super) fn may_spool(&self) -> Result<bool, LogError> {
+        let now = locked(&self.now);
+        let unavailable = |reason: &str| Err(LogError::Unavailable(reason.to_owned()));
+        match (&now.stopped, &now.stuck) {
+            (Some((_, reason)), _) => unavailable(reason),
+            (None, Some(_)) => Ok(now.is_kept),
+            (None, None) => unavailable("a majority of etcd responds: entries are appended as usual"),
+        }
+    }
+
+    /// A batch that was on the own disk alone is durable.
+    pub(super) fn has_joined(&self, seq: u64, (entries, bytes): (u64, u64)) {
+        locked(&self.now).unsealed.push_back(OwnBatch { seq, entries, bytes, since: Instant::now() });
     }
 
     /// Why the batch is not through: its appenders are refused now. False if it is through, or was refused before.
@@ -193,6 +218,7 @@ impl Progress {
             last_sync: now.last_sync,
             seal_error: stopped.or_else(|| now.seal_error.clone()),
             is_full: now.pressure == Pressure::Refuse,
+            spooled: 0,
             stopped: now.stopped.as_ref().map(|(state, _)| *state),
         }
     }

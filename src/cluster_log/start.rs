@@ -2,9 +2,11 @@
 
 use super::background::Background;
 use super::engine::{ClusterEngine, ClusterWriter};
+use super::epoch_entry;
 use super::own_disk::FileDisk;
 use super::progress::{Progress, unavailable};
 use super::site_files::SiteFiles;
+use super::spool::Spool;
 use super::{ClusterLogSettings, Members};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::own_disk::OwnDisk;
@@ -24,6 +26,10 @@ use tokio::runtime::Runtime;
 
 /// Threads of the runtime: one writes batches, the other seals and stores.
 const THREADS: usize = 2;
+/// In `cluster/` while `cluster begin` is not finished: the plan.
+pub const BEGINNING: &str = "begin";
+/// In `cluster/` once `cluster leave` has taken the log out of etcd: what it has left with.
+pub const LEAVING: &str = "left";
 /// Pause before another attempt.
 const RETRY: Duration = Duration::from_millis(300);
 
@@ -74,12 +80,28 @@ pub(super) fn start(paths: &LogPaths, signer: LogSigner, settings: ClusterLogSet
     };
     runtime.spawn(background.run());
     let (tasks, refuse_after) = (runtime.handle().clone(), settings.refuse_after);
-    let writer = ClusterWriter { progress: progress.clone(), batches, members, tasks, refuse_after };
-    Ok((Arc::new(ClusterEngine { progress, runtime: Mutex::new(Some(runtime)) }), Box::new(writer)))
+    let spool = Arc::new(Spool::new(progress.clone(), batches.clone()));
+    let engine = ClusterEngine {
+        progress: progress.clone(),
+        spool: spool.clone(),
+        tasks: tasks.clone(),
+        runtime: Mutex::new(Some(runtime)),
+    };
+    let writer = ClusterWriter { progress, batches, spool, members, tasks, refuse_after };
+    Ok((Arc::new(engine), Box::new(writer)))
 }
 
 /// A log that one gateway writes alone cannot become a site of another one.
 fn refuse_embedded(paths: &LogPaths) -> Result<(), LogError> {
+    for (mark, command) in [(BEGINNING, "begin"), (LEAVING, "leave")] {
+        let path = paths.replicated.join(mark);
+        if paths.disk.kind(&path).is_ok() {
+            return Err(LogError::Io {
+                path,
+                reason: format!("`cluster {command}` has not come to its end: run it again"),
+            });
+        }
+    }
     let is_new = disk::read_text(&*paths.disk, &paths.signed)?.is_none();
     if paths.is_replicated()? || is_new && segments(&*paths.disk, &paths.journal)?.is_empty() {
         return Ok(());
@@ -120,9 +142,9 @@ async fn start_within(
     site: &Arc<SiteFiles>,
     settings: &ClusterLogSettings,
 ) -> Result<Started, LogError> {
-    let until = Instant::now() + settings.start_within;
+    let (until, mut entered) = (Instant::now() + settings.start_within, false);
     loop {
-        match start_once(disk, site, settings).await {
+        match start_once(disk, site, settings, &mut entered).await {
             Err(error) if error.may_pass() && Instant::now() < until => {
                 tracing::info!(%error, "the exchange log waits for etcd");
                 tokio::time::sleep(RETRY).await;
@@ -146,11 +168,13 @@ async fn start_once(
     disk: &Arc<FileDisk>,
     site: &Arc<SiteFiles>,
     settings: &ClusterLogSettings,
+    entered: &mut bool,
 ) -> Result<Started, ClusterError> {
     let seen = disk.highest().await?.map(|seen| (seen.cluster, seen.revision));
     let members = Arc::new(Members::new(settings.etcd.channels(), RuntimeTimers::default(), seen));
     version::check(&members).await?;
     if epoch::enter(&members, &**disk, &**site).await? {
+        *entered = true;
         tracing::warn!("etcd was restored, and another epoch has begun: what only this disk has is offered to it");
     }
     let checkpoint = guard::checked(&members, &**disk).await?;
@@ -161,6 +185,9 @@ async fn start_once(
     site::follow(&members, &**disk, &**site, &settings.gateway, &mut 0).await?;
     let gateway = settings.gateway.clone();
     let batches = BatchWriter::begin(members.clone(), disk.clone(), gateway, fastrand::u64(..)).await?;
+    if *entered {
+        epoch_entry::write(&members, &batches, checkpoint.state.epoch, &settings.gateway).await?;
+    }
     let sealed = site.stored().await?.size();
     Ok(Started { members, batches: Arc::new(batches), sealed, offered })
 }

@@ -3,8 +3,11 @@
 use super::Table;
 use crate::cluster::GatewayName;
 use crate::cluster::registry::WRITER;
-use crate::identity::tls;
+use crate::contract::{CallShape, ContractSet, Operation};
+use crate::identity::tls::{self, TlsFiles};
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a gateway takes part in a cluster.
@@ -20,6 +23,8 @@ pub struct ClusterSettings {
     pub sites: usize,
     /// The HTTPS ports of other sites' gateways, from which tiles are read.
     pub tiles: Vec<String>,
+    /// TLS towards them.
+    pub tiles_tls: rustls::ClientConfig,
     /// How old the view of the registry may be before calls are refused.
     pub max_view_age: Duration,
     /// The quota of etcd's database.
@@ -30,10 +35,17 @@ pub struct ClusterSettings {
     pub start_within: Duration,
     /// Maximum bytes of batches on the own disk.
     pub own_disk: u64,
+    /// Operations (`source/Method`) that are answered from the own disk alone while no majority of etcd responds.
+    pub spool: Vec<String>,
 }
 
-/// `node` and whether secrets are sealed come from the rest of the file.
-pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option<ClusterSettings> {
+/// `node`, the gateway's own certificate and whether secrets are sealed come from the rest of the file.
+pub(super) fn read(
+    table: &Table<'_>,
+    node: Option<&str>,
+    own: Option<&TlsFiles>,
+    seals: bool,
+) -> Option<ClusterSettings> {
     let gateway = node.and_then(|node| own_name(table, node));
     if !seals {
         let what =
@@ -61,6 +73,7 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
             None
         }
     });
+    let tiles_tls = own.and_then(|own| tiles_tls(table, own));
     let tiles = table.texts("tiles").into_iter().map(|url| other_site(table, &url)).collect::<Option<Vec<_>>>();
     let settings = ClusterSettings {
         gateway: gateway?,
@@ -68,10 +81,12 @@ pub(super) fn read(table: &Table<'_>, node: Option<&str>, seals: bool) -> Option
         etcd: etcd?,
         sites: table.number("sites", 3, 1..=60) as usize,
         tiles: tiles?,
+        tiles_tls: tiles_tls?,
         max_view_age: Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600)),
         etcd_quota: table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20,
         refuse_after: Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000)),
         start_within: Duration::from_secs(table.number("start_within_s", 30, 1..=3_600)),
+        spool: table.texts("spool"),
         own_disk: table.number("own_disk_mib", 16_384, 64..=1_048_576) << 20,
     };
     seals.then_some(settings)
@@ -121,6 +136,24 @@ fn member(text: &str) -> Result<String, String> {
     }
 }
 
+/// How this gateway is known to other sites: by its own certificate, unless another one is named.
+fn tiles_tls(table: &Table<'_>, own: &TlsFiles) -> Option<rustls::ClientConfig> {
+    let ca = table.path("tiles_ca").unwrap_or_else(|| own.client_ca.clone());
+    let (certificate, key) = match (table.path("tiles_certificate"), table.path("tiles_key")) {
+        (Some(certificate), Some(key)) => {
+            table.keep_private("tiles_key", &key);
+            (certificate, key)
+        }
+        (None, None) => (own.certificate.clone(), own.key.clone()),
+        _ => {
+            table.fault("tiles_certificate", "needs tiles_certificate and tiles_key, or neither");
+            return None;
+        }
+    };
+    let made = tls::client_config(&ca, Some((&certificate, &key)), &[]);
+    made.map_err(|fault| table.fault("tiles_certificate", fault)).ok()
+}
+
 fn other_site(table: &Table<'_>, text: &str) -> Option<String> {
     let uri = text.parse::<http::Uri>().ok();
     let is_port = uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some() && uri.path() == "/");
@@ -128,6 +161,26 @@ fn other_site(table: &Table<'_>, text: &str) -> Option<String> {
         table.fault("tiles", format!("{text:?} must be https://host:port, the HTTPS port of another site's gateway"));
     }
     is_port.then(|| text.trim_end_matches('/').to_owned())
+}
+
+impl ClusterSettings {
+    /// Returns the paths of the operations that may be answered without a majority.
+    ///
+    /// # Errors
+    /// The reason that one of them cannot: it must be a read with one response.
+    pub fn spooled(&self, contracts: &ContractSet) -> Result<HashSet<String>, String> {
+        let named = |name: &String| {
+            let is_it = |operation: &&&Arc<Operation>| format!("{}/{}", operation.source.id, operation.name) == *name;
+            match contracts.operations().iter().find(is_it) {
+                Some(operation) if operation.shape == CallShape::Unary && !operation.writes => {
+                    Ok(operation.path.clone())
+                }
+                Some(_) => Err(format!("{name:?} writes, or is a stream: reads with one response can be spooled")),
+                None => Err(format!("no contract has {name:?}: write source/Method, as budgetunit/GetUnit")),
+            }
+        };
+        self.spool.iter().map(named).collect()
+    }
 }
 
 #[cfg(test)]

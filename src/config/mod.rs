@@ -12,6 +12,7 @@ pub mod schema;
 pub mod telemetry;
 pub mod web;
 
+use crate::access::sites::SiteNames;
 use crate::contract::{ContractFault, ContractSet};
 use crate::exchange_log::cosignature::Policy;
 use crate::identity::handshake_limits::HandshakeLimits;
@@ -136,6 +137,8 @@ pub struct LogSettings {
     pub disk_warn_days: u32,
     /// The retention policy; without it, nothing is ever pruned.
     pub retention: Option<Retention>,
+    /// The gateways of other sites, which may read the log's files.
+    pub sites: SiteNames,
 }
 
 /// How long entries stay in the log's own folder.
@@ -301,7 +304,9 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
         if retention.is_none() && log.has("keep_days") {
             log.fault("keep_days", "needs a folder to archive to: archive = \"archive\"");
         }
-        Some(LogSettings { origin: origin?, policy, policy_text, witness_ca, index, disk_warn_days, retention })
+        let sites = SiteNames::new(&log.texts("site_names")).map_err(|reason| log.fault("site_names", reason)).ok();
+        let (origin, sites) = (origin?, sites?);
+        Some(LogSettings { origin, policy, policy_text, witness_ca, index, disk_warn_days, retention, sites })
     });
     let client_ca = tls.as_ref().map(|tls| tls.client_ca.as_path());
     let has_port = listen.as_ref().is_none_or(|listen| listen.https.is_some());
@@ -310,7 +315,7 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
     let tls = tls.zip(vault.as_ref()).map(|(tls, vault)| tls.with_vault(vault));
     let seals = vault.as_ref().is_none_or(Vault::seals);
     let cluster = match table.has("cluster") {
-        true => table.section("cluster", |own| cluster::read(own, node.as_deref(), seals)).map(Some),
+        true => table.section("cluster", |own| cluster::read(own, node.as_deref(), tls.as_ref(), seals)).map(Some),
         false => Some(None),
     };
     let contracts_dir = table.path("contracts_dir");

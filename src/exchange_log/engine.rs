@@ -2,6 +2,7 @@
 //! alone, and that of `cluster_log`, over etcd, for a log that several gateways write.
 
 use super::LogError;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -41,6 +42,16 @@ pub trait LogEngine: Send + Sync {
 
     /// Watches the number of entries that are sealed, and whose checkpoint is published here.
     fn watch_sealed(&self) -> watch::Receiver<u64>;
+
+    /// Makes entries durable on this gateway's own disk alone, while no majority of etcd responds; they join the log by
+    /// themselves, in their order, when one does. The embedded engine never needs that.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] while entries can be appended, or if the disk fails; [`LogError::Full`] beyond a bound.
+    fn spool(&self, _entries: Vec<Vec<u8>>) -> Pin<Box<dyn Future<Output = Result<(), LogError>> + Send>> {
+        let reason = "this log is written on this machine alone";
+        Box::pin(async move { Err(LogError::Unavailable(reason.into())) })
+    }
 
     /// Returns the present state of the log.
     fn health(&self) -> Health;
@@ -102,6 +113,8 @@ pub struct Health {
     pub seal_error: Option<LogError>,
     /// So many entries wait to be sealed that no more are accepted.
     pub is_full: bool,
+    /// Entries that are on this gateway's own disk alone, until a majority of etcd responds.
+    pub spooled: u64,
     /// The name of the state in which the log has stopped here for good, until a person has looked: one of [`STOPPED`].
     pub stopped: Option<&'static str>,
 }

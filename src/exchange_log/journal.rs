@@ -174,6 +174,18 @@ impl Journal {
         Ok(Recovered { journal, records })
     }
 
+    /// Makes the journal of a log whose first entries are sealed and were never in one, unless there is one.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if its first segment cannot be made.
+    pub fn begin(paths: &LogPaths, sealed: u64) -> Result<(), LogError> {
+        paths.disk.create_folder(&paths.journal).map_err(|error| LogError::io(&paths.journal, &error))?;
+        match segments(&*paths.disk, &paths.journal)?.is_empty() {
+            true => Segment::create(paths, sealed, &Tag::default()).map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Returns the index of the next entry.
     pub fn next_index(&self) -> u64 {
         self.next_index

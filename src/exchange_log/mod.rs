@@ -118,6 +118,10 @@ pub enum LogError {
     /// Batches cannot be made durable or be sealed now.
     #[error("the exchange log is not available: {0}")]
     Unavailable(String),
+    /// The entry is on this gateway's disk, and joins the log when a majority of etcd responds: whoever appends it again
+    /// appends it twice.
+    #[error("the exchange log is not available: {0}")]
+    Undecided(String),
     /// The folder is a site of a log that several gateways write: one that writes alone would sign another tree.
     #[error("{0} is of a log that several gateways write: this one does not write alone there")]
     Replicated(PathBuf),
@@ -135,6 +139,10 @@ impl LogError {
         LogError::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
     }
 }
+
+/// The event of an exchange that was answered when its entry was on its gateway's own disk alone; its object is
+/// `exchange:ID`.
+pub const SPOOL_EVENT: &str = "log.spool";
 
 /// The folders of a log.
 #[derive(Debug, Clone)]
@@ -237,6 +245,35 @@ impl ExchangeLog {
         let waiting = completion_queue::PendingAppend { completion_queue: completion_queue::here(), sender };
         submission_batch::put(&self.shared, Queued::new(entry.to_bytes(), Some(waiting))?);
         receiver.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Returns at once whether entries are accepted now.
+    ///
+    /// # Errors
+    /// As for [`LogEngine::admits`](engine::LogEngine::admits).
+    pub fn admits(&self) -> Result<(), LogError> {
+        self.shared.engine.admits()
+    }
+
+    /// Appends an entry as [`append`](Self::append) does; while no majority of etcd responds, it is kept on this gateway's
+    /// own disk alone, behind an entry that says so ([`SPOOL_EVENT`]), and both join the log later.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append), and for [`LogEngine::spool`](engine::LogEngine::spool).
+    pub async fn append_or_spool(&self, entry: &Entry) -> Result<Option<u64>, LogError> {
+        let refused = match self.shared.engine.admits() {
+            Ok(()) => self.append(entry).await,
+            Err(refused) => Err(refused),
+        };
+        let object = format!("exchange:{}", entry.id_text());
+        let (actor, event) = ("gateway".to_owned(), SPOOL_EVENT.to_owned());
+        let mark = Entry { actor, event, object, ..Entry::begin(Kind::Admin, &entry.node) }.to_bytes();
+        let entries = match refused {
+            Err(LogError::Unavailable(_)) => vec![mark, entry.to_bytes()],
+            Err(LogError::Undecided(_)) => vec![mark],
+            done => return done,
+        };
+        self.shared.engine.spool(entries).await.map(|()| None)
     }
 
     /// Appends an entry without waiting for it: the end of a call whose caller is gone. If the batch cannot be written,

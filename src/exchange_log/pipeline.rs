@@ -143,6 +143,7 @@ impl Pipeline {
         let (sealed_at, seal_error) = lock(&self.last_sealing).clone();
         Health {
             stopped: None,
+            spooled: 0,
             unsealed_entries,
             unsealed_bytes: self.unsealed_bytes.load(Ordering::Relaxed),
             unsealed_age: since.map_or(Duration::ZERO, |since| since.elapsed()),

@@ -73,6 +73,11 @@ impl Exchange {
         record.context.begin_trace(&head.headers);
         let admitted = self.admit(peer, &head, (arrived, form), &id, &mut record.context).await;
         record.context.enter(Stage::Request);
+        // Before the source is asked: nothing may leave without an entry.
+        let admitted = admitted.and_then(|admitted| match self.shared.log.admits() {
+            Err(_) if !record.context.may_spool() => Err(Reason::ExchangeLogUnavailable.into()),
+            _ => Ok(admitted),
+        });
         let result = match admitted {
             Ok(admitted) if admitted.route.operation.shape == CallShape::ServerStream => {
                 // Boxed: most calls have one response and need no memory for a stream's state.

@@ -54,7 +54,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::{EtcdSecrets, connect, share_keys};
+pub use cluster::{EtcdSecrets, connect, other_sites, share_keys};
 pub use control::admin_events::entry as admin_entry;
 pub use exchange::response::{EXCHANGE_ID, LOG_INDEX, REQUEST_SALT, RESPONSE_SALT};
 pub use front::sockets::Sockets;
@@ -176,7 +176,11 @@ impl Gateway {
         let mut shared = Shared::new(&config, log, pseudonyms);
         if let Some(cluster) = cluster {
             cluster.report(shared.log.clone());
-            (shared.limits, shared.cluster) = (GrantLimits::rates_only(), Some(cluster));
+            let spooled = config.cluster.as_ref().map(|own| own.spooled(&catalogue.contracts)).transpose();
+            let fault = |reason| vec![fault_at(&config.file, "cluster.spool", reason)];
+            shared.spooled = spooled.map_err(fault)?.unwrap_or_default();
+            let gateways = config.cluster.as_ref().map_or(1, |own| own.sites);
+            (shared.limits, shared.cluster) = (GrantLimits::one_of(gateways), Some(cluster));
         }
         if config.telemetry.access_lines {
             let started = AccessLines::start(&shared.metrics.access_lines);
@@ -187,6 +191,9 @@ impl Gateway {
             shared.tracer = started.map_err(|error| StartError::Thread(error.to_string()))?;
         }
         let shared = Arc::new(shared);
+        if let Some(cluster) = &shared.cluster {
+            cluster.share_rates(&shared);
+        }
         let usage = UsageStore::open(&config.data.join(usage::FILE), registry.key().clone())?;
         quota::restore(&shared, &usage, &config.data)?;
         shared.registry.store(Arc::new(Snapshot::read(store.as_ref())?));

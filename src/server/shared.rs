@@ -31,7 +31,7 @@ use crate::status::{Reason, Refusal};
 use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Revocations, Tracer, Traffic};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,6 +107,8 @@ pub struct Shared {
     pub(super) state_files: Mutex<Option<LoggedFiles>>,
     /// Faults of events in the registry's file, one a line.
     pub event_alarm: ArcSwap<String>,
+    /// Paths of operations that are answered from the own disk alone while no majority of etcd responds.
+    pub spooled: HashSet<String>,
     /// What it shares with other gateways; `None`: it is alone.
     pub(super) cluster: Option<Arc<Cluster>>,
     /// Takes a line for each exchange that has ended, where the configuration has them.
@@ -157,6 +159,7 @@ impl Shared {
             registry_differences: ArcSwap::default(),
             state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
+            spooled: HashSet::new(),
             cluster: None,
             access_lines: AccessLines::default(),
             tracer: Tracer::default(),

@@ -19,6 +19,7 @@ pub(super) struct LogGauges {
     pub last_sync: Gauge<f64, AtomicU64>,
     pub index_rebuilt: Gauge,
     pub stopped: Family<StoppedLabels, Gauge>,
+    pub spooled: Gauge,
 }
 
 /// The state of a log that has stopped.
@@ -54,6 +55,8 @@ impl LogGauges {
         registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
         let help = "1 while the log has stopped on this gateway in this state, until a person has looked";
         registry.register("log_stopped", help, log.stopped.clone());
+        let help = "Entries that are on this gateway's own disk alone, until a majority of etcd responds";
+        registry.register("log_spooled_entries", help, log.spooled.clone());
         log
     }
 

@@ -362,6 +362,7 @@ impl Metrics {
         self.log.checkpoint_age.set(health.checkpoint_age.as_secs_f64());
         self.log.last_sync.set(health.last_sync.as_secs_f64());
         self.log.stop_in(health.stopped);
+        self.log.spooled.set(whole(health.spooled));
         self.clock_behind.set(clock::behind().as_secs_f64());
         self.log.index_rebuilt.set(whole(index_rebuilt));
     }

@@ -1,5 +1,5 @@
-//! The exchange log over HTTPS, for auditors: checkpoint, hash tiles and entry bundles in the layout
-//! of C2SP tlog-tiles, below `/log/`.
+//! The exchange log over HTTPS, for auditors and the gateways of other sites: checkpoint, hash tiles and entry bundles in the
+//! layout of C2SP tlog-tiles, below `/log/`.
 
 use super::oauth::CERTIFICATE_CHALLENGE;
 use super::{Web, WebRequest, WebResponse, error};
@@ -19,7 +19,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use std::path::Path;
 
-/// Limits of auditors' concurrent reads: as many requests as a connection carries, of files of some kilobytes (16 MB at
+/// Limits of concurrent reads of each auditor and site: as many requests as a connection carries, of files of some kilobytes (16 MB at
 /// most).
 pub(super) const READS: WorkLimits = limits(4, 256, 64, 2_000, 4_000);
 /// The roles that may read them.
@@ -46,10 +46,16 @@ impl Web {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         };
-        let caller = Principal::Certificate(peer.clone());
-        let Ok(staff) = self.door.admit(&caller, &READ).await else { return denied() };
+        let site = self.config.log.sites.identify(peer, &self.registry.load()).map(|site| format!("site:{site}"));
+        let reader = match site {
+            Some(site) => site,
+            None => match self.door.admit(&Principal::Certificate(peer.clone()), &READ).await {
+                Ok(staff) => staff.id().to_owned(),
+                Err(_) => return denied(),
+            },
+        };
         let Some(file) = LogFile::parse(request.path.strip_prefix("/log/").unwrap_or("")) else { return missing() };
-        let Ok(permit) = self.reads.begin(staff.id()) else { return busy() };
+        let Ok(permit) = self.reads.begin(&reader) else { return busy() };
         let root = LogPaths::new(&self.config.data).tiles;
         let (kind, cache) = match file {
             LogFile::Checkpoint | LogFile::Pruned => ("text/plain; charset=utf-8", "no-cache"),

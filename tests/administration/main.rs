@@ -26,5 +26,6 @@ mod registry_log;
 mod remote;
 mod rights;
 mod second_person;
+mod sites;
 mod transcript;
 mod watching;

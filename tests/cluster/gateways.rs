@@ -2,9 +2,11 @@
 
 use crate::etcd::{LIMIT, MEMBERS};
 use crate::province::{ADMINISTRATOR, KIOSK_QUOTA, MAX_VIEW_AGE, Province};
-use crate::support::{Actor, CITIZEN, ENTERPRISE, exchanges, until};
+use crate::support::{Actor, CITIZEN, ENTERPRISE, UNIT, entries, exchanges, ops_page, until};
 use ndxp_gateway::audit::replay::Replay;
+use ndxp_gateway::exchange_log::reader::Found;
 use ndxp_gateway::exchange_log::verify::verify_data;
+use ndxp_gateway::exchange_log::{Kind, SPOOL_EVENT};
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::server::registry_path;
 use serde_json::Value;
@@ -99,6 +101,56 @@ fn a_daily_quota_is_exact_over_all_gateways() {
     // A gateway may have been refused while another one still held a call that it used later: none is left in the end.
     let rest: u64 = actors.iter().map(calls).sum();
     assert_eq!(made.iter().sum::<u64>() + rest, KIOSK_QUOTA, "{made:?} and {rest}");
+}
+
+/// How often an exchange is in a log, and how often an entry says that it was answered without a majority.
+fn times(data: &std::path::Path, exchange: &str) -> (usize, usize) {
+    let marked = format!("exchange:{exchange}");
+    let all = entries(data);
+    let is_it = |found: &&Found| found.entry.kind() == Kind::Exchange && found.entry.id_text() == exchange;
+    let marks = all.iter().filter(|found| found.entry.event == SPOOL_EVENT && found.entry.object == marked);
+    (all.iter().filter(is_it).count(), marks.count())
+}
+
+#[test]
+fn what_policy_permits_is_answered_without_a_majority_and_joins_the_log_once_also_after_a_crash() {
+    let Some(mut province) = Province::start() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (enterprise, unit) = (request(&province, "GetEnterprise"), request(&province, "GetUnit"));
+    for crashes in [false, true] {
+        let actor = province.actor(0, "shop");
+        let before = runtime.block_on(actor.call(UNIT, unit.clone())).ok().exchange();
+        (1..MEMBERS).for_each(|at| province.etcd.kill(at));
+        // One at least is in the batch that is stuck, the others come after it.
+        let spooled: Vec<String> =
+            (0..5).map(|_| runtime.block_on(actor.call(UNIT, unit.clone()))).map(|told| told.ok().exchange()).collect();
+        assert_eq!(call(&actor, ENTERPRISE, &enterprise), "EXCHANGE_LOG_UNAVAILABLE", "it is not named");
+        assert!(
+            ops_page(&province.ops(0), "/metrics").contains("ndxp_log_spooled_entries 1"),
+            "ten, or eleven with a refusal"
+        );
+        if crashes {
+            province.gateways[0] = None;
+        }
+        (1..MEMBERS).for_each(|at| province.etcd.restart(at));
+        if crashes {
+            province.open(0);
+        }
+        let actor = province.actor(0, "shop");
+        until("calls are served as usual", LIMIT, || call(&actor, ENTERPRISE, &enterprise).is_empty());
+        let after = runtime.block_on(actor.call(UNIT, unit.clone())).ok().exchange();
+        province.settle();
+        for at in 0..MEMBERS {
+            let data = province.data(at);
+            assert_eq!((times(&data, &before), times(&data, &after)), ((1, 0), (1, 0)));
+            for exchange in &spooled {
+                assert_eq!(times(&data, exchange), (1, 1), "{exchange} at {at}");
+            }
+            let order: Vec<String> = exchanges(&data).iter().map(|entry| entry.id_text()).collect();
+            let order: Vec<&String> = order.iter().filter(|id| spooled.contains(id)).collect();
+            assert_eq!(order, spooled.iter().collect::<Vec<_>>(), "in their order");
+        }
+    }
 }
 
 #[test]

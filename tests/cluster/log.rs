@@ -49,7 +49,7 @@ pub fn patient(etcd: &EtcdCluster) -> ClusterLogSettings {
 }
 
 /// Appends an entry with this text and a number, at the first attempt if the machine is not too busy; returns the whole text.
-fn append_some(log: &ExchangeLog, text: &str) -> String {
+pub fn append_some(log: &ExchangeLog, text: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut attempts = 0;
     let mut whole = String::new();
@@ -62,7 +62,7 @@ fn append_some(log: &ExchangeLog, text: &str) -> String {
 }
 
 /// Waits for a fact.
-fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < LIMIT, "{what}: not within {} s", LIMIT.as_secs());
@@ -81,12 +81,15 @@ struct Gateways {
 
 impl Gateways {
     fn start() -> Option<Self> {
-        let etcd = EtcdCluster::start()?;
+        EtcdCluster::start().map(Self::over)
+    }
+
+    fn over(etcd: EtcdCluster) -> Self {
         let (folder, key) = (tempfile::tempdir().unwrap(), LogSigner::generate().unwrap());
         let logs = (0..MEMBERS).map(|_| Arc::default()).collect();
         let gateways = Gateways { etcd, folder, key, logs };
         (0..MEMBERS).for_each(|at| gateways.open(at));
-        Some(gateways)
+        gateways
     }
 
     fn data(&self, at: usize) -> PathBuf {
@@ -192,7 +195,8 @@ impl Appenders {
 
 #[test]
 fn entries_of_three_gateways_are_in_all_three_logs_once_while_members_and_a_gateway_end() {
-    let Some(mut gateways) = Gateways::start() else { return };
+    // By TLS, and with the rights of a gateway alone.
+    let Some(mut gateways) = EtcdCluster::start_secured().map(Gateways::over) else { return };
     let appenders = Appenders::start(&gateways);
     appenders.progress("three gateways append", &[0, 1, 2]);
     for member in 0..MEMBERS {
@@ -202,6 +206,13 @@ fn entries_of_three_gateways_are_in_all_three_logs_once_while_members_and_a_gate
         gateways.etcd.restart(member);
         appenders.progress("a member was started", &[0, 1, 2]);
     }
+    gateways.etcd.kill(0);
+    gateways.etcd.replace(0);
+    appenders.progress("a member is replaced", &[0, 1, 2]);
+    // Without it there would be no majority.
+    gateways.etcd.kill(1);
+    appenders.progress("the new member is one of two", &[0, 1, 2]);
+    gateways.etcd.restart(1);
     for at in 0..MEMBERS {
         drop(gateways.logs[at].lock().unwrap().take());
         let others: Vec<usize> = (0..MEMBERS).filter(|other| *other != at).collect();

@@ -9,9 +9,13 @@ mod etcd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod connections;
 mod engines;
+mod epoch;
 mod gateways;
 mod log;
+mod migrate;
 mod province;
+mod rights;
 mod seen;

@@ -3,14 +3,15 @@
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
 use crate::support::{Actor, add_client, add_grant, approved, edit, files, issue, lay, make_key, show, until};
 use ndxp_gateway::caller::GatewayClient;
-use ndxp_gateway::cluster::registry::commit::{begin_registry, import_rows};
+use ndxp_gateway::cluster::registry::import::{begin_registry, import_rows};
 use ndxp_gateway::config::Config;
-use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS};
+use ndxp_gateway::pki::{CertificateRole, DEFAULT_DAYS, client_uri};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::sandbox::folder::DevFolder;
 use ndxp_gateway::sandbox::{Sandbox, SandboxConfig};
 use ndxp_gateway::server::{EtcdSecrets, Gateway, connect, registry_path, share_keys};
 use serde_json::Value;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub struct Province {
     pub etcd: EtcdCluster,
     pub folder: DevFolder,
     pub gateways: Vec<Option<Gateway>>,
+    https: Vec<u16>,
     pub sandbox: Sandbox,
     max_view_age: Duration,
     _dir: tempfile::TempDir,
@@ -45,8 +47,11 @@ impl Province {
         let (dir, folder) = lay(&|_| {});
         let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
         std::fs::write(folder.path.join("secrets/keys"), "0123456789abcdef".repeat(4)).unwrap();
+        let listeners: Vec<_> = (0..MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let https = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        drop(listeners);
         let gateways = (0..MEMBERS).map(|_| None).collect();
-        let mut province = Province { etcd, folder, gateways, sandbox, max_view_age, _dir: dir };
+        let mut province = Province { https, etcd, folder, gateways, sandbox, max_view_age, _dir: dir };
         (0..MEMBERS).for_each(|at| province.configure(at));
         let first = province.config(0);
         let seed = Config { data: province.folder.path.join("data"), ..first };
@@ -61,6 +66,11 @@ impl Province {
     }
 
     fn configure(&self, at: usize) {
+        let tiles = (0..MEMBERS)
+            .filter(|other| *other != at)
+            .map(|other| format!("\"https://127.0.0.1:{}\"", self.https[other]));
+        let tiles = tiles.collect::<Vec<_>>().join(", ");
+        let site = client_uri("gateway");
         let file = self.folder.path.join(format!("gateway{at}.toml"));
         std::fs::copy(self.folder.gateway_config(), &file).unwrap();
         let mut urls: Vec<String> = self.etcd.client_urls().iter().map(|url| format!("\"{url}\"")).collect();
@@ -69,13 +79,16 @@ impl Province {
             let text = text.replace("qn-dc1", &format!("qn-dc{}", at + 1));
             let text = text.replace("data = \"data\"", &format!("data = \"data{at}\""));
             let lines = text.lines().map(|line| match line.split_once(" = \"127.0.0.1:") {
+                Some(("https", _)) => format!("https = \"127.0.0.1:{}\"", self.https[at]),
                 Some((name, _)) => format!("{name} = \"127.0.0.1:0\""),
+                None if line == "[log]" => format!("[log]\nsite_names = [\"{site}\"]"),
                 None => line.to_owned(),
             });
             let text = lines.collect::<Vec<_>>().join("\n");
             format!(
                 "{text}\n[keys]\nencryption_secret = {{ file = \"secrets/keys\" }}\n[cluster]\netcd = [{}]\n\
-                 max_view_age_s = {}\nrefuse_after_ms = 2000\n",
+                 tiles = [{tiles}]\ntiles_certificate = \"pki/to-sources.pem\"\ntiles_key = \"pki/to-sources.key\"\n\
+                 max_view_age_s = {}\nrefuse_after_ms = 2000\nspool = [\"budgetunit/GetUnit\"]\n",
                 urls.join(", "),
                 self.max_view_age.as_secs()
             )
@@ -119,6 +132,10 @@ impl Province {
 
     pub fn gateway(&self, at: usize) -> &Gateway {
         self.gateways[at].as_ref().unwrap()
+    }
+
+    pub fn ops(&self, at: usize) -> String {
+        self.gateway(at).operator_http.unwrap().to_string()
     }
 
     pub fn data(&self, at: usize) -> PathBuf {

@@ -20,7 +20,8 @@ pub const LIMIT: Duration = Duration::from_secs(40);
 pub struct EtcdCluster {
     program: PathBuf,
     folder: tempfile::TempDir,
-    ports: Vec<(u16, u16)>,
+    /// Of each member: client port, peer port, and that of health and metrics.
+    ports: Vec<[u16; 3]>,
     running: Vec<Option<Child>>,
     certificates: Option<Certificates>,
     /// Three members write and sync much: one cluster at a time.
@@ -51,25 +52,21 @@ impl Certificates {
             certificate(&made.clients, &["server", &format!("m{at}"), "127.0.0.1", "localhost"]);
             certificate(&made.peers, &["peer", &format!("m{at}"), "127.0.0.1"]);
         }
-        certificate(&made.clients, &["user", "gateway"]);
+        for user in ["gateway", "root"] {
+            certificate(&made.clients, &["user", user]);
+        }
         made
     }
+}
 
-    fn options(&self, command: &mut Command, at: usize) {
-        for (prefix, folder) in [("--", &self.clients), ("--peer-", &self.peers)] {
-            let file = |name: String| folder.join(name);
-            command.arg(format!("{prefix}cert-file")).arg(file(format!("m{at}.pem")));
-            command.arg(format!("{prefix}key-file")).arg(file(format!("m{at}.key")));
-            command.arg(format!("{prefix}trusted-ca-file")).arg(file("ca.pem".into()));
-            command.arg(format!("{prefix}client-cert-auth"));
-        }
-        command.args(["--tls-min-version=TLS1.3", "--enable-grpc-gateway=false"]);
-    }
+/// A file of what operators install (`deploy/cluster/`).
+fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/cluster").join(name)
 }
 
 /// Runs `deploy/cluster/certificates.sh` in a folder.
 pub fn certificate(folder: &Path, arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/cluster/certificates.sh");
+    let script = deployed("certificates.sh");
     let made = Command::new(script).arg(folder).args(arguments).output().unwrap();
     assert!(made.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&made.stderr));
 }
@@ -80,41 +77,141 @@ impl EtcdCluster {
         Self::start_with(false)
     }
 
-    /// Starts the members with TLS, client certificates required, and begins a log in them; `None` without the program.
+    /// Starts the members as operators do: with `deploy/cluster/etcd.yml`, TLS, client certificates, and the rights that
+    /// `deploy/cluster/roles.sh` grants. Begins a log in them as a gateway; `None` without the program.
     pub fn start_secured() -> Option<Self> {
         Self::start_with(true)
     }
 
+    /// Starts the members without TLS, in which no log is yet; `None` without the program.
+    pub fn empty() -> Option<Self> {
+        Self::spawn_all(false)
+    }
+
     fn start_with(tls: bool) -> Option<Self> {
-        static TURN: Mutex<()> = Mutex::new(());
-        let program = program()?;
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let listeners: Vec<_> = (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
-        let ports = ports.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        drop(listeners);
-        let folder = tempfile::tempdir().unwrap();
-        let certificates = tls.then(|| Certificates::make(&folder.path().join("pki")));
-        let mut cluster = EtcdCluster { program, folder, ports, running: Vec::new(), certificates, _turn: turn };
-        cluster.running = (0..MEMBERS).map(|at| Some(cluster.spawn(at))).collect();
+        let cluster = Self::spawn_all(tls)?;
         cluster.begin_log();
         Some(cluster)
     }
 
-    fn spawn(&self, at: usize) -> Child {
-        let (client, peer) = self.ports[at];
-        let all = self.ports.iter().enumerate().map(|(at, (_, peer))| format!("m{at}={}", self.url(*peer)));
-        let mut command = Command::new(&self.program);
-        command.args(["--name", &format!("m{at}"), "--data-dir"]).arg(self.folder.path().join(format!("m{at}")));
-        command.args(["--listen-client-urls", &self.url(client), "--advertise-client-urls", &self.url(client)]);
-        command.args(["--listen-peer-urls", &self.url(peer), "--initial-advertise-peer-urls", &self.url(peer)]);
-        command.args(["--initial-cluster", &all.collect::<Vec<_>>().join(",")]);
-        command.args(["--initial-cluster-token", "ndxp-test", "--snapshot-count=5000", "--pre-vote=true"]);
-        command.args(["--log-level=error"]).env("GOGC", "50");
-        if let Some(certificates) = &self.certificates {
-            certificates.options(&mut command, at);
+    fn spawn_all(tls: bool) -> Option<Self> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let program = program()?;
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners: Vec<_> = (0..3 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        let ports = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
+        drop(listeners);
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = tls.then(|| Certificates::make(&folder.path().join("pki")));
+        let mut cluster = EtcdCluster { program, folder, ports, running: Vec::new(), certificates, _turn: turn };
+        cluster.running = (0..MEMBERS).map(|at| Some(cluster.spawn(at, "new"))).collect();
+        if tls {
+            cluster.grant_rights();
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        Some(cluster)
+    }
+
+    fn spawn(&self, at: usize, state: &str) -> Child {
+        let [client, peer, health] = self.ports[at];
+        let all = self.ports.iter().enumerate().map(|(at, [_, peer, _])| format!("m{at}={}", self.url(*peer)));
+        let settings = [
+            ("name", format!("m{at}")),
+            ("data-dir", self.data(at).display().to_string()),
+            ("listen-client-urls", self.url(client)),
+            ("advertise-client-urls", self.url(client)),
+            ("listen-peer-urls", self.url(peer)),
+            ("initial-advertise-peer-urls", self.url(peer)),
+            ("initial-cluster", all.collect::<Vec<_>>().join(",")),
+            ("initial-cluster-state", state.to_owned()),
+        ];
+        let mut command = Command::new(&self.program);
+        command.env("GOGC", "50").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match &self.certificates {
+            Some(_) => {
+                let health = ("listen-client-http-urls", format!("http://127.0.0.1:{health}"));
+                command.arg("--config-file").arg(self.config(at, &[&settings[..], &[health]].concat()));
+            }
+            None => {
+                command.args(settings.map(|(name, value)| format!("--{name}={value}")));
+                command.args(["--initial-cluster-token=ndxp-test", "--snapshot-count=5000", "--log-level=error"]);
+            }
+        }
+        command.spawn().unwrap()
+    }
+
+    /// The member's file: that of operators, with these settings in place of its own.
+    fn config(&self, at: usize, settings: &[(&str, String)]) -> PathBuf {
+        let text = std::fs::read_to_string(deployed("etcd.yml")).unwrap();
+        let line = |line: &str| match settings.iter().find(|(name, _)| line.starts_with(&format!("{name}:"))) {
+            Some((name, value)) => format!("{name}: {value}"),
+            None => line.replace("/etc/etcd", &self.pki().display().to_string()).replace("member.", &format!("m{at}.")),
+        };
+        let lines = text.lines().map(line);
+        let file = self.folder.path().join(format!("m{at}.yml"));
+        std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        file
+    }
+
+    fn data(&self, at: usize) -> PathBuf {
+        self.folder.path().join(format!("m{at}"))
+    }
+
+    fn pki(&self) -> PathBuf {
+        self.folder.path().join("pki")
+    }
+
+    fn grant_rights(&self) {
+        let began = Instant::now();
+        loop {
+            let mut script = Command::new(deployed("roles.sh"));
+            script.arg(self.client_urls().join(",")).arg(self.clients()).env("ETCDCTL", self.etcdctl());
+            let done = script.output().unwrap();
+            if done.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(began.elapsed() < LIMIT, "rights are not granted: {said}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// etcdctl, which `simulator/cluster/etcd.sh` puts beside etcd.
+    fn etcdctl(&self) -> PathBuf {
+        self.program.with_file_name("etcdctl")
+    }
+
+    /// Runs etcdctl as a user at a member that runs; returns what it has printed, or its error.
+    pub fn control(&self, user: &str, arguments: &[&str]) -> Result<String, String> {
+        let at = self.running.iter().position(Option::is_some).expect("one runs");
+        let mut command = Command::new(self.etcdctl());
+        command.args(["--endpoints", &self.url(self.ports[at][0]), "--cacert"]).arg(self.clients().join("ca.pem"));
+        command.arg("--cert").arg(self.clients().join(format!("{user}.pem")));
+        command.arg("--key").arg(self.clients().join(format!("{user}.key"))).args(arguments);
+        let done = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// As the administrator, once the members have been connected to each other for five seconds: etcd refuses it before.
+    fn eventually(&self, arguments: &[&str]) {
+        let began = Instant::now();
+        while let Err(said) = self.control("root", arguments) {
+            assert!(began.elapsed() < LIMIT, "{arguments:?}: {said}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Replaces a member that was lost with its disk, as `docs/cluster.md` says: removed, added, started with an empty folder.
+    pub fn replace(&mut self, at: usize) {
+        assert!(self.running[at].is_none());
+        let (name, peer) = (format!("m{at}"), self.url(self.ports[at][1]));
+        let members = self.control("root", &["member", "list"]).unwrap();
+        let line = members.lines().find(|line| line.contains(&peer)).unwrap();
+        self.eventually(&["member", "remove", line.split(',').next().unwrap()]);
+        std::fs::remove_dir_all(self.data(at)).unwrap();
+        self.eventually(&["member", "add", &name, &format!("--peer-urls={peer}")]);
+        self.running[at] = Some(self.spawn(at, "existing"));
     }
 
     fn url(&self, port: u16) -> String {
@@ -131,7 +228,7 @@ impl EtcdCluster {
     /// Starts a member again.
     pub fn restart(&mut self, at: usize) {
         assert!(self.running[at].is_none());
-        self.running[at] = Some(self.spawn(at));
+        self.running[at] = Some(self.spawn(at, "new"));
     }
 
     /// The members, from this one on; with TLS as the user `gateway`.
@@ -141,7 +238,7 @@ impl EtcdCluster {
 
     /// The members, from this one on, with a certificate of this folder; `None`: without any certificate.
     pub fn access_as(&self, first: usize, own: Option<(&Path, &str)>) -> EtcdAccess {
-        let urls: Vec<_> = (0..MEMBERS).map(|at| self.url(self.ports[(first + at) % MEMBERS].0)).collect();
+        let urls: Vec<_> = (0..MEMBERS).map(|at| self.url(self.ports[(first + at) % MEMBERS][0])).collect();
         let own = own.map(|(folder, name)| [folder.join(format!("{name}.pem")), folder.join(format!("{name}.key"))]);
         let tls = self.certificates.as_ref().map(|made| {
             let own = own.as_ref().map(|[certificate, key]| (&**certificate, &**key));
@@ -157,12 +254,12 @@ impl EtcdCluster {
 
     /// The URLs of the client ports.
     pub fn client_urls(&self) -> Vec<String> {
-        self.ports.iter().map(|(client, _)| self.url(*client)).collect()
+        self.ports.iter().map(|[client, ..]| self.url(*client)).collect()
     }
 
     /// The URLs of the peer ports.
     pub fn peer_urls(&self) -> Vec<String> {
-        self.ports.iter().map(|(_, peer)| self.url(*peer)).collect()
+        self.ports.iter().map(|[_, peer, _]| self.url(*peer)).collect()
     }
 
     fn begin_log(&self) {

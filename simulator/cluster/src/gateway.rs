@@ -145,7 +145,7 @@ impl World {
                 Err(error) => return self.stop(machine, error),
             };
             let counted = InFlight::new(&self.in_flight);
-            let written = writer.write(&batch, |_| ()).await;
+            let written = writer.write(&batch, |_| (), || ()).await;
             drop(counted);
             match written {
                 Ok(()) => locked(&self.model).acknowledge(&batch),

@@ -4,11 +4,10 @@ use crate::cluster::ClusterError;
 use crate::cluster::keys;
 use crate::cluster::member::{KeyValue, RangeRead, Txn, TxnCondition, TxnOperation};
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// One put or deletion of a key.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 struct Version {
     modified: i64,
     created: i64,
@@ -37,10 +36,6 @@ impl Default for Mvcc {
 impl Mvcc {
     pub fn revision(&self) -> i64 {
         self.revision
-    }
-
-    pub fn compacted(&self) -> i64 {
-        self.compacted
     }
 
     fn live(&self, key: &[u8]) -> Option<(&Version, &Arc<Vec<u8>>)> {
@@ -182,17 +177,6 @@ impl Mvcc {
             !versions.is_empty()
         });
         Ok(())
-    }
-
-    pub fn hash(&self, revision: i64) -> Result<u32, ClusterError> {
-        self.check_revision(revision)?;
-        let mut hasher = DefaultHasher::new();
-        for (key, versions) in &self.keys {
-            for version in versions.iter().filter(|version| version.modified <= revision) {
-                (key, version).hash(&mut hasher);
-            }
-        }
-        Ok(hasher.finish() as u32)
     }
 
     /// Bytes of all keys and values that are kept.

@@ -287,7 +287,7 @@ async fn write(root: &Path, writer: &BatchWriter<EtcdChannel, RuntimeTimers, Fil
             Ok(batch) => batch,
             Err(error) => return error,
         };
-        if let Err(error) = writer.write(&batch, |_| ()).await {
+        if let Err(error) = writer.write(&batch, |_| (), || ()).await {
             return error;
         }
         say(&format!("ack {} {} {}", batch.writer, batch.seq, entries.join(" ")));

@@ -1,7 +1,7 @@
 //! A simulated etcd: three members, the network before them, and everything that may go wrong with either.
 
 use crate::cluster::member::{
-    EtcdMember, MemberHash, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnOperation, TxnOutcome,
+    EtcdMember, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnOperation, TxnOutcome,
 };
 use crate::cluster::{ClusterError, Timers};
 use crate::mvcc::Mvcc;
@@ -344,15 +344,6 @@ impl EtcdMember for SimulatedMember {
             let (header, version, applied_index) = (etcd.header(member), etcd.version.clone(), etcd.applied);
             let bytes_in_use = etcd.of(member).bytes();
             Ok(MemberStatus { header, version, applied_index, bytes_in_use, ..MemberStatus::default() })
-        })
-        .await
-    }
-
-    async fn hash(&self, revision: i64) -> Result<MemberHash, ClusterError> {
-        let member = self.member;
-        self.call(move |etcd| {
-            let (data, header) = (etcd.of(member), etcd.header(member));
-            Ok(MemberHash { header, hash: data.hash(revision)?, compacted: data.compacted() })
         })
         .await
     }

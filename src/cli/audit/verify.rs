@@ -3,36 +3,26 @@
 use super::{export, receipt};
 use crate::audit::folder::{self, Expected, FolderFault};
 use crate::audit::index::{self, Checked, IndexDifference, LastVerification};
+use crate::audit::remote_log::RemoteLogFiles;
 use crate::audit::replay::Replay;
 use crate::audit::service::api;
+use crate::cli::CliError;
 use crate::cli::output::{Output, bar, counted, duration, entries, timestamp};
 use crate::cli::session::{self, ConnectionArgs, Session, SessionTarget};
-use crate::cli::{CliError, runtime};
-use crate::drivers::http::HttpEndpoint;
-use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::exchange_log::cosignature::Policy;
 use crate::exchange_log::file_events::FileEvent;
 use crate::exchange_log::key as log_key;
 use crate::exchange_log::reader::VKEY_FILE;
-use crate::exchange_log::verify::{Against, LogFiles, LogFolder, Report, verify, verify_data};
+use crate::exchange_log::verify::{Against, LogFolder, Report, verify, verify_data};
 use crate::identity::tls::{self, Revocation};
 use crate::keyfile::Vault;
 use crate::registry::{AdminEventKey, now};
 use crate::server::registry_path;
-use bytes::Bytes;
 use clap::Args;
-use flate2::read::MultiGzDecoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::json;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::runtime::Runtime;
-
-/// Largest file of a log: a bundle of 256 entries of 64 kB.
-const MAX_FILE: usize = 17 << 20;
 
 #[derive(Args)]
 pub struct VerifyArgs {
@@ -176,7 +166,7 @@ pub fn run(
                               the profile (profile add --log)";
                 CliError::Usage(needed.into())
             })?;
-            verify(&RemoteLogFiles::new(&url, &remote)?, &key, against, report)
+            verify(&remote_files(&url, &remote)?, &key, against, report)
         }
         (None, Some(VerifiedLog::Folder(data))) => {
             super::status::warn_of_folder(&data);
@@ -389,70 +379,10 @@ pub(super) fn print(
     })
 }
 
-/// The log of another machine.
-struct RemoteLogFiles {
-    url: String,
-    endpoint: HttpEndpoint,
-    runtime: Runtime,
-}
-
-impl RemoteLogFiles {
-    fn new(url: &str, remote: &session::RemoteGateway) -> Result<Self, CliError> {
-        let files = &remote.files;
-        let tls = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[])
-            .map_err(|error| CliError::Usage(error.to_string()))?;
-        let url = url.trim_end_matches('/').to_owned();
-        Ok(RemoteLogFiles { endpoint: HttpEndpoint::new(&url, tls, MAX_FILE), url, runtime: runtime()? })
-    }
-}
-
-impl LogFiles for RemoteLogFiles {
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let path = format!("/log/{name}");
-        let accept = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"))]);
-        let response = self.endpoint.send(Method::GET, &path, accept, Bytes::new());
-        let answer = self.runtime.block_on(response);
-        let failed = |reason: String| LogError::Io { path: self.path(name), reason };
-        let answer = answer.map_err(|error| failed(error.to_string()))?;
-        match answer.status {
-            StatusCode::OK => match answer.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-                None | Some(b"identity") => Ok(Some(answer.body.to_vec())),
-                Some(b"gzip") => unpack(&answer.body).map(Some).map_err(|error| failed(error.to_string())),
-                Some(_) => Err(failed("its content encoding is neither gzip nor identity".into())),
-            },
-            StatusCode::NOT_FOUND => Ok(None),
-            other => Err(failed(format!("the response was {other}"))),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(&self.url).join("log").join(name)
-    }
-}
-
-/// Decompresses gzip (C2SP tlog-tiles lets a log compress its bundles), to at most [`MAX_FILE`] bytes.
-fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    MultiGzDecoder::new(packed).take(MAX_FILE as u64 + 1).read_to_end(&mut plain)?;
-    if plain.len() > MAX_FILE { Err(std::io::Error::other("it is too large")) } else { Ok(plain) }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn w_gzip_is_unpacked_up_to_a_bound() {
-        let pack = |bytes: &[u8]| {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        };
-        assert_eq!(unpack(&pack(b"bundle")).unwrap(), b"bundle");
-        assert_eq!(unpack(&pack(&vec![0; MAX_FILE])).unwrap().len(), MAX_FILE);
-        assert!(unpack(&pack(&vec![0; MAX_FILE + 1])).is_err());
-        assert!(unpack(&pack(b"bundle")[..20]).is_err() && unpack(b"bundle").is_err());
-    }
+/// The log of another machine, read with an auditor's certificate.
+fn remote_files(url: &str, remote: &session::RemoteGateway) -> Result<RemoteLogFiles, CliError> {
+    let files = &remote.files;
+    let tls = tls::client_config(&files.ca, Some((&files.certificate, &files.key)), &[])
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    RemoteLogFiles::new(url, tls).map_err(|error| CliError::Failed(error.to_string()))
 }

@@ -1,5 +1,6 @@
 //! `demo`: everything at once in a temporary folder. Any failed step makes it fail.
 
+mod cluster;
 mod participants;
 mod proofs;
 mod refusals;
@@ -32,6 +33,13 @@ pub struct DemoArgs {
     /// in at the console.
     #[arg(long = "stay")]
     keep_running: bool,
+    /// Three gateways over three members of etcd instead, of which each is killed in turn while systems call: what was
+    /// answered is compared with the logs.
+    #[arg(long, conflicts_with = "keep_running")]
+    cluster: bool,
+    /// The program `etcd`, 3.5.16 or newer; by default the one in PATH.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    etcd: Option<PathBuf>,
     /// Use and keep this folder instead of a temporary one.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -64,6 +72,9 @@ struct Stage {
 }
 
 pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
+    if args.cluster {
+        return cluster::run(args, output);
+    }
     let say = |text: &str| {
         if output == Output::Human {
             anstream::println!("{text}");
@@ -142,14 +153,17 @@ pub fn run(args: &DemoArgs, output: Output) -> Result<(), CliError> {
     if misses == 0 { Ok(()) } else { Err(CliError::Failed(format!("{misses} of the demo's calls went otherwise"))) }
 }
 
-fn set_up(args: &DemoArgs, say: &impl Fn(&str)) -> Result<Stage, CliError> {
-    let (folder, throw_away) = match &args.folder {
-        Some(path) => (DevFolder::create(path)?, None),
-        None => {
-            let made = tempfile::Builder::new().prefix("ndxp-demo-").tempdir()?;
-            (DevFolder::with_free_ports(made.path())?, Some(made))
-        }
+/// Lays the folder: a temporary one, unless another is named.
+fn lay_folder(args: &DemoArgs) -> Result<(DevFolder, Option<tempfile::TempDir>), CliError> {
+    let Some(path) = &args.folder else {
+        let made = tempfile::Builder::new().prefix("ndxp-demo-").tempdir()?;
+        return Ok((DevFolder::with_free_ports(made.path())?, Some(made)));
     };
+    Ok((DevFolder::create(path)?, None))
+}
+
+fn set_up(args: &DemoArgs, say: &impl Fn(&str)) -> Result<Stage, CliError> {
+    let (folder, throw_away) = lay_folder(args)?;
     let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config())?)?;
     let mut config = Config::load(&folder.gateway_config())?;
     // No skew is tolerated here, so that an expired token can be shown without waiting for half a minute.

@@ -9,8 +9,8 @@ pub use access::EtcdAccess;
 use super::ClusterError;
 use super::keys::prefix_end;
 use super::member::{
-    EtcdMember, KeyValue, MemberHash, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnCondition,
-    TxnOperation, TxnOutcome,
+    EtcdMember, KeyValue, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnCondition, TxnOperation,
+    TxnOutcome,
 };
 use access::MemberAddress;
 use futures_util::stream::{self, Stream, StreamExt};
@@ -27,9 +27,9 @@ use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use wire::{
     CREATE, CompactionRequest, DeleteRangeRequest, EQUAL, EmptyMessage, EtcdCompare, EtcdHeader, EtcdKeyValue,
-    EtcdOperation, EtcdTarget, HashKvResponse, LESS, LeaseGrantRequest, LeaseRequest, LeaseResponse, MOD, PutRequest,
-    RangeRequest, RangeResponse, RequestOp, StatusResponse, TxnRequest, TxnResponse, VALUE, WatchCreateRequest,
-    WatchRequest, WatchResponse,
+    EtcdOperation, EtcdTarget, LESS, LeaseGrantRequest, LeaseRequest, LeaseResponse, MOD, PutRequest, RangeRequest,
+    RangeResponse, RequestOp, StatusResponse, TxnRequest, TxnResponse, VALUE, WatchCreateRequest, WatchRequest,
+    WatchResponse,
 };
 
 /// Maximum bytes of a response: four times a page of batches. tonic's default of 4 MB is less than what a limit of etcd's
@@ -97,21 +97,36 @@ fn with_leader<Q>(message: Q) -> Request<Q> {
 /// What a failure says about the request. Only what is known to have had no effect is not an unknown outcome.
 fn error(status: &Status) -> ClusterError {
     let (code, text) = (status.code(), status.message());
+    let unknown = || ClusterError::OutcomeUnknown(format!("{code:?}: {text}"));
     match code {
         Code::OutOfRange if text.contains("compacted") => ClusterError::Compacted,
         Code::OutOfRange if text.contains("future revision") => ClusterError::FutureRevision,
         Code::ResourceExhausted if text.contains("space exceeded") => ClusterError::NoSpace,
         Code::NotFound if text.contains("lease not found") => ClusterError::LeaseExpired,
         Code::Unavailable if text.contains("etcdserver: no leader") || never_sent(status) => ClusterError::NoQuorum,
+        // Users or roles were changed while the request was under way.
+        Code::InvalidArgument if text.contains("revision of auth store is old") => unknown(),
         Code::InvalidArgument
         | Code::NotFound
         | Code::OutOfRange
         | Code::FailedPrecondition
         | Code::PermissionDenied
         | Code::Unauthenticated
-        | Code::Unimplemented => ClusterError::Refused(format!("{code:?}: {text}")),
-        _ => ClusterError::OutcomeUnknown(format!("{code:?}: {text}")),
+        | Code::Unimplemented => ClusterError::Refused(format!("{code:?}: {text}{}", what_to_do(text))),
+        _ => unknown(),
     }
+}
+
+/// What an administrator does where etcd does not let this gateway do something.
+fn what_to_do(text: &str) -> &'static str {
+    let rights =
+        ": deploy/cluster/roles.sh creates the user of the certificate's common name, with the role \"gateway\"";
+    let known = [
+        ("permission denied", rights),
+        ("user name not found", rights),
+        ("user name is empty", ": the certificate has no common name, by which etcd knows its user"),
+    ];
+    known.iter().find(|(reason, _)| text.contains(reason)).map_or("", |(_, advice)| advice)
 }
 
 /// Whether no connection was made.
@@ -221,13 +236,6 @@ impl EtcdMember for EtcdChannel {
             bytes_in_use: response.db_size_in_use.unsigned_abs(),
             alarms: response.errors,
         })
-    }
-
-    async fn hash(&self, revision: i64) -> Result<MemberHash, ClusterError> {
-        let request = CompactionRequest { revision };
-        let response: HashKvResponse = self.unary("/etcdserverpb.Maintenance/HashKV", request).await?;
-        let HashKvResponse { hash, compact_revision: compacted, .. } = response;
-        Ok(MemberHash { header: header(response.header), hash, compacted })
     }
 
     async fn compact(&self, revision: i64) -> Result<(), ClusterError> {

@@ -217,13 +217,3 @@ pub(super) struct StatusResponse {
     #[prost(int64, tag = "9")]
     pub(super) db_size_in_use: i64,
 }
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct HashKvResponse {
-    #[prost(message, optional, tag = "1")]
-    pub(super) header: Option<EtcdHeader>,
-    #[prost(uint32, tag = "2")]
-    pub(super) hash: u32,
-    #[prost(int64, tag = "3")]
-    pub(super) compact_revision: i64,
-}

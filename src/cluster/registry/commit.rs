@@ -3,23 +3,20 @@
 //! Safety is here alone: a change counts only if the head is still the one that it was judged on. Whatever it checked
 //! (that a name is free, who has requested what) is then still so.
 
-use super::change::{self, MAX_BYTES, MAX_ROWS, RegistryChange, RegistryHead, VERSION, WRITER};
+use super::change::{self, MAX_BYTES, MAX_ROWS, RegistryChange, RegistryHead, VERSION};
 use super::replica_state::PlacedHead;
 use crate::cluster::ClusterError;
-use crate::cluster::keys::{self, GatewayName, Incarnation};
+use crate::cluster::keys;
 use crate::cluster::member::{EtcdMember, KeyValue, Txn, TxnCondition, TxnOperation, TxnOutcome};
 use crate::cluster::members::EtcdMembers;
 use crate::cluster::timers::Timers;
-use crate::registry::replication::{ChangeDraft, RowChange};
+use crate::registry::replication::ChangeDraft;
 use std::time::Duration;
 
 /// How long the outcome of a change is asked for before whoever makes it is told that it is unknown.
 pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// Put by each import that begins.
-const IMPORT: &[u8] = b"registry/import";
-
 /// What etcd has made of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -144,58 +141,4 @@ fn transaction(base: &PlacedHead, change: &RegistryChange, bytes: Vec<u8>, batch
         then.push(TxnOperation::DeleteRange(change::change_key(0), change::change_key(old + 1)));
     }
     Txn { conditions, then, otherwise: vec![TxnOperation::Get(VERSION.to_vec()), TxnOperation::Get(next)] }
-}
-
-/// Rows of a transaction that imports.
-const IMPORTED_AT_ONCE: usize = 100;
-
-/// Puts rows of a single gateway's registry into an etcd in which none was begun yet, by command: they count once
-/// [`begin_registry`] has begun it. The first ones replace what an earlier attempt has left.
-///
-/// # Errors
-/// [`ClusterError::Refused`] if a registry was begun; as for [`EtcdMembers::settle`].
-pub async fn import_rows<M: EtcdMember, T: Timers>(
-    members: &EtcdMembers<M, T>,
-    rows: &[RowChange],
-    are_first: bool,
-) -> Result<(), ClusterError> {
-    let put = |row: &RowChange| {
-        let cells = row.cells.as_deref()?;
-        Some(TxnOperation::Put(change::row_key(&row.key), change::encode_row(cells), 0))
-    };
-    // With a put, so that no revision consists of deletions alone.
-    let empty = vec![
-        TxnOperation::DeleteRange(change::ROWS.to_vec(), keys::prefix_end(change::ROWS)),
-        TxnOperation::Put(IMPORT.to_vec(), Vec::new(), 0),
-    ];
-    let puts = rows.chunks(IMPORTED_AT_ONCE).map(|rows| rows.iter().filter_map(put).collect());
-    for then in are_first.then_some(empty).into_iter().chain(puts) {
-        let conditions = vec![TxnCondition::CreatedAt(VERSION.to_vec(), 0)];
-        if !members.settle(&Txn { conditions, then, otherwise: Vec::new() }).await?.succeeded {
-            return Err(ClusterError::Refused("a registry was begun in this etcd".into()));
-        }
-    }
-    Ok(())
-}
-
-/// Begins a registry in an etcd that holds none, by command, once; `number` is drawn at random, and `events` is the number of
-/// the last admin event of the registry whose rows were [imported](import_rows). Returns whether it was begun now.
-///
-/// # Errors
-/// As for [`EtcdMembers::settle`].
-pub async fn begin_registry<M: EtcdMember, T: Timers>(
-    members: &EtcdMembers<M, T>,
-    number: u64,
-    events: u64,
-) -> Result<bool, ClusterError> {
-    let gateway = GatewayName::parse(WRITER).ok_or_else(|| ClusterError::malformed(WRITER, "not a name"))?;
-    let writer = Incarnation { gateway, number };
-    let mark = writer.mark_key();
-    let head = RegistryHead { events, ..RegistryHead::begin(writer) }.encode();
-    let txn = Txn {
-        conditions: vec![TxnCondition::CreatedAt(VERSION.to_vec(), 0), TxnCondition::CreatedAt(mark.clone(), 0)],
-        then: vec![TxnOperation::Put(VERSION.to_vec(), head.clone(), 0), TxnOperation::Put(mark, keys::number(0), 0)],
-        otherwise: vec![TxnOperation::Get(VERSION.to_vec())],
-    };
-    members.settle_put(&txn, &head).await
 }

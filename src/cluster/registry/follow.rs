@@ -58,7 +58,7 @@ pub struct ClusterRegistry<M, T, R> {
 }
 
 impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
-    /// A registry that was [begun](super::commit::begin_registry). `entry` makes the entries of the log.
+    /// A registry that was [begun](super::import::begin_registry). `entry` makes the entries of the log.
     pub fn new(
         members: Arc<EtcdMembers<M, T>>,
         replica: R,
@@ -116,15 +116,15 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
             Some(there) if there.modified >= now.modified || there.head.number >= now.head.number => {
                 return Err(rolled_back(&there));
             }
-            Some(there) if self.catch_up(&there, revision).await? => {}
+            Some(there) if self.catch_up(&there, &now, revision).await? => {}
             _ => self.read_all(&now, revision).await?,
         }
         self.freshness.has_refreshed(began);
         Ok(revision)
     }
 
-    /// Applies the changes after a head one by one; returns whether they are still kept.
-    async fn catch_up(&self, there: &PlacedHead, revision: i64) -> Result<bool, ClusterError> {
+    /// Applies the changes after a head one by one; up to the present one; returns whether they are still kept.
+    async fn catch_up(&self, there: &PlacedHead, now: &PlacedHead, revision: i64) -> Result<bool, ClusterError> {
         let mut last = there.clone();
         loop {
             // The last applied one is read again: it shows that this is the same history.
@@ -158,7 +158,8 @@ impl<M: EtcdMember, T: Timers, R: Replica> ClusterRegistry<M, T, R> {
                 self.apply(&change, &last)?;
             }
             if !page.has_more {
-                return Ok(true);
+                // An import leads to a head without a change.
+                return Ok(last == *now);
             }
         }
     }

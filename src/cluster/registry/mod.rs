@@ -26,13 +26,16 @@ pub mod change;
 pub mod commit;
 pub mod follow;
 pub mod freshness;
+pub mod import;
 pub mod issued;
 pub mod quota;
+pub mod rates;
 mod replica_state;
 
 pub use blocking::BlockingCommits;
 pub use change::{RegistryChange, RegistryHead, WRITER};
 pub use follow::{ClusterRegistry, RegistrySettings};
 pub use freshness::Freshness;
+pub use import::RegistryImport;
 pub use issued::IssuedTokens;
 pub use quota::QuotaBlocks;

@@ -17,6 +17,7 @@ mod read;
 mod readers;
 mod records;
 mod replica;
+mod replica_import;
 mod rows;
 mod schema;
 mod tokens;

@@ -212,7 +212,7 @@ pub(super) fn position_in(connection: &Connection) -> Result<Option<ReplicaPosit
     }
 }
 
-fn store_position(whole: &Connection, position: &ReplicaPosition) -> Result<(), RegistryError> {
+pub(super) fn store_position(whole: &Connection, position: &ReplicaPosition) -> Result<(), RegistryError> {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let sql = "INSERT INTO replica (one, number, events, state) VALUES (1, ?1, ?2, ?3)
                ON CONFLICT (one) DO UPDATE SET number = ?1, events = ?2, state = ?3";

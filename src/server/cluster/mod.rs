@@ -6,14 +6,19 @@ mod status;
 
 use super::StartError;
 use super::control::admin_events;
+use super::shared::Shared;
 use crate::access::limits::{Remaining, quota_exceeded};
+use crate::audit::remote_log::RemoteLogFiles;
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
-    BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings, quota::GrantDay,
+    BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings,
+    quota::GrantDay,
+    rates::{self, AskedRates, SHARE_EACH},
 };
 use crate::cluster::report::{self, GatewayReport, REPORT_EACH};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
+use crate::cluster_log::site_files::OtherSite;
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
 use crate::exchange_log::checkpoint::LogSigner;
@@ -180,6 +185,7 @@ impl Cluster {
     /// Opens this gateway's part of the log.
     pub(super) fn open_log(&self, data: &Path, signer: LogSigner) -> Result<ExchangeLog, LogError> {
         let settings = ClusterLogSettings {
+            others: other_sites(&self.settings)?,
             sites: self.settings.sites,
             quota: self.settings.etcd_quota,
             refuse_after: self.settings.refuse_after,
@@ -286,6 +292,25 @@ impl Cluster {
         });
     }
 
+    /// Has this gateway's part of each grant's rate follow the calls.
+    pub(super) fn share_rates(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let (cluster, shared) = (self.clone(), Arc::downgrade(shared));
+        self.tasks.spawn(async move {
+            loop {
+                let began = Instant::now();
+                tokio::time::sleep(SHARE_EACH).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let seconds = began.elapsed().as_secs_f64();
+                let asked = shared.limits.asked().into_iter().map(|(grant, calls)| (grant, f64::from(calls) / seconds));
+                let own = AskedRates::of(now_us(), asked.collect());
+                match rates::exchange(&cluster.members, &cluster.settings.gateway, &own).await {
+                    Ok(others) => shared.limits.set_parts(&rates::parts(&own, &others, cluster.settings.sites)),
+                    Err(error) => tracing::debug!(%error, "rates are not shared now: parts stay as they are"),
+                }
+            }
+        });
+    }
+
     /// Returns whether the registry as it is now may not be known here.
     pub(super) fn is_outdated(&self) -> bool {
         locked(&self.freshness).as_ref().is_none_or(|freshness| freshness.is_stale())
@@ -348,6 +373,18 @@ impl Cluster {
             ends.join()
         });
     }
+}
+
+/// Returns the readers of other sites' tiles.
+///
+/// # Errors
+/// [`LogError::Unavailable`] if the system gives no more descriptors.
+pub fn other_sites(settings: &ClusterSettings) -> Result<Vec<OtherSite>, LogError> {
+    let site = |url: &String| {
+        let files = RemoteLogFiles::new(url, settings.tiles_tls.clone());
+        files.map(|files| Arc::new(files) as OtherSite).map_err(|error| LogError::Unavailable(error.to_string()))
+    };
+    settings.tiles.iter().map(site).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -163,6 +163,12 @@ impl ExchangeContext {
         }
     }
 
+    /// Returns whether it may be answered when its entry is on this gateway's own disk alone.
+    pub fn may_spool(&self) -> bool {
+        let (operation, spooled) = (self.operation.as_ref(), &self.shared.spooled);
+        !spooled.is_empty() && operation.is_some_and(|operation| spooled.contains(&operation.path))
+    }
+
     /// Enters a stage of the exchange; returns the previous one.
     pub fn enter(&mut self, stage: Stage) -> Stage {
         self.stages.enter(stage, Instant::now())

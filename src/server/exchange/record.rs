@@ -93,7 +93,11 @@ impl ExchangeRecord {
     /// [`Reason::ExchangeLogUnavailable`]; of a write that may have been done, [`Reason::WriteOutcomeUnknown`].
     pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<Option<u64>, Refusal> {
         let entry = self.last_entry(refusal);
-        let logged = append(&self.context.shared, self.last.insert(entry)).await;
+        let (log, entry) = (&self.context.shared.log, self.last.insert(entry));
+        let logged = match self.context.may_spool() {
+            true => log.append_or_spool(entry).await.map_err(|error| unlogged(&error)),
+            false => append(&self.context.shared, entry).await,
+        };
         self.finish(logged.as_ref().ok().copied().flatten());
         logged.map_err(|unlogged| self.context.refusal(unlogged))
     }
@@ -219,11 +223,13 @@ fn micros(time: Duration) -> u64 {
 /// # Errors
 /// [`Reason::ExchangeLogUnavailable`].
 pub async fn append(shared: &Shared, entry: &Entry) -> Result<Option<u64>, Refusal> {
-    shared.log.append(entry).await.map_err(|error| {
-        // The log itself says so once, not for each exchange.
-        if !matches!(error, LogError::Io { .. } | LogError::Unavailable(_)) {
-            tracing::error!(%error, "an exchange could not be logged");
-        }
-        Reason::ExchangeLogUnavailable.into()
-    })
+    shared.log.append(entry).await.map_err(|error| unlogged(&error))
+}
+
+fn unlogged(error: &LogError) -> Refusal {
+    // The log itself says so once, not for each exchange.
+    if !matches!(error, LogError::Io { .. } | LogError::Unavailable(_) | LogError::Undecided(_)) {
+        tracing::error!(%error, "an exchange could not be logged");
+    }
+    Reason::ExchangeLogUnavailable.into()
 }

@@ -133,8 +133,11 @@ impl World {
         };
         let (world, following) = (self.clone(), gateway.clone());
         self.runtime.spawn(machine, async move {
-            let note =
-                |error: &ClusterError| world.runtime.note(|| format!("gateway {machine} cannot refresh: {error}"));
+            let note = |refreshed: Result<(), &ClusterError>| {
+                if let Err(error) = refreshed {
+                    world.runtime.note(|| format!("gateway {machine} cannot refresh: {error}"));
+                }
+            };
             let error = following.registry.run(note).await;
             world.stop(machine, error);
         });

@@ -4,7 +4,7 @@ use super::operations;
 use super::process::open;
 use crate::cluster::EtcdMembers;
 use crate::cluster::member::EtcdMember;
-use crate::cluster::registry::commit;
+use crate::cluster::registry::import;
 use crate::cluster::timers::RuntimeTimers;
 use crate::process::channels;
 use crate::real::{LIMIT, members, until};
@@ -39,11 +39,11 @@ pub fn run(program: &Path, clients: usize) -> Result<(), String> {
     while rows.peek().is_some() {
         let some: Vec<RowChange> = rows.by_ref().take(CHUNK).collect();
         count += some.len();
-        let put = runtime.block_on(commit::import_rows(&etcd, &some, are_first));
+        let put = runtime.block_on(import::import_rows(&etcd, &some, are_first));
         put.map_err(|error| error.to_string())?;
         are_first = false;
     }
-    runtime.block_on(commit::begin_registry(&etcd, 0xcc, 0)).map_err(|error| error.to_string())?;
+    runtime.block_on(import::begin_registry(&etcd, 0xcc, 0)).map_err(|error| error.to_string())?;
     println!("{count} rows put in {:.1} s", began.elapsed().as_secs_f64());
     for (at, member) in all.iter().enumerate() {
         let status = runtime.block_on(member.status()).map_err(|error| error.to_string())?;

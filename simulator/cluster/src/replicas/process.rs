@@ -7,7 +7,7 @@ use super::operations::{self, PEOPLE, person};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::registry::{BlockingCommits, ClusterRegistry, IssuedTokens, RegistrySettings};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{EtcdMembers, Incarnation, Timers};
+use crate::cluster::{ClusterError, EtcdMembers, Incarnation, Timers};
 use crate::gateway::name;
 use crate::process::{WRITES, channels};
 use crate::registry::sqlite::{SqliteReplica, SqliteStore};
@@ -70,7 +70,12 @@ pub fn run(root: &Path, machine: usize, endpoints: &[String]) -> Result<(), Stri
         }
     });
     runtime.spawn(async move {
-        let error = following.run(|error| say(&format!("retry {error}"))).await;
+        let note = |refreshed: Result<(), &ClusterError>| {
+            if let Err(error) = refreshed {
+                say(&format!("retry {error}"));
+            }
+        };
+        let error = following.run(note).await;
         say(&format!("stop {error}"));
         std::process::exit(1);
     });

@@ -6,7 +6,7 @@ use super::operations::{Operation, PEOPLE, first_steps, person};
 use super::process::{file, open};
 use super::promises::{Answer, Promises};
 use crate::cluster::EtcdMembers;
-use crate::cluster::registry::commit;
+use crate::cluster::registry::import;
 use crate::cluster::timers::RuntimeTimers;
 use crate::process::{FileDisk, WRITES, channels};
 use crate::real::{LIMIT, Member, NODES, Process, until};
@@ -116,7 +116,7 @@ impl Scene<'_> {
     /// Begins the registry with its first people, through one gateway.
     fn begin(&self, runtime: &Runtime) -> Result<(), String> {
         let members = EtcdMembers::new(self.channels(runtime), RuntimeTimers::default(), None);
-        runtime.block_on(commit::begin_registry(&members, 0xbb, 0)).map_err(|error| error.to_string())?;
+        runtime.block_on(import::begin_registry(&members, 0xbb, 0)).map_err(|error| error.to_string())?;
         let (store, registry, _) = open(&self.root, 0, &self.endpoints, runtime)?;
         runtime.block_on(registry.refresh()).map_err(|error| error.to_string())?;
         let act = |tag: String, who: &str, operation: &Operation| {

@@ -5,7 +5,7 @@ use super::gateway::World;
 use super::operations::{Operation, PEOPLE, first_steps, person, staff};
 use super::promises::Answer;
 use crate::cluster::member::RangePage;
-use crate::cluster::registry::commit;
+use crate::cluster::registry::import;
 use crate::cluster::{ClusterError, Timers};
 use crate::faults;
 use crate::mvcc::Mvcc;
@@ -122,7 +122,7 @@ impl Scenario {
         let mut after: Option<RowKey> = None;
         loop {
             let rows = embedded.shared_rows(after.as_ref(), 3).map_err(|error| error.to_string())?;
-            commit::import_rows(&members, &rows, after.is_none()).await.map_err(|error| error.to_string())?;
+            import::import_rows(&members, &rows, after.is_none()).await.map_err(|error| error.to_string())?;
             let Some(last) = rows.last() else { break };
             after = Some(last.key.clone());
         }
@@ -132,7 +132,7 @@ impl Scenario {
     /// Begins the registry, and registers the people: each with both roles, as the rules want it.
     async fn begin(&mut self) -> Result<(), String> {
         let (members, events) = (self.world.members(ADMINISTRATOR), self.import().await?);
-        commit::begin_registry(&members, 0xaa, events).await.map_err(|error| error.to_string())?;
+        import::begin_registry(&members, 0xaa, events).await.map_err(|error| error.to_string())?;
         self.imported = events;
         let first = self.world.open(0).map_err(|error| error.to_string())?;
         first.registry.refresh().await.map_err(|error| error.to_string())?;
