@@ -251,8 +251,8 @@ mod tests {
         let all = [
             one("dc1", true, 1_795_712_400_250_000),
             one("dc2", true, 1_795_712_400_007_000),
-            one("dc3", false, 0),
             one("dc4", true, 0),
+            one("dc3", false, 0),
         ];
         assert_eq!(
             in_force(EN, &all),
