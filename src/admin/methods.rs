@@ -358,6 +358,15 @@ impl AdminService for Admin {
         .await
     }
 
+    async fn get_cluster(&self, request: Request<api::GetClusterRequest>) -> AdminResult<api::GetClusterResponse> {
+        self.actor(&request, &rules::GET_CLUSTER).await?;
+        match (&self.cluster, &self.door) {
+            (Some(cluster), _) => Ok(Response::new(cluster().await)),
+            (None, Some(_)) => Err(Status::failed_precondition("this gateway is alone: it has no [cluster]")),
+            (None, None) => Err(Status::failed_precondition("only a running gateway can say: ask it with --remote")),
+        }
+    }
+
     async fn list_staff(&self, request: Request<api::ListStaffRequest>) -> AdminResult<api::ListStaffResponse> {
         self.read(request, &rules::LIST_STAFF, |_, store, _| {
             let staff = store.staff().map_err(failed)?;

@@ -31,6 +31,7 @@ pub use changes::{BootstrapError, bootstrap};
 use check::LastChecks;
 pub use check::SourceChecker;
 pub use draft::{ClientDraft, GrantDraft, StaffDraft};
+use futures_util::future::BoxFuture;
 pub use justification::JUSTIFICATION;
 use justification::justification;
 use messages::{failed, refused};
@@ -56,6 +57,7 @@ pub struct Admin {
     door: Option<StaffAuthorizer>,
     work: AdminWork,
     overview: Option<Overview>,
+    cluster: Option<ClusterReader>,
     opener: Arc<LogOpener>,
     last_uses: Arc<LastUses>,
     revocations: Arc<Revocations>,
@@ -65,6 +67,9 @@ pub struct Admin {
 
 /// How the running gateway does, worked out where it is called.
 pub type Overview = Arc<dyn Fn() -> api::GetOverviewResponse + Send + Sync>;
+
+/// Reads how the gateways of a cluster do. Bounded in time and in number by who makes it: it does not run on a pool of the service.
+pub type ClusterReader = Arc<dyn Fn() -> BoxFuture<'static, api::GetClusterResponse> + Send + Sync>;
 
 impl Admin {
     /// Makes the service over a gateway's parts.
@@ -89,6 +94,7 @@ impl Admin {
             door: None,
             work: AdminWork::default(),
             overview: None,
+            cluster: None,
             last_uses: Arc::default(),
             revocations: Arc::default(),
             checker: None,
@@ -100,6 +106,12 @@ impl Admin {
     #[must_use]
     pub fn with_overview(self, overview: Overview) -> Self {
         Admin { overview: Some(overview), ..self }
+    }
+
+    /// The same, of a gateway that shares log and registry with others.
+    #[must_use]
+    pub fn with_cluster(self, cluster: ClusterReader) -> Self {
+        Admin { cluster: Some(cluster), ..self }
     }
 
     /// The same, of a gateway that checks its sources on demand.

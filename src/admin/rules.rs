@@ -9,6 +9,8 @@ const ANY: &[Role] = &[Role::Administrator, Role::Approver, Role::Auditor, Role:
 const ADMINISTRATOR: &[Role] = &[Role::Administrator];
 const APPROVER: &[Role] = &[Role::Approver];
 const EITHER: &[Role] = &[Role::Administrator, Role::Approver];
+/// Roles that see how the gateways and their etcd do.
+const RUNNING: &[Role] = &[Role::Administrator, Role::Auditor, Role::Operator];
 /// Roles that may revoke in an emergency, and look after sources.
 const EMERGENCY: &[Role] = &[Role::Administrator, Role::Operator];
 
@@ -43,6 +45,7 @@ rules! {
     CAN_I: "CanI", "client.can", ANY;
     LIST_STAFF: "ListStaff", "staff.list", ANY;
     GET_OVERVIEW: "GetOverview", "gateway.show", ANY;
+    GET_CLUSTER: "GetCluster", "cluster.show", RUNNING;
     CHECK_SOURCE: "CheckSource", "source.check", EMERGENCY;
     SET_NOTICE: "SetNotice", "notice.set", EMERGENCY;
     CLEAR_NOTICE: "ClearNotice", "notice.clear", EMERGENCY;

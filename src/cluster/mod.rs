@@ -50,6 +50,7 @@ pub mod sealing;
 pub mod secrets;
 pub mod site;
 pub mod state;
+pub mod status;
 pub mod timers;
 pub mod version;
 pub mod writer;

@@ -17,6 +17,7 @@ const MENU: [(&str, &[MenuEntry]); 3] = [
         &[
             ("/console/", "menu-overview", &[]),
             ("/console/sources", "menu-sources", &[]),
+            ("/console/cluster", "menu-cluster", &[Role::Administrator, Role::Auditor, Role::Operator]),
             ("/console/contracts", "menu-contracts", &[]),
             ("/console/catalogue", "menu-catalogue", &[]),
         ],
@@ -60,9 +61,10 @@ const DEVELOPERS: [(&str, &[MenuEntry]); 1] = [(
 /// The menu of somebody's roles. A narrow screen shows it folded, under the name of the page.
 fn menu(session: &SignedIn, here: &str) -> Markup {
     let locale = session.locale;
-    let offered = |entries: &'static [MenuEntry]| {
-        entries.iter().filter(|(_, _, roles)| roles.is_empty() || session.has(roles)).collect::<Vec<_>>()
+    let is_offered = |(_, key, roles): &&MenuEntry| {
+        (roles.is_empty() || session.has(roles)) && (session.in_cluster || *key != "menu-cluster")
     };
+    let offered = |entries: &'static [MenuEntry]| entries.iter().filter(is_offered).collect::<Vec<_>>();
     let menu: &[(&str, &[MenuEntry])] = if session.is_client { &DEVELOPERS } else { &MENU };
     let groups =
         menu.iter().map(|(name, entries)| (*name, offered(entries))).filter(|(_, entries)| !entries.is_empty());

@@ -55,6 +55,7 @@ pub struct Console {
     contracts: Arc<ArcSwap<ContractSet>>,
     names: Arc<ArcSwap<OfficialNames>>,
     node: Arc<str>,
+    in_cluster: bool,
     sessions: Sessions,
     attempts: Arc<Shares<Thumbprint>>,
     openid: Option<OpenId>,
@@ -76,8 +77,21 @@ impl Console {
         let counted = || (metrics.work("console_openid"), metrics.work("console_openid_attempts"));
         let openid = config.web.openid.as_ref().map(|settings| OpenId::new(settings.clone(), counted()));
         let (node, sessions, sign_in) = (config.node.as_str().into(), Sessions::default(), metrics.sign_in.clone());
-        let names = Arc::default();
-        Console { admin, audit, staff, registry, contracts, names, node, sessions, attempts, openid, sign_in }
+        let (names, in_cluster) = (Arc::default(), config.cluster.is_some());
+        Console {
+            admin,
+            audit,
+            staff,
+            registry,
+            contracts,
+            names,
+            node,
+            in_cluster,
+            sessions,
+            attempts,
+            openid,
+            sign_in,
+        }
     }
 
     /// The same, with the official names of agencies and procedures, which a reload replaces.
@@ -105,6 +119,8 @@ impl Console {
             .route("/console/sources/{id}/notice", post(operator::notice_change::set))
             .route("/console/sources/{id}/notice/clear", post(operator::notice_change::clear))
             .route("/console/sources/{id}/live", get(operator::sources::fragment))
+            .route("/console/cluster", get(operator::cluster::page))
+            .route("/console/cluster/live", get(operator::cluster::fragment))
             .route("/console/contracts", get(operator::contracts::page))
             .route("/console/staff", get(operator::staff::list).post(operator::staff::add))
             .route("/console/staff/{id}", get(operator::staff::one).post(operator::staff::change_roles))

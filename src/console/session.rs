@@ -173,6 +173,8 @@ pub struct SignedIn {
     pub locale: Locale,
     /// The name of this gateway.
     pub node: Arc<str>,
+    /// Whether it shares log and registry with others.
+    pub in_cluster: bool,
     /// The CSRF token that each of their forms carries (OWASP's synchronizer token).
     pub token: String,
 }
@@ -208,16 +210,16 @@ impl SignedIn {
                     Principal::Federated(Arc::new(FederatedIdentity { staff: id.clone(), provider, address }))
                 }
             };
-            let node = console.node.clone();
+            let (node, in_cluster) = (console.node.clone(), console.in_cluster);
             if let Some(id) = id.strip_prefix(CLIENT) {
                 let client = console.staff.client(&principal).ok().filter(|view| view.client.id == id)?;
                 let (staff, roles) = (client.client.id.clone(), Vec::new());
-                return Some(SignedIn { staff, is_client: true, roles, principal, locale, node, token });
+                return Some(SignedIn { staff, is_client: true, roles, principal, locale, node, in_cluster, token });
             }
             let registry = console.registry.load();
             let staff = principal.staff(&registry).ok().filter(|staff| staff.id == id)?;
             let (staff, roles) = (staff.id.clone(), staff.roles.clone());
-            Some(SignedIn { staff, is_client: false, roles, principal, locale, node, token })
+            Some(SignedIn { staff, is_client: false, roles, principal, locale, node, in_cluster, token })
         };
         let signed = signed().ok_or(NoSession::NotSignedIn)?;
         let below = |page: &str| path.strip_prefix(page).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -213,7 +213,10 @@ impl Gateway {
         let of = shared.clone();
         let admin =
             admin.with_overview(Arc::new(move || overview::of(&of))).with_revocations(shared.revocations.clone());
-        let admin = admin.with_checker(health::checker(shared.clone()));
+        let mut admin = admin.with_checker(health::checker(shared.clone()));
+        if let Some(cluster) = &shared.cluster {
+            admin = admin.with_cluster(cluster.reader(shared.log.clone()));
+        }
         let audit = Audit::new(&config.data, door.clone(), shared.registry.clone(), shared.log.clone(), &config.vault)?;
         let infra = OwnServices::new(&health, admin.clone(), audit.clone(), &served.catalogue.contracts)
             .ok_or(StartError::Reflection)?;

@@ -10,6 +10,7 @@ use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS, staff_uri}
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Actor, ChangeOutcome, Digest, Role, Staff, Store};
 use ndxp_gateway::sandbox::folder::DevFolder;
+use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 
 /// A browser: one connection with a certificate or none, and its cookies.
@@ -45,10 +46,14 @@ impl Browser {
 
     /// One at the address 127.0.0.`host`.
     pub async fn from(stage: &Stage, id: Option<&str>, host: u8) -> Self {
-        let to = stage.gateway.as_ref().unwrap().https.unwrap();
+        Self::at(&stage.folder, stage.gateway.as_ref().unwrap().https.unwrap(), (id, host)).await
+    }
+
+    /// One that connects to this port, with the certificate of `id` if there is one, from the address 127.0.0.`host`.
+    pub async fn at(folder: &DevFolder, to: SocketAddr, (id, host): (Option<&str>, u8)) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, host], 0).into()).unwrap();
-        let own = files(&stage.folder, id.unwrap_or("nobody"));
+        let own = files(folder, id.unwrap_or("nobody"));
         let shown = id.map(|_| (own.certificate.as_path(), own.key.as_path()));
         let stream = secured(socket.connect(to).await.unwrap(), &own.ca, shown, &[b"http/1.1"]).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
@@ -92,9 +97,13 @@ impl Browser {
 
     pub async fn signed_in(stage: &Stage, id: &str) -> Self {
         let mut browser = Browser::new(stage, Some(id)).await;
-        let page = browser.send("POST", "/console/sign-in", "", &[]).await;
-        assert_eq!((page.status, page.to()), (303, "/console/"), "{id}: {}", page.text);
+        browser.sign_in().await;
         browser
+    }
+
+    pub async fn sign_in(&mut self) {
+        let page = self.send("POST", "/console/sign-in", "", &[]).await;
+        assert_eq!((page.status, page.to()), (303, "/console/"), "{}", page.text);
     }
 }
 

@@ -53,6 +53,9 @@ const FORMS: [(&str, &[&str]); 17] = [
     ("/console/sources/{id}/notice/clear", &["lan", "van"]),
     ("/console/sign-out", &["lan", "minh", "kiem", "van"]),
 ];
+/// Pages that only some of the staff may read, besides the log's.
+const READERS: [(&str, &[&str]); 2] =
+    [("/console/cluster", &["lan", "kiem", "van"]), ("/console/cluster/live", &["lan", "kiem", "van"])];
 /// Routes that are the same for everybody.
 const OPEN: [&str; 7] = [
     "/console",
@@ -109,9 +112,12 @@ async fn every_route_gives_each_role_exactly_what_the_services_allow() {
             let path = filled(route);
             if *get {
                 let page = browser.get(&path).await;
-                let expected: &[u16] = match route.starts_with("/console/exchanges") && id != "kiem" {
-                    true => &[403, 404],
-                    false => &[200, 303, 400, 403, 404],
+                let readers = READERS.iter().find(|(known, _)| known == route).map(|(_, who)| who);
+                let expected: &[u16] = match readers {
+                    Some(who) if who.contains(&id) => &[200],
+                    Some(_) => &[403],
+                    None if route.starts_with("/console/exchanges") && id != "kiem" => &[403, 404],
+                    None => &[200, 303, 400, 403, 404],
                 };
                 assert!(expected.contains(&page.status), "{id} {path}: {}", page.status);
             }
@@ -155,6 +161,9 @@ async fn the_overview_and_a_source_s_page_show_recent_exchanges() {
     assert!(page.text.contains("hx-get=\"/console/sources/population/live\""));
     assert!(row(&lan.get("/console/live").await.text).contains(">4<"));
     assert_eq!(lan.get("/console/sources/none").await.status, 404);
+    // A gateway that is alone says so, and its menu has no entry for a cluster.
+    let alone = lan.get("/console/cluster").await.text;
+    assert!(alone.contains("This gateway is alone") && !alone.contains("href=\"/console/cluster\""), "{alone}");
     let script = lan.get("/console/script/htmx.min.js").await;
     assert!(
         script.text.starts_with("var htmx=")

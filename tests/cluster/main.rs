@@ -1,6 +1,9 @@
 //! The log that several gateways write, over a real etcd.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[allow(dead_code)]
+#[path = "../administration/browser.rs"]
+mod browser;
 #[path = "../support/etcd.rs"]
 mod etcd;
 #[path = "../support/mod.rs"]
@@ -15,3 +18,4 @@ mod log;
 mod migrate;
 mod province;
 mod rights;
+mod seen;

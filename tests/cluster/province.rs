@@ -31,12 +31,18 @@ pub struct Province {
     pub gateways: Vec<Option<Gateway>>,
     https: Vec<u16>,
     pub sandbox: Sandbox,
+    max_view_age: Duration,
     _dir: tempfile::TempDir,
 }
 
 impl Province {
     /// With a client `shop` that has all scopes, and a client `kiosk` that may read enterprises, [`KIOSK_QUOTA`] times a day.
     pub fn start() -> Option<Self> {
+        Self::start_with(MAX_VIEW_AGE)
+    }
+
+    /// The same, whose gateways refuse after another time without etcd.
+    pub fn start_with(max_view_age: Duration) -> Option<Self> {
         let etcd = EtcdCluster::start()?;
         let (dir, folder) = lay(&|_| {});
         let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
@@ -44,8 +50,8 @@ impl Province {
         let listeners: Vec<_> = (0..MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let https = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
         drop(listeners);
-        let mut province =
-            Province { https, etcd, folder, gateways: (0..MEMBERS).map(|_| None).collect(), sandbox, _dir: dir };
+        let gateways = (0..MEMBERS).map(|_| None).collect();
+        let mut province = Province { https, etcd, folder, gateways, sandbox, max_view_age, _dir: dir };
         (0..MEMBERS).for_each(|at| province.configure(at));
         let first = province.config(0);
         let seed = Config { data: province.folder.path.join("data"), ..first };
@@ -84,7 +90,7 @@ impl Province {
                  tiles = [{tiles}]\ntiles_certificate = \"pki/to-sources.pem\"\ntiles_key = \"pki/to-sources.key\"\n\
                  max_view_age_s = {}\nrefuse_after_ms = 2000\nspool = [\"budgetunit/GetUnit\"]\n",
                 urls.join(", "),
-                MAX_VIEW_AGE.as_secs()
+                self.max_view_age.as_secs()
             )
         });
     }

@@ -71,6 +71,11 @@ impl EtcdAccess {
         let fault = |member: &Arc<MemberAddress>| member.fault().as_ref().map(|why| format!("{}: {why}", member.uri));
         self.members.iter().filter_map(fault).collect()
     }
+
+    /// Why each member cannot be reached, in their order; `None` where the last connection was made.
+    pub fn member_faults(&self) -> Vec<Option<String>> {
+        self.members.iter().map(|member| member.fault().clone()).collect()
+    }
 }
 
 impl MemberAddress {

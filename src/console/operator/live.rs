@@ -164,7 +164,8 @@ pub fn millis(locale: Locale, us: u64) -> String {
     }
 }
 
-fn decimal(locale: Locale, number: f64) -> String {
+/// Formats a number with one decimal.
+pub fn decimal(locale: Locale, number: f64) -> String {
     let text = format!("{number:.1}");
     if locale == Locale::Vietnamese { text.replace('.', ",") } else { text }
 }
@@ -193,7 +194,8 @@ fn log_state(locale: Locale, log: &LogOverview) -> Markup {
     )
 }
 
-fn witnesses(locale: Locale, all: &[WitnessOverview], entries: u64) -> Markup {
+/// Shows witnesses, each with how far it has cosigned a log of so many entries.
+pub fn witnesses(locale: Locale, all: &[WitnessOverview], entries: u64) -> Markup {
     let row = |one: &WitnessOverview| {
         let (key, kind) = if one.up { ("witness-up", "good") } else { ("witness-down", "wrong") };
         vec![

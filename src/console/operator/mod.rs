@@ -1,5 +1,6 @@
-//! Pages for those who run the gateway: sources and their figures, contracts and drift, changes of grants, staff, signing keys.
+//! Pages for those who run the gateway: sources and their figures, the cluster, contracts and drift, changes of grants, staff, signing keys.
 
+pub mod cluster;
 pub mod contracts;
 pub mod grant_change;
 pub mod keys;

@@ -2,6 +2,7 @@
 //! quotas, private keys. One runtime of its own, whose tasks follow the registry and the issued tokens.
 
 mod secrets;
+mod status;
 
 use super::StartError;
 use super::control::admin_events;
@@ -75,6 +76,8 @@ pub(super) struct Cluster {
     report: Mutex<GatewayReport>,
     /// Wakes the task that puts it.
     reports: tokio::sync::Notify,
+    /// What was read last of all gateways.
+    last_status: status::LastStatus,
     replica: Mutex<Option<Arc<Registry>>>,
     /// Why the registry cannot be followed, if it cannot.
     fault: Mutex<Option<String>>,
@@ -126,6 +129,7 @@ impl Cluster {
                 ..GatewayReport::default()
             }),
             reports: tokio::sync::Notify::new(),
+            last_status: status::LastStatus::default(),
             replica: Mutex::default(),
             fault: Mutex::default(),
             freshness: Mutex::default(),
@@ -264,19 +268,22 @@ impl Cluster {
         }
     }
 
+    /// Returns what this gateway says of itself now.
+    fn own_report(&self, log: &ExchangeLog) -> GatewayReport {
+        let mut report = locked(&self.report);
+        report.time_us = now_us();
+        report.stored = *log.watch_sealed().borrow();
+        report.view_age_ms = self.view_age().map_or(u64::MAX, |age| age.as_millis() as u64);
+        report.stopped = log.health().stopped.map(str::to_owned);
+        report.clone()
+    }
+
     /// Says in etcd how far this gateway is, each few seconds and with each change of the registry.
     pub(super) fn report(self: &Arc<Self>, log: ExchangeLog) {
         let cluster = self.clone();
         self.tasks.spawn(async move {
             loop {
-                let report = {
-                    let mut report = locked(&cluster.report);
-                    report.time_us = now_us();
-                    report.stored = *log.watch_sealed().borrow();
-                    report.view_age_ms = cluster.view_age().map_or(u64::MAX, |age| age.as_millis() as u64);
-                    report.stopped = log.health().stopped.map(str::to_owned);
-                    report.clone()
-                };
+                let report = cluster.own_report(&log);
                 if let Err(error) = report::put(&cluster.members, &cluster.settings.gateway, &report).await {
                     tracing::debug!(%error, "this gateway's report is not in etcd");
                 }
