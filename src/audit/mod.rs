@@ -42,7 +42,7 @@ pub enum AuditError {
     Differs(String, usize),
     /// Of several gateways: the log does not have the registry's last changes yet.
     #[error("nothing is pruned now: {0}")]
-    OnTheWay(String),
+    Behind(String),
     /// The file of the holds was edited.
     #[error("state/holds.json is not what the log says: {0}; nothing is pruned")]
     Holds(String),

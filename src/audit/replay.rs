@@ -91,7 +91,7 @@ pub struct Replay {
 
 /// How often a comparison waits for changes to come from etcd into the log: sealing takes a second, an election of a sealer
 /// five.
-const MAX_ON_THE_WAY: usize = 30;
+const MAX_BEHIND: usize = 30;
 
 /// Half a SHA-256.
 type RecordHash = [u8; 16];
@@ -293,7 +293,7 @@ impl Replay {
         if let Some(registry) = file.replica_events()?
             && registry != self.sequence
         {
-            return Err(CompareError::OnTheWay { registry, log: self.sequence });
+            return Err(CompareError::Behind { registry, log: self.sequence });
         }
         let mut noted: HashMap<&str, &ObjectChange> = HashMap::default();
         let mut refused = Vec::new();
@@ -368,7 +368,7 @@ impl Replay {
         let mut attempts = 0;
         loop {
             match self.differences(data, registry) {
-                Err(CompareError::OnTheWay { .. }) if attempts < MAX_ON_THE_WAY => {
+                Err(CompareError::Behind { .. }) if attempts < MAX_BEHIND => {
                     attempts += 1;
                     pause();
                 }
@@ -392,7 +392,7 @@ pub enum CompareError {
         "the registry has the admin events up to {registry}, and the exchange log here those up to {log}: they are not the same within \
          seconds as they should be"
     )]
-    OnTheWay {
+    Behind {
         /// The last event of the registry.
         registry: u64,
         /// The last event in the log.

@@ -131,7 +131,7 @@ pub fn restate(data: &Path, plan: &Plan, store: &SqliteStore) -> Result<usize, A
     let found = replay.confirmed_differences(data, store.path(), pause).map_err(|error| match error {
         CompareError::Log(error) => error,
         CompareError::Registry(error) => error.into(),
-        on_the_way @ CompareError::OnTheWay { .. } => AuditError::OnTheWay(on_the_way.to_string()),
+        behind @ CompareError::Behind { .. } => AuditError::Behind(behind.to_string()),
     })?;
     if let Some(first) = found.first() {
         return Err(AuditError::Differs(first.object.clone(), found.len() - 1));

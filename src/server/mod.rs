@@ -180,7 +180,7 @@ impl Gateway {
             let fault = |reason| vec![fault_at(&config.file, "cluster.spool", reason)];
             shared.spooled = spooled.map_err(fault)?.unwrap_or_default();
             let gateways = config.cluster.as_ref().map_or(1, |own| own.sites);
-            (shared.limits, shared.cluster) = (GrantLimits::one_of(gateways), Some(cluster));
+            (shared.limits, shared.cluster) = (Arc::new(GrantLimits::one_of(gateways)), Some(cluster));
         }
         if config.telemetry.access_lines {
             let started = AccessLines::start(&shared.metrics.access_lines);
@@ -192,7 +192,7 @@ impl Gateway {
         }
         let shared = Arc::new(shared);
         if let Some(cluster) = &shared.cluster {
-            cluster.share_rates(&shared);
+            cluster.share_rates(shared.limits.clone());
         }
         let usage = UsageStore::open(&config.data.join(usage::FILE), registry.key().clone())?;
         quota::restore(&shared, &usage, &config.data)?;

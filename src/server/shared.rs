@@ -70,7 +70,7 @@ pub struct Shared {
     /// Limits of handshakes.
     pub handshakes: Arc<HandshakeLimits>,
     /// Rates and quotas.
-    pub limits: GrantLimits,
+    pub limits: Arc<GrantLimits>,
     /// The exchange log.
     pub log: ExchangeLog,
     /// Keys of pseudonyms and salts.
@@ -137,7 +137,7 @@ impl Shared {
             tokens: TokenChecker::new(&tokens.issuer, &tokens.audience, tokens.leeway_s),
             certificates: Certificates::default(),
             handshakes: config.listen.handshake_limits(),
-            limits: GrantLimits::default(),
+            limits: Arc::default(),
             traffic: Traffic::new(&metrics.exchanges),
             ends: ArcSwap::default(),
             drift: DriftTable::new(&config.data, admin_event_key, metrics.drift.clone()),

@@ -2,7 +2,7 @@
 
 use crate::etcd::{LIMIT, MEMBERS};
 use crate::province::{ADMINISTRATOR, KIOSK_QUOTA, MAX_VIEW_AGE, Province};
-use crate::support::{Actor, CITIZEN, ENTERPRISE, UNIT, entries, exchanges, ops_page, until};
+use crate::support::{Actor, CITIZEN, ENTERPRISE, Told, UNIT, entries, exchanges, ops_page, until};
 use ndxp_gateway::audit::replay::Replay;
 use ndxp_gateway::exchange_log::reader::Found;
 use ndxp_gateway::exchange_log::verify::verify_data;
@@ -18,10 +18,15 @@ fn request(province: &Province, operation: &str) -> Value {
     all.into_iter().find(|one| one.operation.ends_with(operation)).unwrap().requests[0].clone()
 }
 
-/// The reason of each call; empty: it succeeded.
-fn call(actor: &Actor, path: &str, request: &Value) -> String {
+/// One call, with a connection of its own.
+fn told(actor: &Actor, path: &str, request: &Value) -> Told {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(actor.call(path, request.clone())).reason()
+    runtime.block_on(actor.call(path, request.clone()))
+}
+
+/// Its reason; empty: it succeeded.
+fn call(actor: &Actor, path: &str, request: &Value) -> String {
+    told(actor, path, request).reason()
 }
 
 #[test]
@@ -115,15 +120,13 @@ fn times(data: &std::path::Path, exchange: &str) -> (usize, usize) {
 #[test]
 fn what_policy_permits_is_answered_without_a_majority_and_joins_the_log_once_also_after_a_crash() {
     let Some(mut province) = Province::start() else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (enterprise, unit) = (request(&province, "GetEnterprise"), request(&province, "GetUnit"));
     for crashes in [false, true] {
         let actor = province.actor(0, "shop");
-        let before = runtime.block_on(actor.call(UNIT, unit.clone())).ok().exchange();
+        let before = told(&actor, UNIT, &unit).ok().exchange();
         (1..MEMBERS).for_each(|at| province.etcd.kill(at));
         // One at least is in the batch that is stuck, the others come after it.
-        let spooled: Vec<String> =
-            (0..5).map(|_| runtime.block_on(actor.call(UNIT, unit.clone()))).map(|told| told.ok().exchange()).collect();
+        let spooled: Vec<String> = (0..5).map(|_| told(&actor, UNIT, &unit).ok().exchange()).collect();
         assert_eq!(call(&actor, ENTERPRISE, &enterprise), "EXCHANGE_LOG_UNAVAILABLE", "it is not named");
         assert!(
             ops_page(&province.ops(0), "/metrics").contains("ndxp_log_spooled_entries 1"),
@@ -138,7 +141,7 @@ fn what_policy_permits_is_answered_without_a_majority_and_joins_the_log_once_als
         }
         let actor = province.actor(0, "shop");
         until("calls are served as usual", LIMIT, || call(&actor, ENTERPRISE, &enterprise).is_empty());
-        let after = runtime.block_on(actor.call(UNIT, unit.clone())).ok().exchange();
+        let after = told(&actor, UNIT, &unit).ok().exchange();
         province.settle();
         for at in 0..MEMBERS {
             let data = province.data(at);

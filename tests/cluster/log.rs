@@ -265,7 +265,7 @@ fn without_a_quorum_appends_are_refused_within_a_second_and_then_the_log_goes_on
     gateways.etcd.kill(1);
     for (at, log) in logs.iter().enumerate() {
         let (refused, took) = append(log, &format!("first {at}"));
-        assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(refused, Err(LogError::Undecided(_))), "{refused:?}");
         assert!(took < Duration::from_millis(1_300), "{took:?}");
         // From now on at once.
         for number in 0..20 {
@@ -300,7 +300,7 @@ fn a_batch_that_a_gateway_took_with_it_is_offered_again_and_a_lost_site_is_fille
     gateways.etcd.kill(1);
     gateways.etcd.kill(2);
     let refused = runtime.block_on(gateways.log(0).append(&entry("on the own disk alone")));
-    assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(LogError::Undecided(_))), "{refused:?}");
     // Its process ends before etcd is there again.
     drop(gateways.logs[0].lock().unwrap().take());
     gateways.etcd.restart(1);

@@ -6,8 +6,7 @@ mod status;
 
 use super::StartError;
 use super::control::admin_events;
-use super::shared::Shared;
-use crate::access::limits::{Remaining, quota_exceeded};
+use crate::access::limits::{GrantLimits, Remaining, quota_exceeded};
 use crate::audit::remote_log::RemoteLogFiles;
 use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
 use crate::cluster::registry::{
@@ -293,18 +292,17 @@ impl Cluster {
     }
 
     /// Has this gateway's part of each grant's rate follow the calls.
-    pub(super) fn share_rates(self: &Arc<Self>, shared: &Arc<Shared>) {
-        let (cluster, shared) = (self.clone(), Arc::downgrade(shared));
+    pub(super) fn share_rates(self: &Arc<Self>, limits: Arc<GrantLimits>) {
+        let cluster = self.clone();
         self.tasks.spawn(async move {
             loop {
                 let began = Instant::now();
                 tokio::time::sleep(SHARE_EACH).await;
-                let Some(shared) = shared.upgrade() else { return };
                 let seconds = began.elapsed().as_secs_f64();
-                let asked = shared.limits.asked().into_iter().map(|(grant, calls)| (grant, f64::from(calls) / seconds));
+                let asked = limits.asked().into_iter().map(|(grant, calls)| (grant, f64::from(calls) / seconds));
                 let own = AskedRates::of(now_us(), asked.collect());
                 match rates::exchange(&cluster.members, &cluster.settings.gateway, &own).await {
-                    Ok(others) => shared.limits.set_parts(&rates::parts(&own, &others, cluster.settings.sites)),
+                    Ok(others) => limits.set_parts(&rates::parts(&own, &others, cluster.settings.sites)),
                     Err(error) => tracing::debug!(%error, "rates are not shared now: parts stay as they are"),
                 }
             }

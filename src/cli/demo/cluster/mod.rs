@@ -139,7 +139,14 @@ impl Province {
         alone.stop();
         self.members.iter_mut().try_for_each(Process::spawn)?;
         self.members.iter_mut().try_for_each(Process::wait_until_started)?;
-        begin_before_serving(config)?;
+        // The members elect their first leader in a second or two.
+        let began = Instant::now();
+        while let Err(error) = begin_before_serving(config) {
+            if began.elapsed() > AGAIN_WITHIN {
+                return Err(error);
+            }
+            std::thread::sleep(BETWEEN);
+        }
         say("a gateway that was alone has brought its log and its registry into etcd: it is the first of three");
         self.gateways.iter_mut().try_for_each(Process::spawn)?;
         self.gateways.iter_mut().try_for_each(Process::wait_until_started)?;
