@@ -105,8 +105,8 @@ pub async fn follow<M: EtcdMember, T: Timers, D: OwnDisk, S: SiteTiles>(
     if from.size() < to.size() {
         let mut filling = Filling::new(tiles, to, members.timers()).await?;
         match collect::rebuild(members, &from, to, checkpoint.header.revision).await? {
-            Some(rebuild) => filling.from_batches(members, rebuild).await?,
-            None => filling.from_sources().await?,
+            Some(rebuild) => filling.read_from_batches(members, rebuild).await?,
+            None => filling.read_from_sources().await?,
         }
     }
     // Also what the sealer of this gateway has stored, or an earlier start that did not come to say so.
@@ -137,7 +137,7 @@ impl<'f, S: SiteTiles, T: Timers> Filling<'f, S, T> {
     }
 
     /// Takes what etcd still has.
-    async fn from_batches<M: EtcdMember>(
+    async fn read_from_batches<M: EtcdMember>(
         &mut self,
         members: &EtcdMembers<M, T>,
         mut rebuild: collect::Rebuild,
@@ -156,7 +156,7 @@ impl<'f, S: SiteTiles, T: Timers> Filling<'f, S, T> {
     }
 
     /// Takes what the tiles of this site and of others have.
-    async fn from_sources(&mut self) -> Result<(), ClusterError> {
+    async fn read_from_sources(&mut self) -> Result<(), ClusterError> {
         while self.held.size() < self.to.size() {
             let (entries, after) = self.proven_piece().await?;
             self.take(&entries, after).await?;

@@ -75,19 +75,26 @@ pub(super) fn read(
     });
     let tiles_tls = own.and_then(|own| tiles_tls(table, own));
     let tiles = table.texts("tiles").into_iter().map(|url| other_site(table, &url)).collect::<Option<Vec<_>>>();
+    let sites = table.number("sites", 3, 1..=60) as usize;
+    let max_view_age = Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600));
+    let etcd_quota = table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20;
+    let refuse_after = Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000));
+    let start_within = Duration::from_secs(table.number("start_within_s", 30, 1..=3_600));
+    let spool = table.texts("spool");
+    let own_disk = table.number("own_disk_mib", 16_384, 64..=1_048_576) << 20;
     let settings = ClusterSettings {
         gateway: gateway?,
-        tls: tls?,
         etcd: etcd?,
-        sites: table.number("sites", 3, 1..=60) as usize,
+        tls: tls?,
+        sites,
         tiles: tiles?,
         tiles_tls: tiles_tls?,
-        max_view_age: Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600)),
-        etcd_quota: table.number("etcd_quota_mib", 4_096, 64..=8_192) << 20,
-        refuse_after: Duration::from_millis(table.number("refuse_after_ms", 900, 100..=60_000)),
-        start_within: Duration::from_secs(table.number("start_within_s", 30, 1..=3_600)),
-        spool: table.texts("spool"),
-        own_disk: table.number("own_disk_mib", 16_384, 64..=1_048_576) << 20,
+        max_view_age,
+        etcd_quota,
+        refuse_after,
+        start_within,
+        own_disk,
+        spool,
     };
     seals.then_some(settings)
 }

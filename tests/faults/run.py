@@ -75,13 +75,14 @@ def judge(world, answered):
     roots = set()
     for number in SITES:
         data = world.dev / world.data(number)
-        verified = json.loads(world.cli("--output", "json", "audit", "verify", "--data", str(data), at=number))
+        verified = json.loads(world.cli("--output", "json", "audit", "verify", "--config", f"gateway{number}.toml", at=number))
         roots.add((verified["sealed"], verified["root"]))
         foreign = subprocess.run([sys.executable, ROOT / "tests/python/verify_log.py", (data / "log/vkey").read_text().strip(), data / "log"], capture_output=True,
                                  text=True, timeout=600)
         assert foreign.returncode == 0, f"the verifier in Python: {foreign.stdout}{foreign.stderr}"
         found = {}
-        exported = world.cli("--output", "json", "audit", "search", "--data", str(data), "--limit", "10000000", at=number)
+        exported = world.cli("--output", "json", "audit", "search", "--config", f"gateway{number}.toml", "--limit", "10000000",
+                             at=number)
         for line in exported.splitlines():
             entry = json.loads(line)
             found[entry["exchange_id"]] = found.get(entry["exchange_id"], 0) + 1

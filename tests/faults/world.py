@@ -224,7 +224,7 @@ max_view_age_s = 10
                 time.sleep(1)
 
     def entries(self, number):
-        status = json.loads(self.cli("--output", "json", "audit", "status", "--data", self.data(number), at=number))
+        status = json.loads(self.cli("--output", "json", "audit", "status", "--config", f"gateway{number}.toml", at=number))
         return status["sealed"]
 
     def stop(self):

@@ -88,7 +88,7 @@ impl MemberAddress {
             Ok(made) => made,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no connection within a second")),
         };
-        self.note(made.as_ref().err().map(|error| reasons(error)));
+        self.note(made.as_ref().err().map(reasons));
         made.map(TokioIo::new)
     }
 

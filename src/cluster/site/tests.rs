@@ -100,7 +100,7 @@ fn fill(site: &Site, log: &[Vec<u8>]) -> Result<(), ClusterError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let timers = RuntimeTimers::default();
-        Filling::new(site, &to, &timers).await?.from_sources().await
+        Filling::new(site, &to, &timers).await?.read_from_sources().await
     })
 }
 
