@@ -307,6 +307,7 @@ impl FolderCheck<'_> {
                 &[
                     "signed-checkpoint",
                     "fork-alarm.json",
+                    "gateway",
                     "holds.json",
                     "acts.json",
                     "drift.json",

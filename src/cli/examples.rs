@@ -6,7 +6,7 @@ use clap::Command;
 type Examples = (&'static str, &'static [&'static str]);
 
 const EXAMPLES: [Examples; 87] = [
-    ("demo", &["demo", "demo --stay"]),
+    ("demo", &["demo", "demo --stay", "demo --cluster"]),
     ("init", &["init", "init --folder ./etc --data ./data --node qn-dc1 --host gateway.example"]),
     (
         "serve",
@@ -119,6 +119,7 @@ const EXAMPLES: [Examples; 87] = [
     ("audit hold release", &["audit hold release 3"]),
     ("audit index", &["audit index", "audit index --rebuild"]),
     ("cluster begin", &["cluster begin --config /etc/ndxp/gateway.toml"]),
+    ("cluster leave", &["cluster leave --config /etc/ndxp/gateway.toml --dry-run"]),
     (
         "cluster epoch",
         &[
@@ -126,7 +127,6 @@ const EXAMPLES: [Examples; 87] = [
             "cluster epoch --approve --certificate minh.pem",
         ],
     ),
-    ("cluster leave", &["cluster leave --config /etc/ndxp/gateway.toml --dry-run"]),
     ("cluster status", &["cluster status --config /etc/ndxp/gateway.toml"]),
     ("doctor", &["doctor --config /etc/ndxp/gateway.toml", "doctor --offline"]),
     ("probe", &["probe --config /etc/ndxp/gateway.toml", "probe --ready --to 127.0.0.1:9464"]),

@@ -7,6 +7,7 @@ use crate::contract::{CallShape, ContractSet, Operation};
 use crate::identity::tls::{self, TlsFiles};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,8 @@ pub(super) fn read(
             None
         }
     });
-    let tiles_tls = own.and_then(|own| tiles_tls(table, own));
+    let tiles_files = [table.path("tiles_ca"), table.path("tiles_certificate"), table.path("tiles_key")];
+    let tiles_tls = own.and_then(|own| tiles_tls(table, tiles_files, own));
     let tiles = table.texts("tiles").into_iter().map(|url| other_site(table, &url)).collect::<Option<Vec<_>>>();
     let sites = table.number("sites", 3, 1..=60) as usize;
     let max_view_age = Duration::from_secs(table.number("max_view_age_s", 30, 2..=3_600));
@@ -144,9 +146,13 @@ fn member(text: &str) -> Result<String, String> {
 }
 
 /// How this gateway is known to other sites: by its own certificate, unless another one is named.
-fn tiles_tls(table: &Table<'_>, own: &TlsFiles) -> Option<rustls::ClientConfig> {
-    let ca = table.path("tiles_ca").unwrap_or_else(|| own.client_ca.clone());
-    let (certificate, key) = match (table.path("tiles_certificate"), table.path("tiles_key")) {
+fn tiles_tls(
+    table: &Table<'_>,
+    [ca, certificate, key]: [Option<PathBuf>; 3],
+    own: &TlsFiles,
+) -> Option<rustls::ClientConfig> {
+    let ca = ca.unwrap_or_else(|| own.client_ca.clone());
+    let (certificate, key) = match (certificate, key) {
         (Some(certificate), Some(key)) => {
             table.keep_private("tiles_key", &key);
             (certificate, key)

@@ -55,6 +55,7 @@ impl LogGauges {
         registry.register("log_index_rebuilt", help, log.index_rebuilt.clone());
         let help = "1 while the log has stopped on this gateway in this state, until a person has looked";
         registry.register("log_stopped", help, log.stopped.clone());
+        log.stop_in(None);
         let help = "Entries that are on this gateway's own disk alone, until a majority of etcd responds";
         registry.register("log_spooled_entries", help, log.spooled.clone());
         log

@@ -16,6 +16,7 @@ mod epoch;
 mod gateways;
 mod log;
 mod migrate;
+#[path = "../support/province.rs"]
 mod province;
 mod rights;
 mod seen;

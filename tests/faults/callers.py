@@ -4,7 +4,7 @@ import ssl
 import threading
 import time
 
-PATH = "/v1/catalogue/ListCatalogues"
+PATH, BODY = "/v1/budgetunit/GetUnit", '{"unitCode": "1057000"}'
 
 
 class Callers:
@@ -42,7 +42,7 @@ class Callers:
             try:
                 if connection is None:
                     connection = http.client.HTTPSConnection(address, self.port, context=context, timeout=4)
-                connection.request("POST", PATH, body="{}", headers=headers)
+                connection.request("POST", PATH, body=BODY, headers=headers)
                 answer = connection.getresponse()
                 body = answer.read()
                 self.note(client, address, answer, body)

@@ -126,7 +126,7 @@ class World:
         for client in ("shop", "victim"):
             self.cli("certs", "issue", client, "--folder", "pki")
             self.cli("client", "add", client, "--agency", "H49.12", *local)
-            self.cli("grant", "add", "--client", client, "--scope", "catalogue:read", "--field", "*", "--rate", "10000",
+            self.cli("grant", "add", "--client", client, "--scope", "budgetunit:read", "--field", "*", "--rate", "10000",
                      "--legal-basis", "test", *local)
             self.cli("token", "issue", "--client", client, "--certificate", f"pki/{client}.pem", "--out", f"{client}.jwt",
                      *local)
