@@ -398,6 +398,22 @@ impl<'s> Issuer<'s> {
         })
     }
 
+    /// Fetches the private keys that other gateways have made and this one does not have yet, so that its folder is whole.
+    ///
+    /// # Errors
+    /// [`IssueError::Registry`] or [`IssueError::Key`]: the other gateways cannot be asked, or a key cannot be written.
+    pub fn fetch_shared(&self) -> Result<(), IssueError> {
+        if self.settings.shared.is_none() || self.settings.hsm.is_some() {
+            return Ok(());
+        }
+        for key in self.store.keys()? {
+            let fail =
+                |error: std::io::Error| IssueError::Key { path: self.key_path(&key.kid), reason: error.to_string() };
+            self.private_key(&key.kid).map_err(fail)?;
+        }
+        Ok(())
+    }
+
     /// Reads a private key; one that another gateway has made is fetched, and stored here.
     fn private_key(&self, kid: &str) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
         let (path, IssuerSettings { vault, shared, .. }) = (self.key_path(kid), &self.settings);

@@ -85,7 +85,8 @@ def judge(world, answered):
                              at=number)
         for line in exported.splitlines():
             entry = json.loads(line)
-            found[entry["exchange_id"]] = found.get(entry["exchange_id"], 0) + 1
+            if entry.get("kind") == "exchange":
+                found[entry["exchange"]] = found.get(entry["exchange"], 0) + 1
         wrong = [exchange for exchange in answered if found.get(exchange) != 1]
         assert not wrong, f"{len(wrong)} answered exchanges are not once in the log of dc{number}: {wrong[:3]}"
     assert len(roots) == 1, f"the logs differ: {roots}"

@@ -5,6 +5,7 @@
 use super::admin_events::AdminEventLog;
 use super::reload::{LOOK_EVERY, ReloadBackoff, Reloader};
 use crate::config::Tokens;
+use crate::issuer::Issuer;
 use crate::registry::{AdminEventKey, RegistryError, Store, now};
 use crate::server::StartError;
 use crate::server::readiness::Component;
@@ -52,6 +53,11 @@ pub(in crate::server) fn spawn(
                 && let Err(error) = of.shared.pseudonyms.keep_up(crate::exchange_log::clock::now_us() + AHEAD_US)
             {
                 tracing::warn!(%error, "keys of pseudonyms that other gateways have made are not here yet");
+            }
+            if asked.is_none_or(|asked| asked.elapsed() >= EVERY)
+                && let Err(error) = Issuer::new(of.store.as_ref(), of.config.issuer_settings()).fetch_shared()
+            {
+                tracing::warn!(%error, "keys that sign tokens and that other gateways have made are not here yet");
             }
             asked = asked.filter(|asked| asked.elapsed() < EVERY).or_else(|| Some(Instant::now()));
             wait = match removal.step(&of.config.tokens, of.store.as_ref()) {
