@@ -19,8 +19,8 @@ struct Usage {
     used: u64,
     /// Changed since the last save.
     changed: bool,
-    /// Calls since [`GrantLimits::asked`] was called, those that were refused included.
-    asked: u32,
+    /// Calls since [`GrantLimits::demand`] was called, those that were refused included.
+    demand: u32,
     /// The part of the grant's rate that this gateway has.
     part: f64,
 }
@@ -36,19 +36,27 @@ pub struct Remaining {
     pub call: u64,
 }
 
+impl Usage {
+    /// A grant that was not used yet on this day: its bucket is full.
+    fn begin(at: Instant, day: i64, part: f64) -> Self {
+        Usage { tokens: f64::MAX, refilled: at, day, used: 0, changed: false, demand: 0, part }
+    }
+}
+
 /// The usage of all grants.
 pub struct GrantLimits {
     shards: Vec<Mutex<HashMap<String, Usage>>>,
     hasher: RandomState,
-    /// The part of a rate that this gateway has of a grant of which nothing else is known; below 1, there are other gateways,
-    /// and quotas are counted where they agree.
+    /// The part of a rate that this gateway has of a grant of which nothing else is known.
     part: f64,
+    /// Whether daily quotas are counted here: several gateways count them where they agree.
+    has_quotas: bool,
 }
 
 impl Default for GrantLimits {
     fn default() -> Self {
         let (shards, hasher) = ((0..SHARDS).map(|_| Mutex::default()).collect(), RandomState::default());
-        GrantLimits { shards, hasher, part: 1.0 }
+        GrantLimits { shards, hasher, part: 1.0, has_quotas: true }
     }
 }
 
@@ -63,16 +71,16 @@ pub fn quota_exceeded(quota: u64, day: i64, now: i64) -> Refusal {
 impl GrantLimits {
     /// Limits of one of several gateways: it has a part of each rate, and quotas are counted where they agree.
     pub fn one_of(gateways: usize) -> Self {
-        GrantLimits { part: 1.0 / gateways.max(2) as f64, ..GrantLimits::default() }
+        GrantLimits { part: 1.0 / gateways.max(1) as f64, has_quotas: false, ..GrantLimits::default() }
     }
 
-    /// Returns how many calls were asked of this gateway since the last time, by grant.
-    pub fn asked(&self) -> Vec<(String, u32)> {
+    /// Returns how many calls came to this gateway since the last time, by grant, those that were refused included.
+    pub fn demand(&self) -> Vec<(String, u32)> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let busy = shard.iter_mut().filter(|(_, usage)| usage.asked > 0);
-            all.extend(busy.map(|(grant, usage)| (grant.clone(), std::mem::take(&mut usage.asked))));
+            let busy = shard.iter_mut().filter(|(_, usage)| usage.demand > 0);
+            all.extend(busy.map(|(grant, usage)| (grant.clone(), std::mem::take(&mut usage.demand))));
         }
         all
     }
@@ -93,21 +101,10 @@ impl GrantLimits {
         let mut shard = self.shard(&grant.id);
         let today = day(now);
         if !shard.contains_key(&*grant.id) {
-            shard.insert(
-                grant.id.to_string(),
-                Usage {
-                    tokens: f64::MAX,
-                    refilled: at,
-                    day: today,
-                    used: 0,
-                    changed: false,
-                    asked: 0,
-                    part: self.part,
-                },
-            );
+            shard.insert(grant.id.to_string(), Usage::begin(at, today, self.part));
         }
         let Some(usage) = shard.get_mut(&*grant.id) else { return Err(Reason::RateLimited.into()) };
-        usage.asked = usage.asked.saturating_add(1);
+        usage.demand = usage.demand.saturating_add(1);
         let rate = f64::from(grant.rate) * usage.part;
         // A call at a time is always possible.
         let most = ((f64::from(grant.rate) + f64::from(grant.burst)) * usage.part).max(1.0);
@@ -119,7 +116,7 @@ impl GrantLimits {
             usage.day = today;
             usage.used = 0;
         }
-        if grant.daily_quota > 0 && usage.used >= grant.daily_quota && self.part == 1.0 {
+        if grant.daily_quota > 0 && usage.used >= grant.daily_quota && self.has_quotas {
             return Err(quota_exceeded(grant.daily_quota, usage.day, now));
         }
         if usage.tokens < 1.0 {
@@ -140,15 +137,7 @@ impl GrantLimits {
         for DayUsage { grant, day, used } in kept {
             let mut shard = self.shard(&grant);
             let usage = shard.entry(grant);
-            let usage = usage.or_insert(Usage {
-                tokens: f64::MAX,
-                refilled: at,
-                day,
-                used,
-                changed: true,
-                asked: 0,
-                part: self.part,
-            });
+            let usage = usage.or_insert_with(|| Usage { changed: true, ..Usage::begin(at, day, self.part) });
             if (day, used) > (usage.day, usage.used) {
                 (usage.day, usage.used) = (day, used);
             }
@@ -199,7 +188,7 @@ mod tests {
         let (limits, grant, start) = (GrantLimits::one_of(3), grant(30, 0, 0), Instant::now());
         let served = |at: Instant| (0..100).filter(|_| limits.take(&grant, at, 0).is_ok()).count();
         assert_eq!(served(start), 10);
-        assert_eq!((limits.asked(), limits.asked()), (vec![("g".to_owned(), 100)], vec![]));
+        assert_eq!((limits.demand(), limits.demand()), (vec![("g".to_owned(), 100)], vec![]));
         limits.set_parts(&[("g".to_owned(), 0.5)].into());
         assert_eq!(served(start + Duration::from_secs(2)), 15);
         limits.set_parts(&Default::default());

@@ -12,7 +12,7 @@
 //! `codec`), the contracts with etcd ([`member`]) and the own disk ([`own_disk`]), the failover ([`members`]), guards
 //! ([`guard`], [`version`], [`pressure`]), the steps ([`writer`], [`election`], [`collect`], [`commit`], [`reclaim`],
 //! [`retirement`]), what joins them ([`sealer`], [`site`]), what follows a restore of etcd ([`epoch`]), and how a log that one
-//! gateway has written alone comes here and goes back ([`adoption`]), and what an operator looks at ([`overview`],
+//! gateway has written alone comes here and goes back ([`adoption`]), and what an operator looks at ([`status`],
 //! [`report`]). Nothing here opens a socket but [`etcd`]; nothing reads a clock but through [`Timers`]. So
 //! `simulator/cluster` runs this source over a simulated etcd by seed.
 //!
@@ -37,7 +37,6 @@ pub mod keys;
 pub mod left;
 pub mod member;
 pub mod members;
-pub mod overview;
 pub mod own_disk;
 pub mod peaks;
 pub mod pressure;

@@ -5,14 +5,15 @@
 //! the reason.
 
 use super::ClusterError;
-use super::keys::{self, CHECKPOINT, GatewayName, Incarnation, SEALER, STORED};
-use super::left;
+use super::adoption::{self, EtcdLog};
+use super::keys::{self, GatewayName, Incarnation, SEALER, STORED};
 use super::member::{EtcdMember, MemberStatus, RangeRead};
 use super::members::EtcdMembers;
 use super::registry::RegistryChange;
 use super::registry::change::{CHANGES, RegistryHead, VERSION, change_key};
 use super::report::{self, GatewayReport};
 use super::timers::Timers;
+use crate::hex::hex;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,12 +30,14 @@ const CHANGE_PAGE: i64 = 8;
 pub struct ClusterStatus {
     /// The members of etcd, in the order of the configuration.
     pub members: Vec<MemberView>,
-    /// How far the log is sealed.
+    /// How far the log is sealed; none if etcd holds no log, or it could not be read.
     pub checkpoint: Option<CheckpointView>,
     /// The gateway that seals; none while nobody is elected.
     pub sealer: Option<SealerView>,
     /// All gateways that have reported or store something, by name.
     pub gateways: Vec<GatewayView>,
+    /// How far the registry is.
+    pub registry: Option<RegistryView>,
     /// The newest changes of the registry, the newest first.
     pub changes: Vec<ChangeView>,
     /// What could not be read, and why.
@@ -67,12 +70,25 @@ pub struct MemberView {
 }
 
 /// The checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CheckpointView {
     /// Entries under it.
     pub entries: u64,
+    /// Its root, in hexadecimal digits.
+    pub root: String,
     /// Raised each time that an administrator has restored etcd.
     pub epoch: u64,
+    /// The gateway that writes the log alone, if the log has left etcd.
+    pub left_for: Option<String>,
+}
+
+/// How far the registry is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RegistryView {
+    /// The number of its last change.
+    pub change: u64,
+    /// The number of its last admin event.
+    pub events: u64,
 }
 
 /// Who seals.
@@ -121,8 +137,9 @@ pub struct AppliedView {
     pub since_us: Option<i64>,
 }
 
-/// Reads the state; `own` is the reading gateway's report, which is newer than the one in etcd. Takes [`READ_WITHIN`] at most.
-pub async fn read<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>, own: GatewayReport) -> ClusterStatus {
+/// Reads the state; `own` is the report of the gateway that reads, if one does: it is newer than the one in etcd. Takes
+/// [`READ_WITHIN`] at most.
+pub async fn read<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>, own: Option<GatewayReport>) -> ClusterStatus {
     let timers = members.timers();
     let (each, checkpoint, sealer, stored, reports, changes) = tokio::join!(
         members.each(|member| member.status()),
@@ -133,29 +150,37 @@ pub async fn read<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>, own: Ga
         timers.within(READ_WITHIN, changes(members)),
     );
     let mut faults = Faults::default();
-    let checkpoint = faults.noted("checkpoint", checkpoint);
+    let checkpoint = faults.noted("checkpoint", checkpoint).flatten();
     let sealer = faults.noted("sealer", sealer).flatten();
     let stored = faults.noted("stored sizes", stored).unwrap_or_default();
     let mut reports = faults.noted("reports of the gateways", reports).unwrap_or_default();
-    let changes = faults.noted("changes of the registry", changes).unwrap_or_default();
-    reports.retain(|report| report.gateway != own.gateway);
-    reports.push(own);
-    let entries = checkpoint.map(|checkpoint| checkpoint.entries);
+    let (registry, changes) = faults.noted("changes of the registry", changes).unwrap_or_default();
+    if let Some(own) = own {
+        reports.retain(|report| report.gateway != own.gateway);
+        reports.push(own);
+    }
+    let entries = checkpoint.as_ref().map(|checkpoint| checkpoint.entries);
     let gateways = gateways(&stored, reports, entries);
     ClusterStatus {
         members: each.into_iter().map(member).collect(),
         checkpoint,
         sealer,
+        registry,
         changes: changes.iter().rev().map(|change| change_view(change, &gateways)).collect(),
         gateways,
         faults: faults.lines(),
     }
 }
 
-async fn checkpoint<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result<CheckpointView, ClusterError> {
-    let page = members.range(&RangeRead::key(CHECKPOINT)).await?;
-    let state = left::present(&page.entries.first().ok_or(ClusterError::NoLog)?.value)?;
-    Ok(CheckpointView { entries: state.size(), epoch: state.epoch })
+async fn checkpoint<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+) -> Result<Option<CheckpointView>, ClusterError> {
+    let (state, left_for) = match adoption::present(members).await? {
+        EtcdLog::Empty => return Ok(None),
+        EtcdLog::Begun(state) => (state, None),
+        EtcdLog::Left(left) => (left.state, Some(left.gateway.to_string())),
+    };
+    Ok(Some(CheckpointView { entries: state.size(), root: hex(&state.root()), epoch: state.epoch, left_for }))
 }
 
 async fn sealer<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result<Option<SealerView>, ClusterError> {
@@ -177,10 +202,13 @@ async fn stored<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result
     Ok(page.entries.iter().filter_map(|entry| site(&entry.key, &entry.value)).collect())
 }
 
-/// The newest changes, oldest first.
-async fn changes<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Result<Vec<RegistryChange>, ClusterError> {
+/// How far the registry is, if there is one, and its newest changes, oldest first.
+async fn changes<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+) -> Result<(Option<RegistryView>, Vec<RegistryChange>), ClusterError> {
     let page = members.range(&RangeRead::key(VERSION)).await?;
-    let head = RegistryHead::decode(&page.entries.first().ok_or(ClusterError::NoRegistry)?.value)?;
+    let Some(entry) = page.entries.first() else { return Ok((None, Vec::new())) };
+    let head = RegistryHead::decode(&entry.value)?;
     let mut next = head.number.saturating_sub(MAX_CHANGES - 1);
     let mut found = Vec::new();
     while next <= head.number {
@@ -197,7 +225,7 @@ async fn changes<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>) -> Resul
             break;
         }
     }
-    Ok(found)
+    Ok((Some(RegistryView { change: head.number, events: head.events }), found))
 }
 
 fn member(status: Result<MemberStatus, ClusterError>) -> MemberView {

@@ -1,12 +1,11 @@
 //! What a gateway does beside writing: seals while it is elected, follows the checkpoint, watches the room in etcd and the
 //! versions of its members, gives up batches that are not needed any more.
 
-use super::Members;
 use super::own_batches::StoredMarks;
 use super::own_disk::FileDisk;
 use super::progress::Progress;
 use super::site_files::SiteFiles;
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdChannel, Members};
 use crate::cluster::keys::CHECKPOINT;
 use crate::cluster::pressure::{MEASURE_EACH, Pressure};
 use crate::cluster::site::{self, SiteTiles};

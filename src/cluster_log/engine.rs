@@ -1,11 +1,10 @@
 //! The engine: one batch is under way at a time, the next one gathers meanwhile.
 
-use super::Members;
 use super::own_disk::FileDisk;
 use super::progress::{Progress, unavailable};
 use super::spool::Spool;
 use crate::cluster::batch::{EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdChannel, Members};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{BatchWriter, ClusterError, Timers};
 use crate::exchange_log::LogError;

@@ -1,9 +1,8 @@
 //! The entry of a gateway that enters another epoch: who has requested it and who has approved it, as etcd has it beside
 //! their signatures (`migration/epoch.rs`).
 
-use super::Members;
 use super::own_disk::FileDisk;
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdChannel, Members};
 use crate::cluster::member::RangeRead;
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{BatchWriter, ClusterError, GatewayName, keys};

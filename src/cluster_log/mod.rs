@@ -26,18 +26,14 @@ pub mod site_files;
 mod spool;
 mod start;
 
-use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
-use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{EtcdMembers, GatewayName};
+use crate::cluster::GatewayName;
+use crate::cluster::etcd::EtcdAccess;
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::{ExchangeLog, LogError, LogLock, LogPaths, disk};
 use site_files::OtherSite;
 pub use start::{BEGINNING, LEAVING};
 use std::path::Path;
 use std::time::Duration;
-
-/// The members of a real etcd.
-type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 
 /// How a gateway takes part in a log.
 #[derive(Clone)]

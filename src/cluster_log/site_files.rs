@@ -18,7 +18,7 @@ use crate::exchange_log::checkpoint::{LogSigner, LogVerifier};
 use crate::exchange_log::disk;
 use crate::exchange_log::reader::{COSIGNED_FILE, VKEY_FILE, policy};
 use crate::exchange_log::seal::Sealer;
-use crate::exchange_log::tiles::{bundle_name, decode_bundle, decode_tile, read_tile, subtree, tile_name};
+use crate::exchange_log::tiles::{bundle_name, complete_subtree, decode_bundle, decode_tile, read_tile, tile_name};
 use crate::exchange_log::tree::{Hash, TILE, empty_root};
 use crate::exchange_log::verify::{LogFiles, LogFolder};
 use crate::exchange_log::{LogError, LogPaths, proof};
@@ -148,10 +148,7 @@ impl StoredSite {
         }
         let (disk, tiles) = (&*self.paths.disk, &self.paths.tiles);
         let read = |level, index, width| read_tile(disk, tiles, level, index, width);
-        let node = |level, index| {
-            let hash = subtree(&read, stored, level, index)?;
-            hash.ok_or_else(|| LogError::corrupt(tiles, 0, "a subtree is not complete"))
-        };
+        let node = |level, index| complete_subtree(&read, tiles, stored, (level, index));
         proof::root(&node, size).map(Some)
     }
 }
@@ -249,11 +246,8 @@ fn hashes(site: &dyn LogFiles, subtrees: &[(u32, u64)], size: u64) -> Result<Vec
         tiles.borrow_mut().insert((level, index), tile.clone());
         Ok(tile)
     };
-    let hash = |(level, index): &(u32, u64)| {
-        let hash = subtree(&read, size, *level, *index)?;
-        hash.ok_or_else(|| LogError::corrupt(&site.path("checkpoint"), 0, "a subtree is not complete"))
-    };
-    subtrees.iter().map(hash).collect()
+    let path = site.path("checkpoint");
+    subtrees.iter().map(|place| complete_subtree(&read, &path, size, *place)).collect()
 }
 
 impl Publication for SiteFiles {

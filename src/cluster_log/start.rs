@@ -1,5 +1,6 @@
 //! The start of a gateway's part in a log: the files, then the guards, what is still open, a new incarnation.
 
+use super::ClusterLogSettings;
 use super::background::Background;
 use super::engine::{ClusterEngine, ClusterWriter};
 use super::epoch_entry;
@@ -7,8 +8,7 @@ use super::own_disk::FileDisk;
 use super::progress::{Progress, unavailable};
 use super::site_files::SiteFiles;
 use super::spool::Spool;
-use super::{ClusterLogSettings, Members};
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::{EtcdChannel, Members};
 use crate::cluster::own_disk::OwnDisk;
 use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};

@@ -1,12 +1,11 @@
 //! `[cluster]`: several gateways with one log and one registry, over etcd.
 
-use super::Table;
+use super::{Table, endpoint};
 use crate::cluster::GatewayName;
 use crate::cluster::registry::WRITER;
 use crate::contract::{CallShape, ContractSet, Operation};
 use crate::identity::tls::{self, TlsFiles};
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +118,7 @@ fn own_name(table: &Table<'_>, node: &str) -> Option<GatewayName> {
 fn members(table: &Table<'_>) -> Option<Vec<String>> {
     let example = "https://etcd.dc1:2379";
     let urls = table.text_or_texts("etcd", example)?;
-    let checked: Result<Vec<String>, String> = urls.iter().map(|url| member(url)).collect();
+    let checked: Result<Vec<String>, String> = urls.iter().map(|url| endpoint::read(url, "a member")).collect();
     let urls = checked.map_err(|reason| table.fault("etcd", reason)).ok()?;
     let mixed = urls.iter().any(|url| url.starts_with("https:")) && urls.iter().any(|url| url.starts_with("http:"));
     let fault = match urls.len() {
@@ -129,20 +128,6 @@ fn members(table: &Table<'_>) -> Option<Vec<String>> {
     };
     table.fault("etcd", fault);
     None
-}
-
-fn member(text: &str) -> Result<String, String> {
-    let wrong =
-        || Err(format!("{text:?} must be https://host:port, or http://127.0.0.1:port for members on this machine"));
-    let Ok(uri) = text.parse::<http::Uri>() else { return wrong() };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
-    let plain = uri.path() == "/" && uri.query().is_none() && uri.port().is_some();
-    match uri.scheme_str() {
-        Some("https") if plain => Ok(text.trim_end_matches('/').to_owned()),
-        Some("http") if plain && is_here => Ok(text.trim_end_matches('/').to_owned()),
-        _ => wrong(),
-    }
 }
 
 /// How this gateway is known to other sites: by its own certificate, unless another one is named.
@@ -193,20 +178,5 @@ impl ClusterSettings {
             }
         };
         self.spool.iter().map(named).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::member;
-
-    #[test]
-    fn members_elsewhere_are_reached_by_tls_alone() {
-        for good in ["https://etcd.dc1:2379", "http://127.0.0.1:2379/", "http://[::1]:2379", "http://localhost:2379"] {
-            assert!(member(good).is_ok(), "{good}");
-        }
-        for wrong in ["http://etcd.dc1:2379", "https://etcd.dc1", "etcd.dc1:2379", "", "https://etcd.dc1:2379/v3"] {
-            assert!(member(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod drift;
+mod endpoint;
 pub mod entries;
 pub mod names;
 pub mod reader;
@@ -24,6 +25,7 @@ pub use cluster::ClusterSettings;
 pub use entries::{Entries, SecondMode, SourceEntry, Sources};
 pub use names::OfficialNames;
 pub use reader::{ConfigFault, Document, Table, fault_at};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,6 +197,8 @@ pub struct Catalogue {
     pub sources: Sources,
     /// Official names of agencies and procedures.
     pub names: Arc<OfficialNames>,
+    /// Paths of the operations that are answered from the own disk alone while no majority of etcd responds.
+    pub spooled: HashSet<String>,
     /// Hubs that no source uses.
     pub unused_hubs: Vec<String>,
     /// Secrets that every account may read.
@@ -264,8 +268,11 @@ impl Config {
         let Entries { sources, mut files, unused_hubs, exposed } =
             entries::load(&self.hubs_dir, &self.sources_dir, &contracts)?;
         files.extend(self.names.clone());
+        let spooled = self.cluster.as_ref().map(|cluster| cluster.spooled(&contracts)).transpose();
+        let spooled = spooled.map_err(|reason| vec![fault_at(&self.file, "cluster.spool", reason)])?;
         let names = self.names.as_deref().map_or_else(|| Ok(OfficialNames::default()), OfficialNames::read)?;
-        Ok(Catalogue { contracts, sources, unused_hubs, exposed, names: Arc::new(names), files })
+        let (names, spooled) = (Arc::new(names), spooled.unwrap_or_default());
+        Ok(Catalogue { contracts, sources, names, spooled, unused_hubs, exposed, files })
     }
 }
 

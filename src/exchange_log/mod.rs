@@ -265,12 +265,14 @@ impl ExchangeLog {
             Ok(()) => self.append(entry).await,
             Err(refused) => Err(refused),
         };
-        let object = format!("exchange:{}", entry.id_text());
-        let (actor, event) = ("gateway".to_owned(), SPOOL_EVENT.to_owned());
-        let mark = Entry { actor, event, object, ..Entry::begin(Kind::Admin, &entry.node) }.to_bytes();
+        let mark = || {
+            let object = format!("exchange:{}", entry.id_text());
+            let (actor, event) = ("gateway".to_owned(), SPOOL_EVENT.to_owned());
+            Entry { actor, event, object, ..Entry::begin(Kind::Admin, &entry.node) }.to_bytes()
+        };
         let entries = match refused {
-            Err(LogError::Unavailable(_)) => vec![mark, entry.to_bytes()],
-            Err(LogError::Undecided(_)) => vec![mark],
+            Err(LogError::Unavailable(_)) => vec![mark(), entry.to_bytes()],
+            Err(LogError::Undecided(_)) => vec![mark()],
             done => return done,
         };
         self.shared.engine.spool(entries).await.map(|()| None)

@@ -11,7 +11,7 @@ use super::disk::{Disk, Open, read_text};
 use super::journal::{read_segment, segments};
 use super::pruned::Pruned;
 use super::segment::{BatchPosition, ChainKey, Reading};
-use super::tiles::{bundle_path, checkpoint_path, edge_tiles, read_bundle, read_tile, subtree, tile_path};
+use super::tiles::{bundle_path, checkpoint_path, complete_subtree, edge_tiles, read_bundle, read_tile, tile_path};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, LogError, LogPaths};
 use std::collections::HashMap;
@@ -478,8 +478,7 @@ impl LogReader {
     /// As for [`LogReader::bundle`].
     pub fn node(&self, level: u32, index: u64) -> Result<Hash, LogError> {
         let read = |tiles, tile, _| self.tile(tiles, tile).map(|tile| tile.to_vec());
-        subtree(&read, self.sealed(), level, index)
-            .and_then(|hash| hash.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete")))
+        complete_subtree(&read, &self.paths.tiles, self.sealed(), (level, index))
     }
 
     /// The bytes of the entries behind the checkpoint.

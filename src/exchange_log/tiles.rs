@@ -237,27 +237,26 @@ pub fn read_tile(disk: &dyn Disk, root: &Path, level: usize, index: u64, width: 
     Ok(decode_tile(&bytes, width, &tile_path(root, level, index, width))?.to_vec())
 }
 
-/// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` returns by level, index and width;
-/// `None` if the subtree is not complete.
+/// The hash of a complete subtree of 2^`level` leaves in a tree of `size`, out of its tile, which `read` returns by level, index
+/// and width; `path` is where the tree is.
 ///
 /// # Errors
-/// What `read` returns for a tile that it cannot give.
-pub fn subtree(
+/// [`LogError::Corrupt`] if the subtree is not complete; what `read` returns for a tile that it cannot give.
+pub fn complete_subtree(
     read: &dyn Fn(usize, u64, usize) -> Result<Vec<Hash>, LogError>,
+    path: &Path,
     size: u64,
-    level: u32,
-    index: u64,
-) -> Result<Option<Hash>, LogError> {
+    (level, index): (u32, u64),
+) -> Result<Hash, LogError> {
     let (tiles, within) = ((level / 8) as usize, level % 8);
     let count = size >> (8 * tiles);
     let first = index << within;
     let tile = first / TILE as u64;
     let width = if tile < count / TILE as u64 { TILE } else { (count % TILE as u64) as usize };
-    let from = (first % TILE as u64) as usize;
-    if from + (1 << within) > width {
-        return Ok(None);
-    }
-    Ok(read(tiles, tile, width)?.get(from..from + (1 << within)).map(tree_hash))
+    let leaves = (first % TILE as u64) as usize..(first % TILE as u64) as usize + (1 << within);
+    let hashes = if leaves.end > width { Vec::new() } else { read(tiles, tile, width)? };
+    let hash = hashes.get(leaves).map(tree_hash);
+    hash.ok_or_else(|| LogError::corrupt(path, 0, "a subtree is not complete"))
 }
 
 /// Writes a file atomically and durably (the caller syncs its folder, once for many files). Only one at a time below `root`: all begin

@@ -8,7 +8,7 @@ use super::note::Note;
 use super::pruned::{PRUNED_FILE, Pruned};
 use super::reader::{COSIGNED_FILE, LogReader, POLICY_FILE, settled};
 use super::segment::ChainKey;
-use super::tiles::{bundle_bytes, bundle_name, decode_bundle, decode_tile, subtree, tile_bytes, tile_name};
+use super::tiles::{bundle_bytes, bundle_name, complete_subtree, decode_bundle, decode_tile, tile_bytes, tile_name};
 use super::tree::{Edge, Hash, TILE, leaf_hash, tree_hash};
 use super::{Entry, Kind, LogError, LogPaths, canonical, proof};
 use crate::hex::hex;
@@ -317,10 +317,8 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             let path = self.files.path(&tile_name(level, index, width));
             Ok(decode_tile(&self.files.tile(level, index, width)?, width, &path)?.to_vec())
         };
-        let node = |level, index| {
-            let hash = subtree(&read, checkpoint.size, level, index)?;
-            hash.ok_or_else(|| LogError::corrupt(&self.files.path("checkpoint"), 0, "a subtree is not complete"))
-        };
+        let path = self.files.path("checkpoint");
+        let node = |level, index| complete_subtree(&read, &path, checkpoint.size, (level, index));
         Ok(proof::root(&node, older.size)? == older.root)
     }
 

@@ -30,15 +30,11 @@ pub enum BeginStep {
     PutAway,
 }
 
-const STEPS: [BeginStep; 7] = [
-    BeginStep::Claimed,
-    BeginStep::Sealed,
-    BeginStep::Fenced,
-    BeginStep::KeysShared,
-    BeginStep::RegistryPut,
-    BeginStep::LogBegun,
-    BeginStep::PutAway,
-];
+impl BeginStep {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Claimed, Self::Sealed, Self::Fenced, Self::KeysShared, Self::RegistryPut, Self::LogBegun, Self::PutAway];
+}
 
 /// What is the same at each repetition.
 #[derive(Serialize, Deserialize)]
@@ -97,7 +93,7 @@ impl MigratingGateway<'_> {
     ) -> Result<u64, MigrationError> {
         version::check(&self.members).await?;
         let mut beginning = Beginning::prepare(self).await?;
-        for step in STEPS.into_iter().filter(|step| *step <= last) {
+        for step in BeginStep::ALL.into_iter().filter(|step| *step <= last) {
             beginning.go(step, progress).await?;
         }
         Ok(beginning.stored()?.map_or(0, |stored| stored.size()))

@@ -7,7 +7,7 @@ use crate::cluster_log::{BEGINNING, LEAVING};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::disk;
 use crate::exchange_log::journal::segments;
-use crate::exchange_log::tiles::{checkpoint_path, read_tile, subtree};
+use crate::exchange_log::tiles::{checkpoint_path, complete_subtree, read_tile};
 use crate::exchange_log::tree::{Hash, empty_root};
 use crate::exchange_log::{LogError, LogLock, LogPaths, proof, seal};
 use std::io::ErrorKind;
@@ -135,8 +135,7 @@ impl MigratingFiles {
 
     fn node(&self, size: u64, level: u32, index: u64) -> Result<Hash, LogError> {
         let read = |level, index, width| read_tile(&*self.paths.disk, &self.paths.tiles, level, index, width);
-        let hash = subtree(&read, size, level, index)?;
-        hash.ok_or_else(|| LogError::corrupt(&self.paths.tiles, 0, "a subtree is not complete"))
+        complete_subtree(&read, &self.paths.tiles, size, (level, index))
     }
 }
 

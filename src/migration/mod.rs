@@ -37,13 +37,12 @@ pub use epoch::{EpochPlan, StaffKey};
 pub use leave::LeaveStep;
 
 use crate::audit::AuditError;
-use crate::cluster::etcd::EtcdChannel;
+use crate::cluster::etcd::Members;
 use crate::cluster::guard::{self, ConfirmedCheckpoint};
 #[cfg(doc)]
 use crate::cluster::left::LeftLog;
 use crate::cluster::registry::follow::EventEntry;
-use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{ClusterError, EtcdMembers, GatewayName};
+use crate::cluster::{ClusterError, GatewayName};
 use crate::cluster_log::site_files::OtherSite;
 use crate::exchange_log::LogError;
 use crate::exchange_log::checkpoint::LogSigner;
@@ -53,9 +52,6 @@ use crate::registry::sqlite::SqliteStore;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The members of a real etcd.
-pub type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 
 /// How often a checkpoint is read that no majority confirms at this instant, and the pause before the next attempt.
 const CONFIRM_ATTEMPTS: usize = 50;

@@ -75,7 +75,7 @@ impl Exchange {
         record.context.enter(Stage::Request);
         // Before the source is asked: nothing may leave without an entry.
         let admitted = admitted.and_then(|admitted| match self.shared.log.admits() {
-            Err(_) if !record.context.may_spool() => Err(Reason::ExchangeLogUnavailable.into()),
+            Err(_) if !record.context.spools => Err(Reason::ExchangeLogUnavailable.into()),
             _ => Ok(admitted),
         });
         let result = match admitted {

@@ -176,9 +176,6 @@ impl Gateway {
         let mut shared = Shared::new(&config, log, pseudonyms);
         if let Some(cluster) = cluster {
             cluster.report(shared.log.clone());
-            let spooled = config.cluster.as_ref().map(|own| own.spooled(&catalogue.contracts)).transpose();
-            let fault = |reason| vec![fault_at(&config.file, "cluster.spool", reason)];
-            shared.spooled = spooled.map_err(fault)?.unwrap_or_default();
             let gateways = config.cluster.as_ref().map_or(1, |own| own.sites);
             (shared.limits, shared.cluster) = (Arc::new(GrantLimits::one_of(gateways)), Some(cluster));
         }

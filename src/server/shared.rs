@@ -31,7 +31,7 @@ use crate::status::{Reason, Refusal};
 use crate::telemetry::{AccessLines, ExchangeMetrics, Metrics, OperationMetrics, Revocations, Tracer, Traffic};
 use crate::witness::alarm;
 use arc_swap::ArcSwap;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,8 +107,6 @@ pub struct Shared {
     pub(super) state_files: Mutex<Option<LoggedFiles>>,
     /// Faults of events in the registry's file, one a line.
     pub event_alarm: ArcSwap<String>,
-    /// Paths of operations that are answered from the own disk alone while no majority of etcd responds.
-    pub spooled: HashSet<String>,
     /// What it shares with other gateways; `None`: it is alone.
     pub(super) cluster: Option<Arc<Cluster>>,
     /// Takes a line for each exchange that has ended, where the configuration has them.
@@ -159,7 +157,6 @@ impl Shared {
             registry_differences: ArcSwap::default(),
             state_files: Mutex::default(),
             event_alarm: ArcSwap::default(),
-            spooled: HashSet::new(),
             cluster: None,
             access_lines: AccessLines::default(),
             tracer: Tracer::default(),
@@ -395,6 +392,8 @@ pub struct Route {
     pub drift: DriftPolicy,
     /// Whether the exchange's trace goes to the source.
     pub trace_context: bool,
+    /// Whether it is answered from the own disk alone while no majority of etcd responds.
+    pub spools: bool,
 }
 
 /// A worker's routes, with its own connections.
@@ -440,8 +439,10 @@ impl Routes {
             }
             let guard = served.guard(operation)?;
             let metrics = Arc::new(metrics.of(id, &operation.full_name));
-            let route = Route { operation: operation.clone(), upstream, second, guard, metrics, drift, trace_context };
-            Some((operation.path.clone(), route))
+            let (path, operation) = (operation.path.clone(), operation.clone());
+            let spools = served.catalogue.spooled.contains(&path);
+            let route = Route { operation, upstream, second, guard, metrics, drift, trace_context, spools };
+            Some((path, route))
         };
         let by_path = connected(&served.catalogue).filter_map(route).collect();
         Routes { generation: served.generation, by_path, masks: served.masks.clone() }

@@ -4,6 +4,7 @@
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
 use crate::log::{append_some, entry, named, settings, until};
 use ndxp_gateway::cluster::adoption::{self, EtcdLog};
+use ndxp_gateway::cluster::etcd::Members;
 use ndxp_gateway::cluster::member::{RangeRead, Txn, TxnOperation};
 use ndxp_gateway::cluster::registry::{BlockingCommits, ClusterRegistry, IssuedTokens, RegistrySettings};
 use ndxp_gateway::cluster::secrets;
@@ -15,7 +16,7 @@ use ndxp_gateway::exchange_log::key::LogKeyError;
 use ndxp_gateway::exchange_log::verify::verify_data;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogError, LogPaths};
 use ndxp_gateway::keyfile::{SharedSecrets, Vault};
-use ndxp_gateway::migration::{BeginStep, LeaveStep, Members, MigratingGateway, MigrationError};
+use ndxp_gateway::migration::{BeginStep, LeaveStep, MigratingGateway, MigrationError};
 use ndxp_gateway::registry::sqlite::{SqliteReplica, SqliteStore};
 use ndxp_gateway::registry::{AdminEvent, Client, Grant, Page, Staff, Store, TokenRecord, now};
 use ndxp_gateway::server::EtcdSecrets;
@@ -24,15 +25,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-const BEGIN_STEPS: [BeginStep; 7] = [
-    BeginStep::Claimed,
-    BeginStep::Sealed,
-    BeginStep::Fenced,
-    BeginStep::KeysShared,
-    BeginStep::RegistryPut,
-    BeginStep::LogBegun,
-    BeginStep::PutAway,
-];
 const LEAVE_STEPS: [LeaveStep; 5] =
     [LeaveStep::Left, LeaveStep::Noted, LeaveStep::RegistryAlone, LeaveStep::JournalBegun, LeaveStep::PutAway];
 
@@ -333,7 +325,7 @@ fn a_log_goes_into_etcd_and_back_and_in_again_with_everything_once() {
 #[test]
 fn a_crash_between_any_two_steps_leaves_a_folder_that_the_same_command_finishes() {
     let Some(folders) = Folders::start() else { return };
-    for (turn, step) in BEGIN_STEPS.into_iter().enumerate() {
+    for (turn, step) in BeginStep::ALL.into_iter().enumerate() {
         folders.clear();
         let mut texts = folders.append_alone("alone", 300);
         fill(&folders.store(0));

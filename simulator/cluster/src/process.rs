@@ -2,7 +2,7 @@
 //! its standard output: `ack WRITER SEQ ENTRY…`, `publish SIZE ROOT`, and `sign SIZE` before each signature.
 
 use crate::cluster::batch::EncodedBatch;
-use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
+use crate::cluster::etcd::{EtcdAccess, EtcdChannel, Members};
 use crate::cluster::highest::HighestSeen;
 use crate::cluster::own_disk::{OwnDisk, Publication};
 use crate::cluster::peaks::Peaks;
@@ -10,7 +10,7 @@ use crate::cluster::sealer::SealerSettings;
 use crate::cluster::site::{self, SiteTiles};
 use crate::cluster::state::SealedState;
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, EtcdMembers, Timers, guard, version, writer};
+use crate::cluster::{BatchWriter, ClusterError, ClusterSealer, Timers, guard, version, writer};
 use crate::exchange_log::tree::Hash;
 use crate::gateway::name;
 use crate::model::note;
@@ -22,8 +22,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 
 /// While this file is there, batches are written.
 pub const WRITES: &str = "writes";

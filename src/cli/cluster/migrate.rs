@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::exchange_log::key;
 use crate::migration::{MigratingGateway, MigrationError};
 use crate::registry::sqlite::SqliteStore;
-use crate::server::{EtcdSecrets, admin_entry, connect, registry_path, share_keys};
+use crate::server::{EtcdSecrets, admin_entry, connect, other_sites, registry_path, share_keys};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) fn migrate<T>(
         members,
         gateway: settings.gateway.clone(),
         entry: Arc::new(move |event| admin_entry(event, &node).to_bytes()),
-        others: Vec::new(),
+        others: other_sites(settings)?,
         share_keys: &share,
     };
     Ok(runtime.block_on(work(&gateway))?)

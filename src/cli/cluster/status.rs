@@ -3,11 +3,9 @@
 use super::settings;
 use crate::cli::output::{Output, print_json, print_rows};
 use crate::cli::{CliError, runtime};
-use crate::cluster::adoption::EtcdLog;
-use crate::cluster::member::MemberStatus;
-use crate::cluster::overview::{self, ClusterOverview};
+use crate::cluster::guard;
 use crate::cluster::report::GatewayReport;
-use crate::cluster::{ClusterError, guard};
+use crate::cluster::status::{self, ClusterStatus, MemberView};
 use crate::config::Config;
 use crate::exchange_log::tiles::checkpoint_path;
 use crate::exchange_log::{LogPaths, clock};
@@ -17,10 +15,11 @@ use serde_json::{Value, json};
 
 /// What was found.
 struct Found {
-    members: Vec<(String, Result<MemberStatus, ClusterError>)>,
-    overview: Result<ClusterOverview, ClusterError>,
+    status: ClusterStatus,
+    /// The URLs of the members.
+    urls: Vec<String>,
     /// Why a gateway would stop, or not start.
-    fault: Option<ClusterError>,
+    fault: Option<String>,
     /// Number of the last change that this folder's replica has.
     replica: Option<u64>,
     /// When this folder has published its last checkpoint, in seconds.
@@ -33,11 +32,14 @@ pub(super) fn run(config: &Config, output: Output) -> Result<(), CliError> {
         Output::Json => print_json(&document(&found))?,
         Output::Human => show(&found),
     }
-    let unreachable = || "etcd has no quorum: log and registry cannot be read".to_owned();
-    match (&found.overview, &found.fault) {
-        (Err(ClusterError::NoQuorum | ClusterError::OutcomeUnknown(_)), _) => Err(CliError::Unreachable(unreachable())),
-        (Err(error), _) | (_, Some(error)) => Err(CliError::Failed(error.to_string())),
-        _ => Ok(()),
+    let members = &found.status.members;
+    if members.iter().filter(|member| member.has_leader).count() <= members.len() / 2 {
+        return Err(CliError::Unreachable("etcd has no quorum: log and registry cannot be read".into()));
+    }
+    match &found.fault {
+        Some(fault) => Err(CliError::Failed(fault.clone())),
+        None if !found.status.faults.is_empty() => Err(CliError::Failed(found.status.faults.join("; "))),
+        None => Ok(()),
     }
 }
 
@@ -54,126 +56,118 @@ fn look(config: &Config) -> Result<Found, CliError> {
     let published_s = published.and_then(|time| Some(time.elapsed().ok()?.as_secs()));
     runtime()?.block_on(async {
         let members = connect(settings)?;
-        let status = overview::members(&members).await;
-        let overview = overview::read(&members).await;
-        let fault = match guard::confirmed(&members).await {
-            Err(error) if !error.may_pass() => Some(error),
-            _ => None,
-        };
-        let members = settings.etcd.iter().cloned().zip(status).collect();
-        Ok(Found { members, overview, fault, replica, published_s })
+        let status = status::read(&members, None).await;
+        let fault = guard::confirmed(&members).await.err().filter(|error| !error.may_pass());
+        let fault = fault.map(|error| error.to_string());
+        Ok(Found { status, urls: settings.etcd.clone(), fault, replica, published_s })
     })
 }
 
 fn show(found: &Found) {
-    let rows = found.members.iter().map(|(url, status)| member_row(url, status)).collect();
+    let status = &found.status;
+    let rows = found.urls.iter().zip(&status.members).map(|(url, member)| member_row(url, member)).collect();
     print_rows(&["member", "version", "role", "revision", "MiB used", "of", "alarms"], rows, &["of"]);
-    let Ok(overview) = &found.overview else { return };
-    let sealed = match &overview.log {
-        EtcdLog::Empty => {
-            anstream::println!("log: none; `cluster begin` brings one");
-            0
-        }
-        EtcdLog::Left(left) => {
-            anstream::println!("log: has left with {} entries; {} writes it alone", left.state.size(), left.gateway);
-            left.state.size()
-        }
-        EtcdLog::Begun(state) => {
-            let sealer = overview.sealer.as_deref().unwrap_or("nobody: no gateway runs");
-            anstream::println!("log: {} entries sealed, epoch {}; sealer: {sealer}", state.size(), state.epoch);
-            state.size()
-        }
-    };
+    match &status.checkpoint {
+        None if status.faults.is_empty() => anstream::println!("log: none; `cluster begin` brings one"),
+        None => anstream::println!("log: not known"),
+        Some(log) => match &log.left_for {
+            Some(gateway) => {
+                anstream::println!("log: has left with {} entries; {gateway} writes it alone", log.entries);
+            }
+            None => {
+                let sealer = status.sealer.as_ref().map(|sealer| sealer.gateway.as_str());
+                let sealer = sealer.unwrap_or("nobody: no gateway runs");
+                anstream::println!("log: {} entries sealed, epoch {}; sealer: {sealer}", log.entries, log.epoch);
+            }
+        },
+    }
     if let Some(age) = found.published_s {
         anstream::println!("checkpoint: this site has published its last one {age} s ago");
     }
-    let rows: Vec<Vec<String>> = overview
-        .sites
-        .iter()
-        .map(|(site, stored)| vec![site.to_string(), stored.to_string(), sealed.saturating_sub(*stored).to_string()])
-        .collect();
+    let rows: Vec<_> = sites(status).map(|(name, stored, behind)| vec![name, stored.to_string(), behind]).collect();
     if !rows.is_empty() {
         print_rows(&["site", "stored", "behind"], rows, &[]);
     }
-    let now_us = clock::now_us();
-    let row = |one: &GatewayReport| {
-        let age = now_us.saturating_sub(one.time_us).max(0) / 1_000_000;
-        let stopped = one.stopped.clone().unwrap_or_default();
-        vec![one.gateway.clone(), one.version.clone(), format!("{age} s"), one.change.to_string(), stopped]
-    };
-    if !overview.gateways.is_empty() {
-        let rows = overview.gateways.iter().map(row).collect();
+    let rows: Vec<_> = reports(status).map(report_row).collect();
+    if !rows.is_empty() {
         print_rows(&["gateway", "version", "reported", "registry", "stopped"], rows, &["version"]);
     }
-    match (&overview.registry, found.replica) {
-        (None, _) => anstream::println!("registry: none"),
-        (Some(head), Some(own)) => {
-            anstream::println!("registry: change {}; this gateway has change {own}", head.number)
+    match (&status.registry, found.replica) {
+        (None, _) if status.faults.is_empty() => anstream::println!("registry: none"),
+        (None, _) => anstream::println!("registry: not known"),
+        (Some(registry), Some(own)) => {
+            anstream::println!("registry: change {}; this gateway has change {own}", registry.change)
         }
-        (Some(head), None) => anstream::println!("registry: change {}; this gateway has none of it", head.number),
+        (Some(registry), None) => {
+            anstream::println!("registry: change {}; this gateway has none of it", registry.change)
+        }
     }
 }
 
-fn member_row(url: &str, status: &Result<MemberStatus, ClusterError>) -> Vec<String> {
+/// The name of each site, the entries that it stores, and how many it is behind; empty if that is not known.
+fn sites(status: &ClusterStatus) -> impl Iterator<Item = (String, u64, String)> + '_ {
+    status.gateways.iter().filter_map(|view| {
+        let behind = view.behind.map(|behind| behind.to_string()).unwrap_or_default();
+        Some((view.name.clone(), view.stored?, behind))
+    })
+}
+
+fn reports(status: &ClusterStatus) -> impl Iterator<Item = &GatewayReport> {
+    status.gateways.iter().filter_map(|view| view.report.as_ref())
+}
+
+fn report_row(report: &GatewayReport) -> Vec<String> {
+    let age = clock::now_us().saturating_sub(report.time_us).max(0) / 1_000_000;
+    let stopped = report.stopped.clone().unwrap_or_default();
+    vec![report.gateway.clone(), report.version.clone(), format!("{age} s"), report.change.to_string(), stopped]
+}
+
+fn member_row(url: &str, member: &MemberView) -> Vec<String> {
     let name = url.split("://").last().unwrap_or(url).to_owned();
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20).to_string();
-    match status {
-        Err(error) => {
-            vec![name, String::new(), "away".into(), String::new(), String::new(), String::new(), error.to_string()]
-        }
-        Ok(status) => {
-            let role = if status.leader == status.header.member { "leader" } else { "follower" };
-            let revision = status.header.revision.to_string();
-            let (used, all) = (mebibytes(status.bytes_in_use), mebibytes(status.bytes));
-            vec![name, status.version.clone(), role.into(), revision, used, all, status.alarms.join(", ")]
-        }
+    if let Some(fault) = &member.fault {
+        return vec![name, String::new(), "away".into(), String::new(), String::new(), String::new(), fault.clone()];
     }
+    let role = match (member.is_leader, member.has_leader) {
+        (true, _) => "leader",
+        (false, true) => "follower",
+        (false, false) => "alone",
+    };
+    let (used, all) = (mebibytes(member.database_bytes_in_use), mebibytes(member.database_bytes));
+    vec![name, member.version.clone(), role.into(), member.revision.to_string(), used, all, member.alarms.join(", ")]
 }
 
 fn document(found: &Found) -> Value {
-    let member = |(url, status): &(String, Result<MemberStatus, ClusterError>)| match status {
-        Err(error) => json!({ "member": url, "error": error.to_string() }),
-        Ok(status) => json!({
-            "member": url,
-            "id": format!("{:x}", status.header.member),
-            "version": status.version,
-            "is_leader": status.leader == status.header.member,
-            "revision": status.header.revision,
-            "database_bytes": status.bytes,
-            "database_bytes_in_use": status.bytes_in_use,
-            "alarms": status.alarms,
-        }),
+    let status = &found.status;
+    let member = |(url, member): (&String, &MemberView)| {
+        let mut value = json!(member);
+        value["member"] = json!(url);
+        value
     };
-    let members: Vec<Value> = found.members.iter().map(member).collect();
-    let overview = match &found.overview {
-        Err(error) => return json!({ "members": members, "error": error.to_string() }),
-        Ok(overview) => overview,
+    let site = |view: &status::GatewayView| {
+        view.stored.map(|stored| json!({ "site": view.name, "stored": stored, "behind": view.behind }))
     };
-    let (state, left) = match &overview.log {
-        EtcdLog::Empty => (None, None),
-        EtcdLog::Begun(state) => (Some(state), None),
-        EtcdLog::Left(left) => (Some(&left.state), Some(left.gateway.to_string())),
-    };
-    let sealed = state.map_or(0, |state| state.size());
-    let sites: Vec<Value> = overview
-        .sites
-        .iter()
-        .map(|(site, stored)| json!({ "site": site.to_string(), "stored": stored, "behind": sealed.saturating_sub(*stored) }))
-        .collect();
-    let log = state.map(|state| {
+    let log = status.checkpoint.as_ref().map(|log| {
         json!({
-            "sealed": state.size(),
-            "root": crate::hex::hex(&state.root()),
-            "epoch": state.epoch,
-            "sealer": overview.sealer,
-            "left_for": left,
+            "sealed": log.entries,
+            "root": log.root,
+            "epoch": log.epoch,
+            "sealer": status.sealer.as_ref().map(|sealer| &sealer.gateway),
+            "left_for": log.left_for,
             "published_here_s": found.published_s,
         })
     });
-    let registry = overview
+    let registry = status
         .registry
-        .as_ref()
-        .map(|head| json!({ "change": head.number, "events": head.events, "change_here": found.replica }));
-    let fault = found.fault.as_ref().map(ToString::to_string);
-    json!({ "members": members, "log": log, "sites": sites, "gateways": overview.gateways, "registry": registry, "fault": fault })
+        .map(|registry| json!({ "change": registry.change, "events": registry.events, "change_here": found.replica }));
+    json!({
+        "members": found.urls.iter().zip(&status.members).map(member).collect::<Vec<_>>(),
+        "log": log,
+        "sites": status.gateways.iter().filter_map(site).collect::<Vec<_>>(),
+        "gateways": reports(status).collect::<Vec<_>>(),
+        "registry": registry,
+        "changes": status.changes,
+        "faults": status.faults,
+        "fault": found.fault,
+    })
 }

@@ -6,12 +6,13 @@ mod wire;
 
 pub use access::EtcdAccess;
 
-use super::ClusterError;
 use super::keys::prefix_end;
 use super::member::{
     EtcdMember, KeyValue, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnCondition, TxnOperation,
     TxnOutcome,
 };
+use super::timers::RuntimeTimers;
+use super::{ClusterError, EtcdMembers};
 use access::MemberAddress;
 use futures_util::stream::{self, Stream, StreamExt};
 use prost::Message;
@@ -37,6 +38,9 @@ use wire::{
 const MAX_RESPONSE: usize = 8 << 20;
 /// How often an idle connection is probed, and how long for the response is waited.
 const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// The members of a real etcd.
+pub type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 
 /// A connection to one member ([`EtcdAccess::channels`]).
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The registry over etcd for a store whose calls block.
+//! Requests to etcd for callers that block: those of a store among them.
 
 use super::follow::ClusterRegistry;
 use super::issued::IssuedTokens;
@@ -9,6 +9,22 @@ use crate::registry::replication::{ChangeDraft, CommitOutcome, Replica, Replicat
 use crate::registry::{RegistryError, TokenRecord};
 use std::sync::{Arc, mpsc};
 use tokio::runtime::Handle;
+
+/// Runs a request to its end on a runtime, while this thread waits: another one than the runtime's.
+///
+/// # Errors
+/// The request's; [`ClusterError::OutcomeUnknown`] if the runtime ends first.
+pub fn wait<V: Send + 'static>(
+    runtime: &Handle,
+    request: impl Future<Output = Result<V, ClusterError>> + Send + 'static,
+) -> Result<V, ClusterError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        let _ = sender.send(request.await);
+    });
+    // Without a response the runtime has ended: whether the request was sent is not known.
+    receiver.recv().map_err(|_| ClusterError::OutcomeUnknown("the gateway ends".into()))?
+}
 
 /// Makes the changes of a store count, on the runtime of the gateway.
 pub struct BlockingCommits<M, T, R> {
@@ -22,21 +38,6 @@ impl<M, T, R> BlockingCommits<M, T, R> {
     pub fn new(registry: Arc<ClusterRegistry<M, T, R>>, issued: Arc<IssuedTokens<M, T>>, runtime: Handle) -> Self {
         BlockingCommits { registry, issued, runtime }
     }
-
-    /// Runs a request to its end, and waits for it.
-    fn wait<V: Send + 'static>(
-        &self,
-        request: impl Future<Output = Result<V, ClusterError>> + Send + 'static,
-    ) -> Result<V, RegistryError> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.runtime.spawn(async move {
-            let _ = sender.send(request.await);
-        });
-        // Without a response the runtime has ended: whether the request was sent is not known.
-        let ended = || ClusterError::OutcomeUnknown("the gateway ends".into());
-        let outcome = receiver.recv().map_err(|_| ended()).and_then(|outcome| outcome);
-        outcome.map_err(|error| RegistryError::Store(error.to_string()))
-    }
 }
 
 impl<M, T, R> Replication for BlockingCommits<M, T, R>
@@ -47,11 +48,15 @@ where
 {
     fn commit(&self, draft: ChangeDraft) -> Result<CommitOutcome, RegistryError> {
         let registry = self.registry.clone();
-        self.wait(async move { registry.commit(&draft).await })
+        wait(&self.runtime, async move { registry.commit(&draft).await }).map_err(store_error)
     }
 
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
         let (issued, tokens) = (self.issued.clone(), tokens.to_vec());
-        self.wait(async move { issued.put(&tokens).await })
+        wait(&self.runtime, async move { issued.put(&tokens).await }).map_err(store_error)
     }
+}
+
+fn store_error(error: ClusterError) -> RegistryError {
+    RegistryError::Store(error.to_string())
 }

@@ -93,33 +93,33 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
         Ok(())
     }
 
-    /// Stores what other gateways have issued; returns the number of tokens that were read.
+    /// Stores what other gateways have issued, and returns the revision that was read: what is issued later has a higher one.
     ///
     /// # Errors
     /// As for [`EtcdMembers::range`]; the replica's.
-    pub async fn refresh<R: Replica>(&self, replica: &R) -> Result<usize, ClusterError> {
+    pub async fn refresh<R: Replica>(&self, replica: &R) -> Result<i64, ClusterError> {
         let mut known = self.known.lock().await;
-        let mut count = 0;
-        let batches = self.last_batches().await?;
+        let (revision, batches) = self.last_batches().await?;
         // Of a start whose tokens have all expired there is nothing any more.
         known.retain(|issuer, _| batches.iter().any(|(there, ..)| there == issuer));
         for (issuer, last, _) in batches {
             let read = known.get(&issuer).copied().unwrap_or(0);
             if last > read {
-                count += self.read(replica, &issuer, read + 1, last).await?;
+                self.read(replica, &issuer, read + 1, last).await?;
                 known.insert(issuer, last);
             }
         }
-        Ok(count)
+        Ok(revision)
     }
 
-    /// Waits until something may have been issued, or for this time.
+    /// Waits until something may have been issued after a revision, or for this time.
     pub async fn wait(&self, after: i64, limit: std::time::Duration) {
         self.members.wait_for_change(LAST, after, limit).await;
     }
 
-    /// Each start that has tokens in force, the number of its last batch, and the revision at which that was put.
-    async fn last_batches(&self) -> Result<Vec<(Incarnation, u64, i64)>, ClusterError> {
+    /// The revision that was read; each start that has tokens in force, the number of its last batch, and the revision at which
+    /// that was put.
+    async fn last_batches(&self) -> Result<(i64, Vec<(Incarnation, u64, i64)>), ClusterError> {
         let page = self.members.range(&RangeRead::prefix(LAST)).await?;
         let parse = |key: &[u8], value: &[u8]| {
             let issuer = std::str::from_utf8(key.strip_prefix(LAST)?).ok()?;
@@ -131,7 +131,7 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
             let (issuer, last) = parse(&entry.key, &entry.value).ok_or_else(|| wrong(&entry.key))?;
             Ok((issuer, last, entry.modified))
         };
-        page.entries.iter().map(read).collect()
+        Ok((page.header.revision, page.entries.iter().map(read).collect::<Result<_, _>>()?))
     }
 
     async fn read<R: Replica>(
@@ -140,18 +140,16 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
         issuer: &Incarnation,
         first: u64,
         last: u64,
-    ) -> Result<usize, ClusterError> {
+    ) -> Result<(), ClusterError> {
         let (mut from, end) = (batch_key(issuer, first), batch_key(issuer, last.saturating_add(1)));
-        let mut count = 0;
         loop {
             let page =
                 self.members.range(&RangeRead { from, end: end.clone(), limit: PAGE, ..RangeRead::default() }).await?;
             for entry in &page.entries {
                 let (tokens, _) = decode(&entry.key, &entry.value)?;
                 replica.add_tokens(&tokens).map_err(own_disk)?;
-                count += tokens.len();
             }
-            let Some(next) = page.entries.last().filter(|_| page.has_more) else { return Ok(count) };
+            let Some(next) = page.entries.last().filter(|_| page.has_more) else { return Ok(()) };
             from = [next.key.as_slice(), &[0]].concat();
         }
     }
@@ -164,7 +162,7 @@ impl<M: EtcdMember, T: Timers> IssuedTokens<M, T> {
     /// As for [`EtcdMembers::range`] and [`EtcdMembers::settle`].
     pub async fn remove_ended(&self, before: i64) -> Result<usize, ClusterError> {
         let mut removed = 0;
-        for (issuer, last, modified) in self.last_batches().await? {
+        for (issuer, last, modified) in self.last_batches().await?.1 {
             let (from, end) = (batch_key(&issuer, 0), batch_key(&issuer, last.saturating_add(1)));
             let read = RangeRead { from: from.clone(), end, limit: PAGE, ..RangeRead::default() };
             let entries = self.members.range(&read).await?.entries;

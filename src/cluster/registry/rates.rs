@@ -1,11 +1,11 @@
-//! Rates of grants over all gateways together: each gateway says each second how many calls were asked of it, and has that
-//! part of a grant's rate that its part of all these calls is.
+//! Rates of grants over all gateways together: each gateway says each second how many calls came to it, and has that part of
+//! a grant's rate that its part of all these calls is.
 //!
 //! | key | value |
 //! | --- | --- |
 //! | `rate/<gateway>` | the time of the gateway's clock, and of each busy grant the calls a second, as JSON |
 //!
-//! A gateway that nobody asked has a small part in reserve ([`RESERVE`]), so that a system that moves to it is served while the
+//! A gateway without calls has a small part in reserve ([`RESERVE`]), so that a system that moves to it is served while the
 //! parts follow. Rates are no rights: what is old or missing only makes parts uneven, and no call waits for them. Together
 //! the gateways permit at most `1 + RESERVE` times a rate, once parts have followed, in two seconds or three.
 //!
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// How often gateways say what was asked of them.
+/// How often gateways say how many calls came to them.
 pub const SHARE_EACH: Duration = Duration::from_secs(1);
 /// The part of a rate that all gateways without calls have together.
 pub const RESERVE: f64 = 0.05;
@@ -31,35 +31,35 @@ const OLD_US: i64 = 10_000_000;
 /// Before all of them.
 const RATES: &[u8] = b"rate/";
 
-/// What was asked of a gateway.
+/// The calls that came to a gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct AskedRates {
+pub struct RateDemand {
     /// When, Unix time in microseconds by its own clock.
     pub time_us: i64,
     /// Calls a second of each grant, those that were refused included.
-    pub asked: BTreeMap<String, f64>,
+    pub calls: BTreeMap<String, f64>,
 }
 
-impl AskedRates {
+impl RateDemand {
     /// Leaves the busiest grants.
-    pub fn of(time_us: i64, mut asked: Vec<(String, f64)>) -> Self {
-        asked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        asked.truncate(MAX_BUSY);
-        AskedRates { time_us, asked: asked.into_iter().collect() }
+    pub fn of(time_us: i64, mut calls: Vec<(String, f64)>) -> Self {
+        calls.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        calls.truncate(MAX_BUSY);
+        RateDemand { time_us, calls: calls.into_iter().collect() }
     }
 }
 
-/// Returns the part of each grant's rate that a gateway has, by what was asked of it and of the others; every grant that is
+/// Returns the part of each grant's rate that a gateway has, by the calls that came to it and to the others; every grant that is
 /// not named has an equal part.
-pub fn parts(own: &AskedRates, others: &[AskedRates], gateways: usize) -> HashMap<String, f64> {
-    let current = |other: &&AskedRates| (own.time_us - other.time_us).abs() < OLD_US;
+pub fn parts(own: &RateDemand, others: &[RateDemand], gateways: usize) -> HashMap<String, f64> {
+    let current = |other: &&RateDemand| (own.time_us - other.time_us).abs() < OLD_US;
     let mut elsewhere: BTreeMap<&str, f64> = BTreeMap::new();
-    for (grant, asked) in others.iter().filter(current).flat_map(|other| &other.asked) {
-        *elsewhere.entry(grant).or_default() += asked.max(0.0);
+    for (grant, calls) in others.iter().filter(current).flat_map(|other| &other.calls) {
+        *elsewhere.entry(grant).or_default() += calls.max(0.0);
     }
-    let names = own.asked.keys().map(String::as_str).chain(elsewhere.keys().copied());
+    let names = own.calls.keys().map(String::as_str).chain(elsewhere.keys().copied());
     let part = |grant: &str| {
-        let here = own.asked.get(grant).copied().unwrap_or_default().max(0.0);
+        let here = own.calls.get(grant).copied().unwrap_or_default().max(0.0);
         let all = here + elsewhere.get(grant).copied().unwrap_or_default();
         let reserve = RESERVE / gateways.max(1) as f64;
         if all > 0.0 { (here / all).max(reserve) } else { 1.0 / gateways.max(1) as f64 }
@@ -67,15 +67,15 @@ pub fn parts(own: &AskedRates, others: &[AskedRates], gateways: usize) -> HashMa
     names.map(|grant| (grant.to_owned(), part(grant))).collect()
 }
 
-/// Says what was asked of this gateway, and returns what was asked of the others.
+/// Says how many calls came to this gateway, and returns what the others say.
 ///
 /// # Errors
 /// As for [`EtcdMembers::settle`].
 pub async fn exchange<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     gateway: &GatewayName,
-    own: &AskedRates,
-) -> Result<Vec<AskedRates>, ClusterError> {
+    own: &RateDemand,
+) -> Result<Vec<RateDemand>, ClusterError> {
     let key = [RATES, gateway.to_string().as_bytes()].concat();
     let wrong = |error: serde_json::Error| ClusterError::malformed("rate/", error.to_string());
     let value = serde_json::to_vec(own).map_err(wrong)?;
@@ -91,15 +91,15 @@ pub async fn exchange<M: EtcdMember, T: Timers>(
 mod tests {
     use super::*;
 
-    fn asked(time_us: i64, calls: &[(&str, f64)]) -> AskedRates {
-        AskedRates::of(time_us, calls.iter().map(|(grant, calls)| ((*grant).to_owned(), *calls)).collect())
+    fn demand(time_us: i64, calls: &[(&str, f64)]) -> RateDemand {
+        RateDemand::of(time_us, calls.iter().map(|(grant, calls)| ((*grant).to_owned(), *calls)).collect())
     }
 
     #[test]
     fn parts_are_as_the_calls_are_and_make_one_rate_together() {
-        let all = [asked(0, &[("g", 300.0)]), asked(1_000_000, &[("g", 100.0)]), asked(0, &[("h", 5.0)])];
+        let all = [demand(0, &[("g", 300.0)]), demand(1_000_000, &[("g", 100.0)]), demand(0, &[("h", 5.0)])];
         let parts = |at: usize| {
-            let others: Vec<AskedRates> =
+            let others: Vec<RateDemand> =
                 all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, one)| one.clone()).collect();
             parts(&all[at], &others, 3)
         };
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn what_is_old_counts_for_nothing_and_only_the_busiest_are_named() {
-        let own = asked(60_000_000, &[("g", 10.0)]);
-        assert_eq!(parts(&own, &[asked(0, &[("g", 90.0)])], 3)["g"], 1.0);
+        let own = demand(60_000_000, &[("g", 10.0)]);
+        assert_eq!(parts(&own, &[demand(0, &[("g", 90.0)])], 3)["g"], 1.0);
         let many: Vec<(String, f64)> = (0..5_000).map(|number| (format!("g{number}"), f64::from(number))).collect();
-        let busiest = AskedRates::of(0, many);
-        assert_eq!((busiest.asked.len(), busiest.asked.contains_key("g4999")), (MAX_BUSY, true));
+        let busiest = RateDemand::of(0, many);
+        assert_eq!((busiest.calls.len(), busiest.calls.contains_key("g4999")), (MAX_BUSY, true));
     }
 }

@@ -8,15 +8,15 @@ use super::StartError;
 use super::control::admin_events;
 use crate::access::limits::{GrantLimits, Remaining, quota_exceeded};
 use crate::audit::remote_log::RemoteLogFiles;
-use crate::cluster::etcd::{EtcdAccess, EtcdChannel};
+use crate::cluster::etcd::{EtcdAccess, EtcdChannel, Members};
 use crate::cluster::registry::{
     BlockingCommits, ClusterRegistry, Freshness, IssuedTokens, QuotaBlocks, RegistrySettings,
     quota::GrantDay,
-    rates::{self, AskedRates, SHARE_EACH},
+    rates::{self, RateDemand, SHARE_EACH},
 };
 use crate::cluster::report::{self, GatewayReport, REPORT_EACH};
 use crate::cluster::timers::RuntimeTimers;
-use crate::cluster::{ClusterError, EtcdMembers, Incarnation};
+use crate::cluster::{ClusterError, Incarnation};
 use crate::cluster_log::site_files::OtherSite;
 use crate::cluster_log::{self, ClusterLogSettings};
 use crate::config::{ClusterSettings, Config};
@@ -39,8 +39,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 
-/// The members of a real etcd.
-pub(super) type Members = EtcdMembers<EtcdChannel, RuntimeTimers>;
 /// The registry with this gateway's replica.
 type Registry = ClusterRegistry<EtcdChannel, RuntimeTimers, SqliteReplica>;
 
@@ -70,7 +68,6 @@ pub(super) struct Cluster {
     /// The latest day of any call: a clock that is set back does not begin an earlier one again.
     latest_day: AtomicI64,
     secrets: Arc<EtcdSecrets>,
-    vault: Vault,
     /// What this gateway says of itself.
     report: Mutex<GatewayReport>,
     /// Wakes the task that puts it.
@@ -120,7 +117,6 @@ impl Cluster {
             holder,
             latest_day: AtomicI64::new(i64::MIN),
             secrets: Arc::new(EtcdSecrets::new(members.clone(), config.vault.clone(), tasks.clone())),
-            vault: config.vault.clone(),
             members,
             report: Mutex::new(GatewayReport {
                 gateway: settings.gateway.to_string(),
@@ -135,7 +131,7 @@ impl Cluster {
             tasks,
             runtime: Mutex::new(Some(runtime)),
         });
-        cluster.fetch_log_key(&config.data)?;
+        cluster.fetch_log_key(&config.data, &config.vault)?;
         Ok(cluster)
     }
 
@@ -145,17 +141,17 @@ impl Cluster {
     }
 
     /// The log's key is the same at every gateway: a new one gets it here.
-    fn fetch_log_key(&self, data: &Path) -> Result<(), StartError> {
+    fn fetch_log_key(&self, data: &Path, vault: &Vault) -> Result<(), StartError> {
         let path = key::path(data);
         let unusable = |error: std::io::Error| LogKeyError::Unusable(path.clone(), error.to_string());
         let secret = self.in_time(|| self.secrets.get(LOG_KEY))?;
         let Some(secret) = secret else { return Err(StartError::Cluster(ClusterError::NoLog.to_string())) };
-        match self.vault.read(&path) {
+        match vault.read(&path) {
             Ok(own) if own == secret => Ok(()),
             Ok(_) => Err(unusable(std::io::Error::other("is not the key of this cluster's log")).into()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 tracing::info!("the exchange log's key was fetched from the other gateways");
-                Ok(self.vault.write(&path, &secret).map_err(unusable)?)
+                Ok(vault.write(&path, &secret).map_err(unusable)?)
             }
             Err(error) => Err(unusable(error).into()),
         }
@@ -233,7 +229,8 @@ impl Cluster {
     ) {
         let mut tidied: Option<Instant> = None;
         loop {
-            if let Err(error) = issued.refresh(registry.replica()).await {
+            let read = issued.refresh(registry.replica()).await;
+            if let Err(error) = &read {
                 tracing::warn!(%error, "tokens that other gateways have issued are not listed here yet");
             }
             if tidied.is_none_or(|tidied| tidied.elapsed() > TIDY_EACH) {
@@ -248,7 +245,10 @@ impl Cluster {
                     tracing::warn!(%error, "what is over is not removed from etcd yet");
                 }
             }
-            issued.wait(0, TOKENS_EACH).await;
+            match read {
+                Ok(revision) => issued.wait(revision, TOKENS_EACH).await,
+                Err(_) => tokio::time::sleep(TOKENS_EACH).await,
+            }
         }
     }
 
@@ -299,8 +299,8 @@ impl Cluster {
                 let began = Instant::now();
                 tokio::time::sleep(SHARE_EACH).await;
                 let seconds = began.elapsed().as_secs_f64();
-                let asked = limits.asked().into_iter().map(|(grant, calls)| (grant, f64::from(calls) / seconds));
-                let own = AskedRates::of(now_us(), asked.collect());
+                let demand = limits.demand().into_iter().map(|(grant, calls)| (grant, f64::from(calls) / seconds));
+                let own = RateDemand::of(now_us(), demand.collect());
                 match rates::exchange(&cluster.members, &cluster.settings.gateway, &own).await {
                     Ok(others) => limits.set_parts(&rates::parts(&own, &others, cluster.settings.sites)),
                     Err(error) => tracing::debug!(%error, "rates are not shared now: parts stay as they are"),

@@ -1,14 +1,15 @@
 //! The private keys that all gateways of a cluster have: agreed on through etcd, sealed with the secret that all of them are
 //! configured with.
 
-use super::Members;
+use crate::cluster::etcd::Members;
+use crate::cluster::registry::blocking;
 use crate::cluster::{ClusterError, secrets};
 use crate::config::Config;
 use crate::exchange_log::{key, pseudonym};
 use crate::keyfile::{SharedSecrets, Vault};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
@@ -33,12 +34,7 @@ impl EtcdSecrets {
         &self,
         request: impl Future<Output = std::result::Result<V, ClusterError>> + Send + 'static,
     ) -> Result<V> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.tasks.spawn(async move {
-            let _ = sender.send(request.await);
-        });
-        let ended = |_| Error::other("the gateway ends");
-        receiver.recv().map_err(ended)?.map_err(|error| {
+        blocking::wait(&self.tasks, request).map_err(|error| {
             let kind = if error.may_pass() { ErrorKind::TimedOut } else { ErrorKind::Other };
             Error::new(kind, error.to_string())
         })

@@ -42,7 +42,7 @@ impl Cluster {
         }
         let (members, own) = (self.members.clone(), self.own_report(log));
         // Connections to etcd belong to the cluster's own runtime, which ends with the gateway.
-        let read = self.tasks.spawn(async move { status::read(&members, own).await }).await;
+        let read = self.tasks.spawn(async move { status::read(&members, Some(own)).await }).await;
         let read = read.unwrap_or_else(|_| ClusterStatus {
             faults: vec!["this gateway ends".to_owned()],
             ..ClusterStatus::default()
@@ -66,7 +66,7 @@ impl Cluster {
 }
 
 fn message(read: ClusterStatus, own: OwnState) -> api::GetClusterResponse {
-    let ClusterStatus { members, checkpoint, sealer, gateways, changes, faults } = read;
+    let ClusterStatus { members, checkpoint, sealer, gateways, changes, faults, .. } = read;
     let newest = changes.first().map_or(0, |change| change.number);
     let checkpoint = checkpoint.map(|checkpoint| api::ClusterCheckpoint {
         entries: checkpoint.entries,

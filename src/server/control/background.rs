@@ -47,19 +47,12 @@ pub(in crate::server) fn spawn(
     let (of, end) = (reloader.clone(), stop.clone());
     let ended = thread::spawn("ended-tokens", move || async move {
         let mut removal = TokenRemoval::default();
-        let (mut wait, mut asked) = (BETWEEN, None::<Instant>);
+        let (mut wait, mut fetched) = (BETWEEN, None::<Instant>);
         while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-            if asked.is_none_or(|asked| asked.elapsed() >= EVERY)
-                && let Err(error) = of.shared.pseudonyms.keep_up(crate::exchange_log::clock::now_us() + AHEAD_US)
-            {
-                tracing::warn!(%error, "keys of pseudonyms that other gateways have made are not here yet");
+            if fetched.is_none_or(|fetched| fetched.elapsed() >= EVERY) {
+                fetch_shared_keys(&of);
+                fetched = Some(Instant::now());
             }
-            if asked.is_none_or(|asked| asked.elapsed() >= EVERY)
-                && let Err(error) = Issuer::new(of.store.as_ref(), of.config.issuer_settings()).fetch_shared()
-            {
-                tracing::warn!(%error, "keys that sign tokens and that other gateways have made are not here yet");
-            }
-            asked = asked.filter(|asked| asked.elapsed() < EVERY).or_else(|| Some(Instant::now()));
             wait = match removal.step(&of.config.tokens, of.store.as_ref()) {
                 Ok(0) => EVERY,
                 Ok(removed) => {
@@ -103,6 +96,16 @@ fn spawn_admin_events(
         take_in().await;
         admin_events.keep();
     })
+}
+
+/// Fetches the keys that other gateways of a cluster have made: those that sign tokens, and those of pseudonyms, a day ahead.
+fn fetch_shared_keys(of: &Reloader) {
+    if let Err(error) = of.shared.pseudonyms.keep_up(crate::exchange_log::clock::now_us() + AHEAD_US) {
+        tracing::warn!(%error, "keys of pseudonyms that other gateways have made are not here yet");
+    }
+    if let Err(error) = Issuer::new(of.store.as_ref(), of.config.issuer_settings()).fetch_shared() {
+        tracing::warn!(%error, "keys that sign tokens and that other gateways have made are not here yet");
+    }
 }
 
 /// The removal of expired tokens.

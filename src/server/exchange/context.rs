@@ -70,6 +70,8 @@ pub struct ExchangeContext {
     pub(super) client: Option<Arc<ClientView>>,
     pub(super) token: Option<Arc<VerifiedToken>>,
     pub(super) operation: Option<Arc<Operation>>,
+    /// Whether it is answered when its entry is on this gateway's own disk alone, while no majority of etcd responds.
+    pub(super) spools: bool,
     pub(super) metrics: Option<Arc<OperationMetrics>>,
     /// The upstream that was used, and the shadowed one.
     pub(super) upstream: Option<Arc<Upstream>>,
@@ -111,6 +113,7 @@ impl ExchangeContext {
             client: None,
             token: None,
             operation: None,
+            spools: false,
             metrics: None,
             upstream: None,
             shadow: None,
@@ -163,12 +166,6 @@ impl ExchangeContext {
         }
     }
 
-    /// Returns whether it may be answered when its entry is on this gateway's own disk alone.
-    pub fn may_spool(&self) -> bool {
-        let (operation, spooled) = (self.operation.as_ref(), &self.shared.spooled);
-        !spooled.is_empty() && operation.is_some_and(|operation| spooled.contains(&operation.path))
-    }
-
     /// Enters a stage of the exchange; returns the previous one.
     pub fn enter(&mut self, stage: Stage) -> Stage {
         self.stages.enter(stage, Instant::now())
@@ -189,6 +186,7 @@ impl ExchangeContext {
     pub fn operation(&mut self, route: &Route) {
         self.metrics = Some(route.metrics.clone());
         self.operation = Some(route.operation.clone());
+        self.spools = route.spools;
         self.upstream = Some(route.upstream.clone());
     }
 

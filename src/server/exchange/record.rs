@@ -94,7 +94,7 @@ impl ExchangeRecord {
     pub async fn close(&mut self, refusal: Option<&Refusal>) -> Result<Option<u64>, Refusal> {
         let entry = self.last_entry(refusal);
         let (log, entry) = (&self.context.shared.log, self.last.insert(entry));
-        let logged = match self.context.may_spool() {
+        let logged = match self.context.spools {
             true => log.append_or_spool(entry).await.map_err(|error| unlogged(&error)),
             false => append(&self.context.shared, entry).await,
         };

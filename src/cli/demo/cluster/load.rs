@@ -57,8 +57,8 @@ impl Calls {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the exchange ids of what was answered.
-    pub fn answered(&self) -> BTreeSet<String> {
+    /// Returns the exchange ids of answered calls.
+    pub fn exchanges(&self) -> BTreeSet<String> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

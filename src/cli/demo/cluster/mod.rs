@@ -212,7 +212,7 @@ impl Province {
     fn compare(&self, config: &Config, calls: &Calls) -> Result<(verify::Report, TourLine), CliError> {
         let began = Instant::now();
         let key = key::read(&config.data, &config.vault, &config.log.origin)?.verifier();
-        let answered = calls.answered();
+        let answered = calls.exchanges();
         let data =
             self.configs.iter().map(|file| Ok(Config::load(file)?.data)).collect::<Result<Vec<_>, CliError>>()?;
         let fail = |error: LogError| CliError::Failed(format!("the log is not verified: {error}"));
