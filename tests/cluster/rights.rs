@@ -16,7 +16,9 @@ fn keys_of_the_source(folder: &Path) -> Vec<String> {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(path).unwrap();
             let constants = text.lines().filter_map(|line| line.split_once(": &[u8] = b\"")?.1.strip_suffix("\";"));
-            let is_key = |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-/".contains(&byte));
+            let is_key = |text: &&str| {
+                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-/".contains(&byte))
+            };
             found.extend(constants.filter(is_key).map(str::to_owned));
         }
     }
