@@ -1,6 +1,7 @@
 #!/bin/bash
 # Calls through three gateways over etcd, with TLS, beside one gateway that writes alone, in turns: CPU of the gateways and of etcd for each
-# call, and the time that a caller waits. Gateways on core 0; load, sandbox and etcd on core 1. (The log alone: benches/cluster/.)
+# call, and the time that a caller waits. Then a grant of 60 calls a second at three gateways together, with demand spread in four ways.
+# Gateways on core 0; load, sandbox and etcd on core 1. (The log alone: benches/cluster/.)
 # Builds nothing: `cargo build --profile dist` first, or BIN. Usage: benches/cluster.sh [rounds] [seconds] [calls a second ...]
 #   BIN   another binary
 set -eu
@@ -14,8 +15,15 @@ serve() { NDXP_LOG=error taskset -c 0 "$bin" serve --config "$1" > "${1%.toml}.l
 ready() { for _ in $(seq 300); do grep -q "^gRPC on" "$1" && return; sleep 0.1; done; cat "$1"; exit 1; }
 # The gateway that writes alone ends; a copy of its folder becomes the first site of a cluster, and it goes on.
 kill "$gateway"; wait "$gateway" 2> /dev/null || true
+{
+  "$bin" certs issue limited --folder pki
+  "$bin" client add limited --agency H49.12
+  "$bin" grant add --client limited --scope budgetunit:read --purpose procedure:1.004222 --field '*' --rate 60 --burst 1 --legal-basis bench
+  "$bin" token issue --client limited --certificate pki/limited.pem --out pki/limited.jwt
+} > limited.log 2>&1 || { cat limited.log; exit 1; }
 cp -a data data1
-serve gateway.toml; alone=$!
+serve gateway.toml; alone=$! embedded=$port
+cp pki/client.pem pki/token.pem; cp pki/client.key pki/token.key
 read -r -a free < <(python3 -c '
 import socket
 all = [socket.socket() for _ in range(18)]
@@ -66,23 +74,22 @@ import sys
 fields = [open(f"/proc/{one}/stat").read().rsplit(")", 1)[1].split() for one in sys.argv[1:]]
 print(sum(int(one[11]) + int(one[12]) for one in fields) * 10)' "$@"; }
 IFS=$'\t' read -r operation request < <(sample GetUnit)
-# A third of the rate at each port.
-load() {
-  local rate=$1 port; shift
-  for port in "$@"; do
-    taskset -c 1 "$bin" --output json bench --to "https://localhost:$port" --certificate pki/client.pem --token-file pki/token.jwt \
-      --purpose 1.004222 --official 022080990129 --connections 4 --streams 32 --warmup 500ms --time "${secs}s" \
-      --rate $((rate / $#)) "$operation" -d "$request" > "load$port.json" & pids+=($!); wait_for+=($!)
-  done
-  wait "${wait_for[@]}"; wait_for=()
+# at CLIENT PORT RATE SECONDS WARMUP
+at() {
+  taskset -c 1 "$bin" --output json bench --to "https://localhost:$2" --certificate "pki/$1.pem" --token-file "pki/$1.jwt" \
+    --purpose 1.004222 --official 022080990129 --connections 4 --streams 32 --rate "$3" --time "${4}s" --warmup "${5}ms" \
+    "$operation" -d "$request" > "load$2.json" & pids+=($!); loads+=($!)
 }
-wait_for=()
+loads=()
+all() { wait "${loads[@]}"; loads=(); }
 one() {
-  local name=$1 rate=$2; shift 2
+  local name=$1 rate=$2 port
   local before_own before_etcd
-  case $name in alone) own=("$alone") at=("$port");; *) own=("${gateways[@]}") at=("${ports[@]}");; esac
+  case $name in alone) own=("$alone") at=("$embedded");; *) own=("${gateways[@]}") at=("${ports[@]}");; esac
   before_own=$(cpu "${own[@]}") before_etcd=$(cpu "${members[@]}")
-  load "$rate" "${at[@]}"
+  # A part of the rate at each port.
+  for port in "${at[@]}"; do at token "$port" $((rate / ${#at[@]})) "$secs" 500; done
+  all
   python3 - "$name" "$rate" $(($(cpu "${own[@]}") - before_own)) $(($(cpu "${members[@]}") - before_etcd)) "${at[@]}" <<'PY'
 import json, sys
 name, rate, own, etcd, *ports = sys.argv[1:]
@@ -95,3 +102,19 @@ print(f"{name:7} {rate:>6} calls/s: p50 {p('p50'):7.2f}  p99 {p('p99'):7.2f} ms 
 PY
 }
 for rate in "${rates[@]}"; do for _ in $(seq "$rounds"); do one alone "$rate"; one cluster "$rate"; done; done
+
+# Fairness: demand at each gateway, calls a second.
+for demand in "40 40 40" "90 30 0" "120 0 0" "300 100 20"; do
+  read -r -a each <<< "$demand"
+  used=()
+  for nth in 0 1 2; do
+    [ "${each[nth]}" = 0 ] || { at limited "${ports[nth]}" "${each[nth]}" 10 5000; used+=("${ports[nth]}"); }
+  done
+  all
+  python3 - "$demand" "${used[@]}" <<'PY'
+import json, sys
+demand, *ports = sys.argv[1:]
+served = [json.load(open(f"load{port}.json"))["outcomes"].get("OK", 0) / 10 for port in ports]
+print(f"a grant of 60 calls/s, demand {demand:12}: served {sum(served):5.1f} a second ({', '.join(f'{one:.1f}' for one in served)})")
+PY
+done
