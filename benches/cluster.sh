@@ -101,6 +101,14 @@ print(f"{name:7} {rate:>6} calls/s: p50 {p('p50'):7.2f}  p99 {p('p99'):7.2f} ms 
       f"  etcd {int(etcd) * 1000 / max(answered, 1) if name != 'alone' else 0:7.1f} CPU us a call   {answered} answered {others or ''}")
 PY
 }
+idle() {
+  local name=$1 own=$2 before_own before_etcd
+  before_own=$(cpu $own) before_etcd=$(cpu "${members[@]}")
+  sleep 10
+  python3 -c 'import sys; print("%-7s   idle        : gateways %.3f, etcd %.3f cores" % (sys.argv[1], int(sys.argv[2]) / 1e4, int(sys.argv[3]) / 1e4))' \
+    "$name" $(($(cpu $own) - before_own)) $(($(cpu "${members[@]}") - before_etcd))
+}
+idle alone "$alone"; idle cluster "${gateways[*]}"
 for rate in "${rates[@]}"; do for _ in $(seq "$rounds"); do one alone "$rate"; one cluster "$rate"; done; done
 
 # Fairness: demand at each gateway, calls a second.
