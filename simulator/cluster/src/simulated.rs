@@ -1,5 +1,6 @@
 //! A simulated etcd: three members, the network before them, and everything that may go wrong with either.
 
+use crate::cluster::keys::{CHECKPOINT, CLUSTER, LOG, MARKS, STORED};
 use crate::cluster::member::{
     EtcdMember, MemberStatus, RangePage, RangeRead, ResponseHeader, Txn, TxnOperation, TxnOutcome,
 };
@@ -99,6 +100,13 @@ impl SimulatedEtcd {
     /// Restores a member from an old snapshot: it goes on with the others from there.
     pub fn restore_member(&mut self, member: usize, snapshot: Mvcc) {
         self.stale.insert(member, snapshot);
+    }
+
+    /// Whether a restored member holds another log than the others.
+    pub fn differs(&self) -> bool {
+        let prefixes: [&[u8]; 5] = [LOG, MARKS, STORED, CHECKPOINT, CLUSTER];
+        let log = |data: &Mvcc| prefixes.map(|prefix| data.range(&RangeRead::prefix(prefix)).ok());
+        self.stale.values().any(|stale| log(stale) != log(&self.data))
     }
 
     /// Replaces restored members by empty ones, which get the others' data.

@@ -61,6 +61,9 @@ const LOG: LogId = [7; 16];
 /// The time by which everything is sealed and stored without faults.
 const RECOVERY: Duration = Duration::from_secs(90);
 
+/// The time within which a member that holds another log is noticed without other faults: a gateway is elected and compares.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+
 /// The state of the faults in a run.
 struct Scenario {
     world: Arc<World>,
@@ -116,6 +119,9 @@ impl Scenario {
         }
         if self.is_rolled_back {
             return self.after_roll_back().await;
+        }
+        if self.trouble == Trouble::MemberRestored {
+            self.notice().await?;
         }
         self.heal();
         self.recover().await
@@ -239,6 +245,31 @@ impl Scenario {
         self.is_rolled_back = true;
         self.runtime.note(|| format!("etcd is restored from revision {}", snapshot.revision()));
         etcd.restore_all(snapshot);
+    }
+
+    /// While gateways run, one of them stops because of a member that holds another log.
+    async fn notice(&mut self) -> Result<(), String> {
+        let is_noticed = |(_, error): &(Machine, ClusterError)| {
+            matches!(error, ClusterError::RolledBack(_) | ClusterError::Diverged(_))
+        };
+        self.runtime.note(|| "no more faults but a member that was restored".into());
+        self.world.pause_in_signing.store(0, Ordering::Relaxed);
+        self.runtime.resume_all();
+        locked(&self.world.etcd).faults = crate::simulated::NetworkFaults::default();
+        let timers = self.runtime.timers();
+        let end = timers.now() + NOTICED_WITHIN;
+        loop {
+            self.check()?;
+            let is_noticed = locked(&self.world.model).stops.iter().any(is_noticed);
+            if is_noticed || !locked(&self.world.etcd).differs() {
+                return Ok(());
+            }
+            if timers.now() > end {
+                return Err("a member that holds another log is not noticed".into());
+            }
+            self.start_again();
+            timers.sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// No more faults; an administrator replaces restored members, and starts every gateway that is not lost.
