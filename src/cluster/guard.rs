@@ -121,15 +121,17 @@ async fn compare_progress<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>)
     }
     let progress: Vec<Progress> =
         first.into_iter().zip(second).filter_map(|(first, second)| Progress::of(&first.ok()?, &second.ok()?)).collect();
-    let pairs = progress.iter().flat_map(|one| progress.iter().map(move |other| (one, other)));
-    match pairs.into_iter().find(|(one, other)| one.lags_behind(other)) {
-        // Either may be the wrong one: a member that was restored can have the higher revision, too.
-        Some((one, other)) => Err(ClusterError::Diverged(format!(
-            "members {:x} and {:x} are not the same: revision {} at raft's index {}, and {} at {}",
-            one.member, other.member, one.later_revision, one.applied, other.revision, other.applied
-        ))),
-        None => Ok(()),
+    if !progress.iter().any(|one| progress.iter().any(|other| one.lags_behind(other))) {
+        return Ok(());
     }
+    // Any of them may be the wrong one: a member that was restored can have the higher revision, too. The odd one is seen
+    // beside the others.
+    let seen = |one: &Progress| format!("{:x} has {} at {}", one.member, one.revision, one.applied);
+    let all: Vec<String> = progress.iter().map(seen).collect();
+    Err(ClusterError::Diverged(format!(
+        "members' revisions do not fit their indexes in raft's log: {}",
+        all.join(", ")
+    )))
 }
 
 /// The alarm that the members' own comparison has raised.
