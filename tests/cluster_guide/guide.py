@@ -5,7 +5,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What a command within a sentence begins with.
-PROGRAMS = re.compile(r"(?:[A-Z_]+=\S+ )?(?:etcdctl|etcdutl|systemctl|apt|ndxp-gateway|runuser|rm|openssl) \S")
+PROGRAMS = re.compile(r"(?:[A-Z_]+=\S+ )?(?:etcdctl|etcdutl|systemctl|apt|ndxp-gateway|runuser|rm|openssl|tar) \S")
 
 
 class Block:

@@ -38,9 +38,11 @@ def make_base():
         return
     run("rm", "-rf", BASE)
     WORK.mkdir(parents=True, exist_ok=True)
+    # Read once here, and not by each machine's apt.
+    caches = 'chroot "$1" apt-cache gencaches'
     download = f"APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --yes --download-only install {' '.join(PACKAGES)}"
     run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INCLUDED)}", f"--customize-hook={download}",
-        "--skip=cleanup/apt/cache,cleanup/apt/lists", "trixie", BASE, timeout=1200)
+        f"--customize-hook={caches}", "--skip=cleanup/apt/cache,cleanup/apt/lists", "trixie", BASE, timeout=1200)
 
 
 class Network:
@@ -97,11 +99,11 @@ class Machine:
         self.network, self.name, self.address = network, name, address
         self.folder = WORK / "machines" / f"{network.prefix}-{name}"
         self.root = self.folder / "root"
-        self.leader = self.nspawn = None
+        self.leader = self.nspawn = self.namespace = None
         self.groups = []
 
     def start(self, hosts):
-        namespace = self.network.join(self.name, self.address)
+        self.namespace = self.network.join(self.name, self.address)
         self.folder.mkdir(parents=True)
         run("mount", "-t", "tmpfs", "tmpfs", self.folder)
         for name in ("up", "work", "root"):
@@ -117,7 +119,7 @@ class Machine:
             group.mkdir()
         enter = "".join(f"echo $$ > {shlex.quote(str(group))}/cgroup.procs; " for group in self.groups)
         words = ["systemd-nspawn", "--register=no", "--keep-unit", "--quiet", "--resolv-conf=off", "--machine", self.name,
-                 f"--network-namespace-path=/run/netns/{namespace}", "-D", str(self.root), "--boot", "--", "--unit=basic.target"]
+                 f"--network-namespace-path=/run/netns/{self.namespace}", "-D", str(self.root), "--boot", "--", "--unit=basic.target"]
         with open(self.folder / "boot.log", "wb") as log:
             self.nspawn = subprocess.Popen(
                 ["sh", "-c", f"{enter}exec {shlex.join(words)}"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

@@ -39,8 +39,11 @@ class World(sections.World):
             machine.start(hosts)
         for machine in self.machines.values():
             machine.booted()
+            machines.run("cp", self.package, machine.path("/root"))
 
     def stop(self):
+        if self.callers is not None:
+            self.callers.end()
         for machine in self.machines.values():
             machine.stop()
         self.network.stop()
@@ -78,7 +81,8 @@ def main():
     try:
         world.start()
         for number, section in enumerate(sections.SECTIONS, 1):
-            print(f"  ok ({time.monotonic() - begun:3.0f} s): {section(world)}", flush=True)
+            proved = section(world)
+            print(f"  ok ({time.monotonic() - begun:3.0f} s): {proved}", flush=True)
         guide.whole()
         print(f"{number} passed, 0 failed")
     except (AssertionError, RuntimeError, subprocess.TimeoutExpired) as error:
