@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+import time
 
 from callers import Callers
 from machines import ROOT, until
@@ -38,7 +39,7 @@ BLOCKS = {
 class World:
     """What the sections need of the machines."""
 
-    guide = machines = callers = None
+    guide = machines = callers = copy = before = None
 
     @property
     def office(self):
@@ -236,17 +237,15 @@ def cluster_status(world, site):
 
 
 def wait_for_sites(world):
-    """Each site stores all that is sealed, each gateway reports and has the newest registry, each member has a leader."""
-    def whole():
-        all_said = [cluster_status(world, site) for site in world.sites]
-        if not all(all_said):
-            return False
-        change = all_said[0]["registry"]["change"]
-        return all(
-            len(said["sites"]) == len(said["gateways"]) == 3 and len(said["members"]) == 3
-            and all(one["behind"] == 0 for one in said["sites"]) and said["registry"]["change_here"] == change
-            and all(one["has_leader"] for one in said["members"]) for said in all_said)
-    until("`cluster status` of each gateway: no site is behind", whole, 120)
+    """Each site stores what is sealed now (while calls go on, a site is a moment behind), each gateway has the newest registry."""
+    sealed = until("`cluster status`", lambda: cluster_status(world, world.sites[0]), 60)["log"]["sealed"]
+
+    def is_whole(site):
+        said = cluster_status(world, site)
+        return (said and said["registry"]["change_here"] == said["registry"]["change"]
+                and sum(one["stored"] >= sealed for one in said["sites"]) == sum(one["has_leader"] for one in said["members"]) == 3)
+    for site in world.sites:
+        until(f"no site is behind, by {site.name}", lambda: is_whole(site), 120)
 
 
 def restarts(world):
@@ -276,4 +275,196 @@ def close(status):
     return len(status) == 3 and max(indexes) - min(indexes) < 100
 
 
-SECTIONS = [certificates, first_start, rights, first_gateway, other_gateways, restarts]
+def play(commands, rows):
+    """Runs the commands of a block in their order, each on all of its machines at once. A row: how a command begins, where it runs, and
+    how it reads there. A command without exactly one row is one that the test does not know."""
+    for command in commands:
+        fitting = [row for row in rows if command.startswith(row[0])]
+        assert len(fitting) == 1, f"{len(fitting)} rows for {command!r}"
+        _, where, *reads = fitting[0]
+        reads = reads[0] if reads else lambda text, machine: text
+        together(lambda machine: machine.sh(reads(command, machine)), where)
+
+
+def member_lost(world):
+    """The third machine's disk is gone; what its etcd held comes from the others."""
+    lost, office = world.sites[2], [world.office]
+    before = dict(reversed(line.split(", ")[0:3:2]) for line in world.office.sh("etcdctl member list").splitlines())
+    commands = world.guide["lost member"].commands()
+    of_lost = lambda text, machine: re.sub(r"\b[0-9a-f]{16}\b", before[lost.name], text)
+    # "`unhealthy cluster` …: repeat the command".
+    again = lambda text, machine: f"for _ in $(seq 30); do {text} > said 2>&1 && exit; grep -q 'unhealthy cluster' said; sleep 1; done; cat said; false"
+    play(commands, [
+        ("systemctl", [lost]), ("etcdctl member list", office), ("etcdctl member remove", office, of_lost),
+        ("etcdctl member add", office, again), ("rm -rf /var/lib/etcd/ndxp", [lost]), ("sed -i", [lost])])
+    until("three members are close to each other", lambda: world.office.try_("etcdctl endpoint health") and close(endpoints(world)))
+    after = dict(reversed(line.split(", ")[0:3:2]) for line in world.office.sh("etcdctl member list").splitlines())
+    assert set(after) == set(SITES) and {name for name in SITES if after[name] != before[name]} == {lost.name}, (before, after)
+    world.callers.all_answer()
+    wait_for_sites(world)
+    return "a member with an empty disk has the data from the others, while calls go on"
+
+
+def add_client(world, name):
+    """Administration through the third gateway."""
+    world.office.sh(f"ndxp-gateway client add {name} --agency H49.12 --remote https://gw.dc3.quangninh.gov.vn:7443 "
+                    "--ca province/pki/ca.pem --certificate province/pki/lan.pem")
+
+
+def clients(world, site):
+    said = site.sh("ndxp-gateway --output json client list --config /etc/ndxp/gateway.toml", user="ndxp")
+    return set(re.findall(r'"(?:shop|before|after)"', said))
+
+
+def backup(world):
+    commands = world.guide["backup"].commands()
+    add_client(world, "before")
+    wait_for_sites(world)
+    world.office.sh("\n".join(on(commands, "ETCDCTL_ENDPOINTS=")))
+    copy, = world.office.path("/var/backups").glob("etcd-*.db")
+    assert copy.stat().st_mode & 0o77 == 0, "others may read the backup"
+    world.copy = copy.name
+    # As the table of the block says, the file is on each machine; it is looked at on one.
+    for site in world.sites:
+        world.office.send(f"/var/backups/{copy.name}", site)
+        world.office.send(f"/var/backups/{copy.name}", site, f"/root/{copy.name}")
+    said = world.sites[0].sh(of_today(world, on(commands, "etcdutl")[0]))
+    assert "TOTAL KEY" in said.upper(), said
+    # What the copy lacks.
+    add_client(world, "after")
+    world.callers.all_answer()
+    wait_for_sites(world)
+    return "a copy of etcd, and calls and a client that it lacks"
+
+
+def of_today(world, text):
+    changed = re.sub(r"etcd-\d{4}-\d\d-\d\dT\d\d\.db", world.copy, text)
+    assert changed != text, text
+    return changed
+
+
+def all_lost(world):
+    of_site = lambda text, site: of_today(world, swapped(text, site))
+    world.before = {site.name: clients(world, site) for site in world.sites}
+    play(world.guide["restore"].commands(), [
+        ("systemctl stop ndxp-gateway", world.sites), ("systemctl stop etcd", world.sites),
+        ("rm -rf /var/lib/etcd/ndxp", world.sites), ("etcdutl snapshot restore", world.sites, of_site),
+        ("chown", world.sites), ("systemctl start etcd", world.sites)])
+    until("the members are there", lambda: world.office.try_("etcdctl endpoint health"))
+    status = endpoints(world)
+    assert len(status) == 3 and all(one["header"]["revision"] > 10**9 for one in status), status
+    assert "gateway" in world.office.sh("etcdctl user list"), "users are not in the copy"
+    world.office.sh("etcdctl auth status | grep -q 'Authentication Status: true'")
+    # "Gateways then refuse to seal and to serve".
+    for site in world.sites:
+        site.sh("systemctl start --no-block ndxp-gateway.socket ndxp-gateway.service")
+    for site in world.sites:
+        until(f"ETCD_ROLLED_BACK at {site.name}", lambda: site.try_("journalctl -u ndxp-gateway | grep ETCD_ROLLED_BACK"))
+    stop = on(world.guide["restore"].commands(), "systemctl stop ndxp-gateway")
+    together(lambda site: site.sh("\n".join(stop)), world.sites)
+    return "etcd is restored from the copy, and every gateway refuses with ETCD_ROLLED_BACK"
+
+
+def next_epoch(world):
+    """By two people, at the gateway that stores most."""
+    stored = {site: json.loads(site.sh("ndxp-gateway --output json audit status --config /etc/ndxp/gateway.toml", user="ndxp"))["sealed"]
+              for site in world.sites}
+    most = max(stored, key=stored.get)
+    for person in ("lan", "minh"):
+        most.sh("install -o ndxp -m 0600 " + " ".join(f"province/pki/{person}.{end}" for end in ("pem", "key")) + " /tmp")
+    for command in world.guide["epoch"].commands():
+        assert command.startswith("ndxp-gateway cluster epoch --"), command
+        most.sh(command, user="ndxp")
+    for site in world.sites:
+        site.sh("systemctl start --no-block ndxp-gateway.socket ndxp-gateway.service")
+    world.callers.all_answer(120)
+    wait_for_sites(world)
+    for site in world.sites:
+        assert clients(world, site) == world.before[site.name] == {'"shop"', '"before"', '"after"'}, clients(world, site)
+    entries = events(world.sites[0], "cluster.epoch.enter")
+    assert {one["node"] for one in entries} == {"qn-dc1", "qn-dc2", "qn-dc3"}, entries
+    assert all("lan" in one["actor"] and "minh" in json.dumps(one) for one in entries), entries
+    return f"the next epoch from {stored[most]} entries, by two people; what the copy lacks is there again"
+
+
+def events(site, event):
+    return [one for one in entries_of(site) if one.get("event") == event]
+
+
+def entries_of(site):
+    said = site.sh("ndxp-gateway --output json audit search --limit 10000000 --config /etc/ndxp/gateway.toml", user="ndxp")
+    return [one for one in map(json.loads, filter(None, said.splitlines())) if "kind" in one]
+
+
+QUOTA = "quota-backend-bytes: "
+# Small enough to be full soon.
+SMALL = 16 << 20
+
+
+def database_full(world):
+    office = world.office
+    for site in world.sites:
+        site.sh(f"sed -i 's/^{QUOTA}.*/{QUOTA}{SMALL}/' /etc/etcd/ndxp.yml; systemctl restart etcd")
+        until("the members are there", lambda: office.try_("etcdctl endpoint health"))
+    # The cause: here, somebody's keys.
+    office.sh("head -c 1000000 /dev/zero > large; for number in $(seq 40); do etcdctl put junk/$number < large > /dev/null 2>&1 || exit 0; done; false")
+    listed = world.guide["alarms"].commands()
+    assert "NOSPACE" in office.sh("\n".join(listed))
+    world.callers.refusals("EXCHANGE_LOG_UNAVAILABLE")
+    # Step 1, the cause; it is taken away once etcd takes requests again. Step 2:
+    for site in world.sites:
+        site.sh(f"sed -i 's/^{QUOTA}.*/{QUOTA}{2 * SMALL}/' /etc/etcd/ndxp.yml")
+        site.sh(world.guide["larger quota"].text)
+        until("the members are there", lambda: len(endpoints(world)) == 3)
+    office.sh(world.guide["disarm"].text)
+    until("no alarm is left", lambda: "NOSPACE" not in office.sh("\n".join(listed)))
+    office.sh("etcdctl del --prefix junk/")
+    world.callers.all_answer(120)
+    # Step 5, once the gateways have compacted.
+    in_use = lambda: [one["dbSizeInUse"] for one in endpoints(world)]
+    until("the gateways compact", lambda: max(in_use()) < SMALL // 4, 120)
+    large = [one["dbSize"] for one in endpoints(world)]
+    for name in ("dc1", "dc2", "dc3"):
+        office.sh(world.guide["defrag"].text.replace("dc2", name))
+    small = [one["dbSize"] for one in endpoints(world)]
+    assert max(small) < SMALL // 4 < min(large), (large, small)
+    world.callers.all_answer()
+    wait_for_sites(world)
+    return f"NOSPACE: calls are refused, and answered again; defrag returns {max(large) - max(small)} bytes of {max(large)}"
+
+
+def key_destroyed(world):
+    """Of the month that runs: there is no other. What the program says of it is what it says of one that is over."""
+    period = time.strftime("%Y-%m", time.gmtime(time.time() + 7 * 3600))
+    reads = lambda text, machine: text.replace("2026-11", period)
+    assert world.office.sh(f"etcdctl get --keys-only secret/pseudonyms/{period}").strip()
+    play(world.guide["destroy"].commands(), [("etcdctl del", [world.office], reads), ("rm /var/lib/ndxp/keys", world.sites, reads)])
+    # It does not come back: other gateways' changes are there meanwhile, and the keys of the cluster are fetched each minute at most.
+    add_client(world, "last")
+    world.callers.all_answer()
+    wait_for_sites(world)
+    assert not world.office.sh(f"etcdctl get --keys-only secret/pseudonyms/{period}").strip(), "the key is in etcd again"
+    for site in world.sites:
+        assert not site.path(f"/var/lib/ndxp/keys/pseudonyms/{period}.key").exists(), "the key is in a folder again"
+    return f"the key of {period} is gone everywhere, and every proof holds"
+
+
+def one_log(world):
+    """Every answered exchange is in each log once; the logs are one, and whole."""
+    world.callers.end()
+    wait_for_sites(world)
+    roots, answered = set(), world.callers.answered
+    together(lambda site: site.sh("systemctl stop ndxp-gateway.socket"), world.sites)
+    for site in world.sites:
+        verified = site.sh("ndxp-gateway --output json audit verify --registry --config /etc/ndxp/gateway.toml", user="ndxp")
+        verified = json.loads(verified)
+        roots.add((verified["sealed"], verified["root"]))
+        found = [one["exchange"] for one in entries_of(site) if one["kind"] == "exchange" and one["status"] == "Ok"]
+        once = {exchange for exchange in found if found.count(exchange) == 1}
+        assert answered <= once, f"{len(answered - once)} answered exchanges are not once in the log of {site.name}"
+    assert len(roots) == 1, f"the logs differ: {roots}"
+    return f"{len(answered)} answered calls, each once in three logs of {roots.pop()[0]} entries; refused: {world.callers.refused}"
+
+
+SECTIONS = [certificates, first_start, rights, first_gateway, other_gateways, restarts, member_lost, backup, all_lost, next_epoch,
+            database_full, key_destroyed, one_log]
