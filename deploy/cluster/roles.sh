@@ -10,8 +10,9 @@ ctl() {
 }
 urls=$1 folder=$2
 
-# What a gateway reads and writes (src/cluster/keys.rs, src/cluster/registry/mod.rs, src/cluster/secrets.rs, src/cluster/report.rs).
-prefixes=(log/ mark/ stored/ registry/ issued/ issued-last/ quota/ rate/ secret/ gateway/)
+# What a gateway reads and writes (src/cluster/keys.rs, src/cluster/registry/mod.rs, src/cluster/secrets.rs, src/cluster/report.rs,
+# src/migration/epoch.rs).
+prefixes=(log/ mark/ stored/ registry/ issued/ issued-last/ quota/ rate/ secret/ gateway/ epoch/)
 keys=(checkpoint sealer cluster collected issued-removed quota-removed)
 
 # Without passwords: who has no certificate with this name is not this user.

@@ -10,7 +10,7 @@ use crate::contract::{ContractSet, Operation};
 use crate::exchange_log::{LockOwner, LogPaths, key};
 use crate::guard::GuardSettings;
 use crate::identity::tls::Revocation;
-use crate::server::StartError;
+use crate::server::{StartError, registry_path};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -52,8 +52,10 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
             let lists = revocation(&config, gate.as_ref().err());
             refuse(&[exposed.concat(), lists, data(&config), ports(&config)].concat())?;
             let gate = gate.map_err(|error| CliError::Usage(error.to_string()))?;
-            key::read(&config.data, &config.vault, &config.log.origin)
-                .map_err(|error| CliError::Usage(error.to_string()))?;
+            if !joins(&config) {
+                key::read(&config.data, &config.vault, &config.log.origin)
+                    .map_err(|error| CliError::Usage(error.to_string()))?;
+            }
             let now = crate::registry::now();
             let faults = [gate.faults(now), gate.trust.leftovers(now)].concat();
             if !faults.is_empty() {
@@ -88,6 +90,11 @@ pub fn run_config(args: ConfigArgs, output: Output) -> Result<(), CliError> {
         }
         ConfigCommand::Show | ConfigCommand::Schema => print_json(&config_json(&config, &catalogue)),
     }
+}
+
+/// Whether keys and registry come from etcd at the first start: a gateway of a cluster with an empty data folder.
+pub(super) fn joins(config: &Config) -> bool {
+    config.cluster.is_some() && !key::path(&config.data).exists() && !registry_path(&config.data).exists()
 }
 
 /// Refuses a configuration with such faults.

@@ -1,9 +1,11 @@
 //! `doctor`: what keeps a gateway of this folder from its work, or soon will, and what to do about each. It changes nothing.
 
+use super::check::joins;
 use super::keys::open_keys;
 use super::output::{Output, bar, counted};
 use super::{CliError, ConfigFile, runtime};
-use crate::config::{Catalogue, Config};
+use crate::cluster::{guard, status, version};
+use crate::config::{Catalogue, ClusterSettings, Config};
 use crate::drivers::reachability::check;
 use crate::exchange_log::{LockOwner, LogPaths, clock};
 use crate::exchange_log::{LogOpener, key};
@@ -11,7 +13,7 @@ use crate::identity::tls;
 use crate::pki::{Ending, expirations};
 use crate::registry::sqlite::SqliteStore;
 use crate::registry::{Page, Store, now, signing_key};
-use crate::server::{check_tls, registry_path};
+use crate::server::{check_tls, connect, registry_path};
 use clap::Args;
 use serde::Serialize;
 use std::net::{SocketAddr, TcpListener};
@@ -100,6 +102,9 @@ pub fn run(args: &DoctorArgs, output: Output) -> Result<(), CliError> {
     keys(&config, &mut report);
     time(&config, &mut report);
     if !args.offline {
+        if let Some(cluster) = &config.cluster {
+            etcd(cluster, &mut report)?;
+        }
         endpoints(&config, catalogue.as_ref(), &mut report)?;
     }
     shown(&report.0, output)
@@ -237,6 +242,9 @@ fn folder(config: &Config, report: &mut Report) {
 
 /// The log's key, the signing key of tokens, and the people who administer.
 fn keys(config: &Config, report: &mut Report) {
+    if joins(config) {
+        return report.ok("keys", "they come from etcd at the first start, and the registry with them");
+    }
     match key::read(&config.data, &config.vault, &config.log.origin) {
         Ok(_) => report.ok("keys", "the log's key can be read"),
         Err(error) => report.fault("keys", error.to_string(), "keys init before the first start; else restore it"),
@@ -306,7 +314,28 @@ fn time(config: &Config, report: &mut Report) {
     }
 }
 
-/// Each address of each source, and each witness.
+/// The members of etcd, and whether a gateway may work with what they hold.
+fn etcd(settings: &ClusterSettings, report: &mut Report) -> Result<(), CliError> {
+    let (status, faults) = runtime()?.block_on(async {
+        let members = connect(settings)?;
+        let status = status::read(&members, None).await;
+        let faults = [version::check(&members).await.err(), guard::confirmed(&members).await.err()];
+        Ok::<_, CliError>((status, faults))
+    })?;
+    for (url, member) in settings.etcd.iter().zip(status.members) {
+        let remedy = "docs/cluster.md: its certificates, ports 2379, roles.sh";
+        match member.fault {
+            Some(fault) => report.fault("etcd", format!("{url}: {fault}"), remedy),
+            None => report.ok("etcd", format!("{url}: version {}", member.version)),
+        }
+    }
+    for fault in faults.into_iter().flatten() {
+        report.fault("etcd", fault.to_string(), "docs/cluster.md, States in which a gateway stops");
+    }
+    Ok(())
+}
+
+/// Each address of each source, each witness, and each other site of the log.
 fn endpoints(config: &Config, catalogue: Option<&Catalogue>, report: &mut Report) -> Result<(), CliError> {
     let mut wanted: Vec<(&'static str, String, String, rustls::ClientConfig, Option<String>)> = Vec::new();
     for entry in catalogue.iter().flat_map(|catalogue| catalogue.sources.values()) {
@@ -327,6 +356,8 @@ fn endpoints(config: &Config, catalogue: Option<&Catalogue>, report: &mut Report
             Err(fault) => report.fault("witness", format!("{}: {fault}", witness.name), "see log.witness_ca"),
         }
     }
+    let sites = config.cluster.iter().flat_map(|cluster| cluster.tiles.iter().map(|url| (url, &cluster.tiles_tls)));
+    wanted.extend(sites.map(|(url, tls)| ("site", "tiles".to_owned(), url.clone(), tls.clone(), None)));
     wanted.sort_by(|one, other| (one.0, &one.1, &one.2).cmp(&(other.0, &other.1, &other.2)));
     let progress = bar("reaching {bar:40} {pos}/{len} addresses")?;
     progress.set_length(wanted.len() as u64);

@@ -121,10 +121,12 @@ async fn compare_progress<M: EtcdMember, T: Timers>(members: &EtcdMembers<M, T>)
     }
     let progress: Vec<Progress> =
         first.into_iter().zip(second).filter_map(|(first, second)| Progress::of(&first.ok()?, &second.ok()?)).collect();
-    match progress.iter().find(|one| progress.iter().any(|other| one.lags_behind(other))) {
-        Some(one) => Err(ClusterError::Diverged(format!(
-            "member {:x} has revision {} at raft's index {}, and another one had more before it",
-            one.member, one.later_revision, one.applied
+    let pairs = progress.iter().flat_map(|one| progress.iter().map(move |other| (one, other)));
+    match pairs.into_iter().find(|(one, other)| one.lags_behind(other)) {
+        // Either may be the wrong one: a member that was restored can have the higher revision, too.
+        Some((one, other)) => Err(ClusterError::Diverged(format!(
+            "members {:x} and {:x} are not the same: revision {} at raft's index {}, and {} at {}",
+            one.member, other.member, one.later_revision, one.applied, other.revision, other.applied
         ))),
         None => Ok(()),
     }
@@ -154,7 +156,8 @@ impl Progress {
         (second.header.member == member).then_some(progress)
     }
 
-    /// Whether it has applied all that the other one had, and does not have its revision: it was restored from a snapshot.
+    /// Whether it has applied all that the other one had, and does not have its revision: one of them was restored from a
+    /// snapshot.
     fn lags_behind(&self, other: &Progress) -> bool {
         other.applied <= self.applied && other.revision > self.later_revision + 1
     }

@@ -18,6 +18,9 @@ use tokio::sync::watch;
 
 /// How long [`LogEngine::seal`] waits for the sealer.
 const SEALED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last batches may take to be sealed and stored here when the engine is closed: a site that has everything can
+/// leave the cluster at once.
+const LAST_SEALED_WITHIN: Duration = Duration::from_secs(2);
 /// How long a file operation that has begun may take when the engine is closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -153,6 +156,10 @@ impl LogEngine for ClusterEngine {
 
     fn close(&self) {
         let Some(runtime) = super::own_disk::locked(&self.runtime).take() else { return };
+        // Without a majority nothing is sealed: what is durable is, by whoever comes later.
+        if self.progress.is_writable() {
+            let _ = self.progress.wait_until_sealed(LAST_SEALED_WITHIN);
+        }
         // A task of another runtime may drop the log, and must not block in this one.
         let ends = std::thread::spawn(move || runtime.shutdown_timeout(CLOSE_WITHIN));
         let _ = ends.join();

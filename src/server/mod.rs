@@ -162,7 +162,7 @@ impl Gateway {
             Some(cluster) => cluster.open_log(&config.data, log_key)?,
             None => ExchangeLog::open(&config.data, log_key)?,
         };
-        quota::go_on_in_time(&log, &config.data, &config.node, clock_ahead)?;
+        quota::go_on_in_time(&log, &config.data, (&config.node, config.cluster.is_none()), clock_ahead)?;
         keep_policy(&config)?;
         let mut pseudonyms = Pseudonyms::open(&pseudonym::folder(&config.data))?;
         if let Some(secrets) = &config.shared_secrets {

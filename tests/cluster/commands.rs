@@ -88,7 +88,9 @@ fn terminate(mut running: Running) {
 /// A folder with a client that may call; `alone.toml` and `cluster.toml`.
 fn folder(etcd: &EtcdCluster) -> (tempfile::TempDir, DevFolder, Actor) {
     let (dir, folder) = lay(&|_| {});
-    std::fs::write(folder.path.join("secrets/keys"), "0123456789abcdef".repeat(4)).unwrap();
+    let secret = folder.path.join("secrets/keys");
+    std::fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let urls: Vec<String> = etcd.client_urls().iter().map(|url| format!("\"{url}\"")).collect();
     let keys = "[keys]\nencryption_secret = { file = \"secrets/keys\" }\n";
     let cluster = format!("{keys}[cluster]\netcd = [{}]\nrefuse_after_ms = 10000\n", urls.join(", "));
@@ -118,6 +120,17 @@ fn a_gateway_goes_into_the_cluster_while_calls_go_on_and_out_again() {
     let serve = |config: &str, more: &[&str]| {
         Running(gateway(&folder, &[&["serve", "--config", config], more].concat()).spawn().unwrap())
     };
+    // A gateway that is to join has no keys yet: they come from etcd.
+    std::fs::copy(folder.path.join("cluster.toml"), folder.path.join("joins.toml")).unwrap();
+    edit(&folder.path.join("joins.toml"), |text| text.replace("data = \"data\"", "data = \"joins\""));
+    std::fs::create_dir(folder.path.join("joins")).unwrap();
+    json(&folder, &["config", "check", "--config", "joins.toml"]).unwrap();
+    let doctor = || {
+        let output = gateway(&folder, &["--output", "json", "doctor", "--config", "joins.toml"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = doctor();
+    assert!(found.contains("come from etcd") && found.contains("holds no log"), "{found}");
     let alone = serve("alone.toml", &[]);
     let calls = Calls::start(actor, request.requests[0].clone());
     calls.more("a gateway that runs alone responds", 20);
@@ -137,6 +150,8 @@ fn a_gateway_goes_into_the_cluster_while_calls_go_on_and_out_again() {
         status = json(&folder, &["cluster", "status", "--config", "cluster.toml"]).unwrap();
         status["sites"][0]["site"] == "qn-dc1" && status["gateways"][0]["gateway"] == "qn-dc1"
     });
+    let found = doctor();
+    assert!(found.matches("version 3.").count() == 3 && !found.contains("holds no log"), "{found}");
     let members = status["members"].as_array().unwrap();
     assert_eq!(members.iter().filter(|member| member["is_leader"] == true).count(), 1, "{status}");
     assert!(members.len() == 3 && status["log"]["sealer"] == "qn-dc1", "{status}");

@@ -118,7 +118,13 @@ impl Gateways {
             self.log(at).seal_now().unwrap();
         }
         let size = || (0..MEMBERS).map(|at| *self.log(at).watch_sealed().borrow()).collect::<Vec<_>>();
-        until("the sites store the same", || size().windows(2).all(|pair| pair[0] == pair[1]));
+        // A batch that was offered again is sealed only once a sealer is elected.
+        until("the sites store the same, with everything acknowledged", || {
+            size().windows(2).all(|pair| pair[0] == pair[1]) && {
+                let there = named(&self.data(0));
+                acknowledged.iter().all(|text| there.contains_key(text))
+            }
+        });
         let reports: Vec<_> = (0..MEMBERS)
             .map(|at| verify_data(&self.data(at), None, None, Default::default(), |_, _| {}).unwrap())
             .collect();

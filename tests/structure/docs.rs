@@ -67,6 +67,7 @@ fn path(quote: &str) -> Option<&str> {
         "rate/",
         "secret/",
         "gateway/",
+        "epoch/",
         "index/",
         "contracts/",
         "sources/",

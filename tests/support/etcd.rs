@@ -1,5 +1,6 @@
 //! Three members of a real etcd on loopback. `NDXP_ETCD` names the program; `simulator/cluster/etcd.sh` puts one into
 //! `target/etcd` and prints its path.
+#![allow(dead_code, reason = "each suite uses its own part")]
 
 use ndxp_gateway::cluster::etcd::{EtcdAccess, EtcdChannel};
 use ndxp_gateway::cluster::timers::RuntimeTimers;
@@ -22,6 +23,8 @@ pub struct EtcdCluster {
     folder: tempfile::TempDir,
     /// Of each member: client port, peer port, and that of health and metrics.
     ports: Vec<[u16; 3]>,
+    /// Of each member: the client port and the peer port by which other data centres reach it.
+    far: Vec<[u16; 2]>,
     running: Vec<Option<Child>>,
     certificates: Option<Certificates>,
     /// Three members write and sync much: one cluster at a time.
@@ -83,28 +86,36 @@ impl EtcdCluster {
         Self::start_with(true)
     }
 
-    /// Starts the members without TLS, in which no log is yet; `None` without the program.
-    pub fn empty() -> Option<Self> {
-        Self::spawn_all(false)
-    }
-
-    fn start_with(tls: bool) -> Option<Self> {
-        let cluster = Self::spawn_all(tls)?;
+    /// The same, each in a data centre of its own: the others reach its ports through what `far` returns for them.
+    pub fn start_far(far: impl Fn(u16) -> u16) -> Option<Self> {
+        let cluster = Self::spawn_all(true, far)?;
         cluster.begin_log();
         Some(cluster)
     }
 
-    fn spawn_all(tls: bool) -> Option<Self> {
+    /// Starts the members without TLS, in which no log is yet; `None` without the program.
+    pub fn empty() -> Option<Self> {
+        Self::spawn_all(false, |port| port)
+    }
+
+    fn start_with(tls: bool) -> Option<Self> {
+        let cluster = Self::spawn_all(tls, |port| port)?;
+        cluster.begin_log();
+        Some(cluster)
+    }
+
+    fn spawn_all(tls: bool, far: impl Fn(u16) -> u16) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let program = program()?;
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let listeners: Vec<_> = (0..3 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
-        let ports = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
+        let ports: Vec<_> = ports.chunks(3).map(|three| [three[0], three[1], three[2]]).collect();
         drop(listeners);
+        let far = ports.iter().map(|[client, peer, _]| [far(*client), far(*peer)]).collect();
         let folder = tempfile::tempdir().unwrap();
         let certificates = tls.then(|| Certificates::make(&folder.path().join("pki")));
-        let mut cluster = EtcdCluster { program, folder, ports, running: Vec::new(), certificates, _turn: turn };
+        let mut cluster = EtcdCluster { program, folder, ports, far, running: Vec::new(), certificates, _turn: turn };
         cluster.running = (0..MEMBERS).map(|at| Some(cluster.spawn(at, "new"))).collect();
         if tls {
             cluster.grant_rights();
@@ -114,14 +125,14 @@ impl EtcdCluster {
 
     fn spawn(&self, at: usize, state: &str) -> Child {
         let [client, peer, health] = self.ports[at];
-        let all = self.ports.iter().enumerate().map(|(at, [_, peer, _])| format!("m{at}={}", self.url(*peer)));
+        let all = self.far.iter().enumerate().map(|(at, [_, peer])| format!("m{at}={}", self.url(*peer)));
         let settings = [
             ("name", format!("m{at}")),
             ("data-dir", self.data(at).display().to_string()),
             ("listen-client-urls", self.url(client)),
             ("advertise-client-urls", self.url(client)),
             ("listen-peer-urls", self.url(peer)),
-            ("initial-advertise-peer-urls", self.url(peer)),
+            ("initial-advertise-peer-urls", self.url(self.far[at][1])),
             ("initial-cluster", all.collect::<Vec<_>>().join(",")),
             ("initial-cluster-state", state.to_owned()),
         ];
@@ -238,7 +249,8 @@ impl EtcdCluster {
 
     /// The members, from this one on, with a certificate of this folder; `None`: without any certificate.
     pub fn access_as(&self, first: usize, own: Option<(&Path, &str)>) -> EtcdAccess {
-        let urls: Vec<_> = (0..MEMBERS).map(|at| self.url(self.ports[(first + at) % MEMBERS][0])).collect();
+        let far = (1..MEMBERS).map(|next| self.far[(first + next) % MEMBERS][0]);
+        let urls: Vec<_> = std::iter::once(self.ports[first][0]).chain(far).map(|port| self.url(port)).collect();
         let own = own.map(|(folder, name)| [folder.join(format!("{name}.pem")), folder.join(format!("{name}.key"))]);
         let tls = self.certificates.as_ref().map(|made| {
             let own = own.as_ref().map(|[certificate, key]| (&**certificate, &**key));
@@ -260,6 +272,17 @@ impl EtcdCluster {
     /// The URLs of the peer ports.
     pub fn peer_urls(&self) -> Vec<String> {
         self.ports.iter().map(|[_, peer, _]| self.url(*peer)).collect()
+    }
+
+    /// The processes of the members that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.running.iter().flatten().map(Child::id).collect()
+    }
+
+    /// Bytes of the largest member's database on its disk.
+    pub fn database_bytes(&self) -> u64 {
+        let size = |at| std::fs::metadata(self.data(at).join("member/snap/db")).map_or(0, |file| file.len());
+        (0..MEMBERS).map(size).max().unwrap_or_default()
     }
 
     fn begin_log(&self) {

@@ -8,7 +8,7 @@ use crate::registry::{Actor, now};
 use crate::server::StartError;
 use crate::server::shared::Shared;
 use crate::time_zone::day;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// How far the clock may have been set back between two entries: this much of the log is read again.
@@ -19,25 +19,69 @@ const CLOCK_EVENT: &str = "clock.correct";
 /// Number of the newest entries that are searched for the latest time: entries of concurrent calls are not in the order
 /// of their times.
 const NEWEST: usize = 256;
+/// Of a log that several gateways write: until there are so many of this one, and at most so many in all.
+const NEWEST_OF_ALL: usize = 100_000;
+
+/// The latest times in a log, by whose clock they are.
+struct LatestTimes<'n> {
+    /// This gateway, if others write the log, too.
+    own: Option<&'n str>,
+    /// The latest time of each gateway; of all that writes this log if it is this gateway alone.
+    latest: HashMap<String, i64>,
+    /// Gateways whose clock was ahead before.
+    corrected: HashSet<String>,
+    seen: usize,
+    seen_own: usize,
+}
+
+impl<'n> LatestTimes<'n> {
+    fn new(own: Option<&'n str>) -> Self {
+        LatestTimes { own, latest: HashMap::new(), corrected: HashSet::new(), seen: 0, seen_own: 0 }
+    }
+
+    /// Takes the next older entry; returns whether more are needed.
+    fn take(&mut self, entry: &Entry) -> bool {
+        let whose = if self.own.is_some() { entry.node.as_str() } else { "" };
+        if entry.event == CLOCK_EVENT {
+            self.corrected.insert(whose.to_owned());
+        } else if !self.corrected.contains(whose) {
+            let latest = self.latest.entry(whose.to_owned()).or_insert(i64::MIN);
+            *latest = entry.time_us.max(*latest);
+        }
+        let is_own = self.own.is_none_or(|own| own == whose);
+        (self.seen, self.seen_own) = (self.seen + 1, self.seen_own + usize::from(is_own));
+        let is_over = is_own && self.corrected.contains(whose);
+        let most = if self.own.is_some() { NEWEST_OF_ALL } else { NEWEST };
+        !is_over && self.seen < most && self.seen_own < NEWEST
+    }
+
+    /// The time before which it is not: that of this gateway's newest entry, and one that two others have reached. One
+    /// clock that is ahead makes no other one wrong.
+    fn earliest(&self) -> i64 {
+        let own = self.latest.get(self.own.unwrap_or_default()).copied().unwrap_or(i64::MIN);
+        let mut others: Vec<i64> = self
+            .latest
+            .iter()
+            .filter(|(whose, _)| Some(whose.as_str()) != self.own)
+            .map(|(_, latest)| *latest)
+            .collect();
+        others.sort_unstable_by(|one, other| other.cmp(one));
+        others.get(1).map_or(own, |second| own.max(*second))
+    }
+}
 
 /// Continues the time from the log's newest entry, so that a clock that was set back while the gateway was down
 /// restores no expired right. If an operator states that the clock was ahead before, that becomes an entry, and the
-/// clock is used as it is.
+/// clock is used as it is. `is_alone`: no other gateway writes this log.
 pub(in crate::server) fn go_on_in_time(
     log: &ExchangeLog,
     data: &Path,
-    node: &str,
+    (node, is_alone): (&str, bool),
     clock_ahead: bool,
 ) -> Result<(), StartError> {
-    let (mut latest, mut seen) = (i64::MIN, 0);
-    LogReader::open(data)?.newest_first(u64::MAX, |found| {
-        if found.entry.event == CLOCK_EVENT {
-            return false;
-        }
-        (latest, seen) = (latest.max(found.entry.time_us), seen + 1);
-        seen < NEWEST
-    })?;
-    let now = clock::now_us();
+    let mut times = LatestTimes::new((!is_alone).then_some(node));
+    LogReader::open(data)?.newest_first(u64::MAX, |found| times.take(&found.entry))?;
+    let (latest, now) = (times.earliest(), clock::now_us());
     if latest <= now {
         return Ok(());
     }
@@ -52,8 +96,11 @@ pub(in crate::server) fn go_on_in_time(
     Ok(())
 }
 
-/// Restores the limits. Future days, of a clock that was ahead, count as today.
+/// Restores the limits. Future days, of a clock that was ahead, count as today. Over etcd, quotas are counted there.
 pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
+    if shared.cluster.is_some() {
+        return Ok(());
+    }
     let kept = usage.load()?;
     let at_most_today = |one: DayUsage| DayUsage { day: one.day.min(day(now())), ..one };
     shared.limits.restore(kept.usage.into_iter().map(at_most_today));
@@ -74,4 +121,49 @@ pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Pat
     })?;
     shared.limits.restore(since.into_iter().map(|(grant, (day, used))| DayUsage { grant, day, used }));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(node: &str, time_us: i64) -> Entry {
+        Entry { time_us, ..Entry::begin(Kind::Exchange, node) }
+    }
+
+    fn corrected(node: &str) -> Entry {
+        Entry { event: CLOCK_EVENT.into(), ..entry(node, 0) }
+    }
+
+    /// The time that these entries, newest first, leave no earlier one than.
+    fn earliest(own: Option<&str>, entries: &[Entry]) -> i64 {
+        let mut times = LatestTimes::new(own);
+        let _ = entries.iter().try_for_each(|entry| times.take(entry).then_some(()));
+        times.earliest()
+    }
+
+    #[test]
+    fn time_goes_on_from_the_latest_of_the_newest_entries() {
+        assert_eq!(earliest(None, &[entry("dc1", 5), entry("dc1", 9), entry("before", 7)]), 9);
+        assert_eq!(earliest(None, &[entry("dc1", 5), corrected("dc1"), entry("dc1", 9)]), 5);
+        assert_eq!(earliest(None, &[]), i64::MIN);
+        let many: Vec<Entry> = (0..NEWEST as i64).map(|_| entry("dc1", 1)).chain([entry("dc1", 9)]).collect();
+        assert_eq!(earliest(None, &many), 1, "older entries are not read");
+    }
+
+    #[test]
+    fn one_gateway_whose_clock_is_ahead_makes_no_other_one_wrong() {
+        let log = [entry("dc3", 900), entry("dc1", 10), entry("dc2", 12), entry("dc3", 11)];
+        assert_eq!([Some("dc1"), Some("dc2"), Some("dc3")].map(|own| earliest(own, &log)), [12, 12, 900]);
+        // Its operator says so, at that gateway alone.
+        let log = [&[entry("dc3", 13), corrected("dc3")], &log[..]].concat();
+        assert_eq!([Some("dc1"), Some("dc3")].map(|own| earliest(own, &log)), [12, 13]);
+    }
+
+    #[test]
+    fn a_gateway_that_was_away_goes_on_from_what_two_others_have_reached() {
+        let log = [entry("dc3", 20), entry("dc2", 25), entry("dc3", 22), entry("dc2", 21)];
+        assert_eq!(earliest(Some("dc1"), &log), 22);
+        assert_eq!(earliest(Some("dc1"), &[entry("dc3", 20)]), i64::MIN, "one alone may be wrong");
+    }
 }

@@ -19,7 +19,7 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Calls {
     /// Exchange ids of answered calls.
-    answered: Mutex<BTreeSet<String>>,
+    exchanges: Mutex<BTreeSet<String>>,
     /// Answers through each gateway.
     by_gateway: [AtomicU64; SITES],
     /// Calls that were refused, or not answered.
@@ -35,7 +35,7 @@ impl Calls {
             match tokio::time::timeout(CALL_WITHIN, call).await {
                 Ok(Ok(answer)) if answer.status.code() == Code::Ok => {
                     let exchange = answer.text(crate::server::EXCHANGE_ID).to_owned();
-                    self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(exchange);
+                    self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).insert(exchange);
                     self.by_gateway[to].fetch_add(1, Ordering::Relaxed);
                 }
                 _ => {
@@ -59,6 +59,6 @@ impl Calls {
 
     /// Returns the exchange ids of answered calls.
     pub fn exchanges(&self) -> BTreeSet<String> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
