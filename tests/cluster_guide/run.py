@@ -17,6 +17,7 @@ import time
 
 import machines
 import sections
+import steps
 from guide import Guide
 from machines import ROOT, WORK, Machine, Network
 
@@ -24,7 +25,7 @@ from machines import ROOT, WORK, Machine, Network
 ADDRESSES = {"office": "10.9.0.9", "dc1": "10.1.0.5", "dc2": "10.2.0.5", "dc3": "10.3.0.5"}
 
 
-class World(sections.World):
+class World(steps.World):
     """The machines, and the package that they get."""
 
     def __init__(self, guide, package):
@@ -74,7 +75,7 @@ def main():
     arguments.add_argument("--stay", action="store_true")
     arguments = arguments.parse_args()
     # Before anything is made: does the test know every command of the guide?
-    guide = Guide(sections.BLOCKS)
+    guide = Guide(steps.BLOCKS)
     machines.make_base()
     world = World(guide, package(arguments.binary.resolve()))
     begun = time.monotonic()

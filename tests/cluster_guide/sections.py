@@ -1,79 +1,12 @@
-"""The sections of the guide: who does what, and what is so afterwards."""
+"""The sections of the guide, in the order of a cluster's life: who does what, and what is so afterwards. Each returns what it proved."""
 import json
 import re
 import shutil
 import time
 
-from callers import Callers
 from machines import ROOT, until
-
-PAGE = "docs/cluster.md"
-SITES = ("dc1", "dc2", "dc3")
-# Where the administrator works: a folder with `deploy/cluster`.
-FOLDER = "/root"
-BLOCKS = {
-    "certificates": (PAGE, "Certificates", "deploy/cluster/certificates.sh clients ca"),
-    "install": (PAGE, "First start", "apt install etcd-server"),
-    "roles": (PAGE, "First start", "apt install etcd-client"),
-    "environment": (PAGE, "First start", "export ETCDCTL_ENDPOINTS"),
-    "restart": (PAGE, "Restarts and upgrades", "systemctl restart etcd"),
-    "upgrade": (PAGE, "Restarts and upgrades", "apt install etcd-server"),
-    "lost member": (PAGE, "A member is lost", "systemctl stop etcd"),
-    "backup": (PAGE, "Backup, and the loss of all members", "ETCDCTL_ENDPOINTS="),
-    "restore": (PAGE, "Backup, and the loss of all members", "systemctl stop ndxp-gateway.socket"),
-    "larger quota": (PAGE, "The database is full", "systemctl restart etcd"),
-    "disarm": (PAGE, "The database is full", "etcdctl alarm disarm"),
-    "alarms": (PAGE, "The database is full", "etcdctl alarm list"),
-    "defrag": (PAGE, "The database is full", "ETCDCTL_ENDPOINTS="),
-    "gateway.toml": (PAGE, "Gateways", 'node = "qn-dc1"'),
-    "secret": (PAGE, "Gateways", "install -d -o ndxp"),
-    "begin": (PAGE, "Gateways", "runuser -u ndxp -- ndxp-gateway keys init"),
-    "copy": (PAGE, "Gateways", "tar -C / -cpf"),
-    "join": (PAGE, "Gateways", "apt install ./ndxp-gateway"),
-    "status": (PAGE, "Gateways", "ndxp-gateway cluster status"),
-    "destroy": (PAGE, "Gateways", "etcdctl del secret/pseudonyms"),
-    "epoch": ("docs/cluster-migration.md", "After a restore of etcd as a whole", "ndxp-gateway cluster epoch --request"),
-}
-
-
-class World:
-    """What the sections need of the machines."""
-
-    guide = machines = callers = copy = before = None
-
-    @property
-    def office(self):
-        return self.machines["office"]
-
-    @property
-    def sites(self):
-        return [self.machines[name] for name in SITES]
-
-    def call(self):
-        """Begins to call all gateways as the client `shop`, until the end."""
-        gateways = {f"gw.{site.name}.quangninh.gov.vn": site.address for site in self.sites}
-        self.callers = Callers(self.office.namespace, self.office.path("/root/province/pki"), gateways)
-        self.callers.start()
-        self.callers.all_answer()
-
-
-def own(text, site):
-    """The lines that are about the first machine, for another one."""
-    number = site.name.removeprefix("dc")
-    return text.replace("dc1", site.name).replace("10.1.0.5", f"10.{number}.0.5")
-
-
-def together(work, sites):
-    """Does something on several machines at once; returns what each says."""
-    from concurrent.futures import ThreadPoolExecutor
-    with ThreadPoolExecutor(len(sites)) as pool:
-        return list(pool.map(work, sites))
-
-
-def endpoints(world):
-    """What the members say of themselves, through the administrator's etcdctl."""
-    said = json.loads(world.office.sh("etcdctl endpoint status -w json 2>/dev/null"))
-    return [one["Status"] for one in said]
+from steps import (PAGE, SITES, add_client, clients, close, cluster_status, endpoints, entries_of, events, merged, on, own, play, swapped,
+                   together, wait_for_sites)
 
 
 def certificates(world):
@@ -120,30 +53,6 @@ def rights(world):
     return f"a gateway reads {len(keys)} keys, and administers nothing"
 
 
-def merged(text, block):
-    """A gateway's file with the keys of a block of the guide, in the place of those of the same names."""
-    tables = {"": []}
-    for line in text.splitlines():
-        if line.startswith("["):
-            tables[line.strip()] = []
-        else:
-            tables[list(tables)[-1]].append(line)
-    table = ""
-    for line in filter(None, block.splitlines()):
-        if line.startswith("["):
-            table = line.strip()
-            continue
-        key = line.split(" = ")[0]
-        lines = tables.setdefault(table, [])
-        tables[table] = [one for one in lines if one.split(" = ")[0] != key] + [line]
-    return "\n".join("\n".join([name, *lines]).strip("\n") + "\n" for name, lines in tables.items())
-
-
-def swapped(text, site):
-    """The same for another site: it and the first one change places."""
-    return text.replace("dc1", "\0").replace(site.name, "dc1").replace("\0", site.name)
-
-
 def province(world):
     """What is there before a gateway: the province's CA with its certificates, and sources (the sandbox's, on each machine)."""
     office = world.office
@@ -160,6 +69,7 @@ def province(world):
 
 
 INSTALL_PACKAGE = "apt install ./ndxp-gateway_0.1.0_amd64.deb"
+
 # For server and client authentication, as the guide says.
 CERTIFICATE = """cd province/pki
 openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout dc1.key -subj /CN=gw.dc1 -out dc1.csr 2> /dev/null
@@ -168,8 +78,9 @@ openssl x509 -req -in dc1.csr -CA ca.pem -CAkey ca.key -days 100 -sha256 -out dc
   echo keyUsage=critical,digitalSignature
   echo extendedKeyUsage=serverAuth,clientAuth
   echo subjectAltName=DNS:gw.dc1.quangninh.gov.vn)"""
+
 # docs/operation.md, "Installing the package", with the sandbox's sources.
-CONFIGURE = """install -o ndxp -g ndxp -m 0600 province/pki/{ca.pem,ca.crl,to-sources.pem,to-sources.key} gateway.pem gateway.key /etc/ndxp/pki
+CONFIGURE = """install -o ndxp -g ndxp -m 0600 province/pki/{ca.pem,ca.crl,to-sources.*} gateway.pem gateway.key /etc/ndxp/pki
 runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host gw.dc1.quangninh.gov.vn --origin ndxp.quangninh.gov.vn/log
 install -d -o ndxp -g ndxp -m 0700 /etc/ndxp/secrets
 install -o ndxp -g ndxp -m 0600 province/secrets/* /etc/ndxp/secrets
@@ -178,6 +89,7 @@ for folder in hubs sources; do
   install -o ndxp -g ndxp -m 0600 province/$folder/*.toml /etc/ndxp/$folder
   sed -i 's|pki/ca.pem|pki/hubs.pem|' /etc/ndxp/$folder/*.toml
 done"""
+
 SANDBOX = "systemd-run --quiet --unit sandbox --working-directory /root/province ndxp-gateway sandbox --config sandbox.toml"
 
 
@@ -208,8 +120,8 @@ def first_gateway(world):
 def other_gateways(world):
     first = world.sites[0]
     first.sh(world.guide["copy"].text)
-    join = world.guide["join"].text
-    before, after = join.split("# Edit ")
+    # The line of the block that is for the person.
+    before, after = world.guide["join"].text.split("# Edit ")
     for site in world.sites[1:]:
         first.send("/root/ndxp.tar", site)
         site.sh(before)
@@ -229,25 +141,6 @@ def other_gateways(world):
     return "two more from empty folders; a client that was registered at the second one calls all three"
 
 
-def cluster_status(world, site):
-    """The command of the guide, as the owner of the data folder; None if it fails."""
-    command = world.guide["status"].text.replace("ndxp-gateway", "ndxp-gateway --output json")
-    said = site.try_(f"{command} --config /etc/ndxp/gateway.toml", user="ndxp")
-    return json.loads(said) if said else None
-
-
-def wait_for_sites(world):
-    """Each site stores what is sealed now (while calls go on, a site is a moment behind), each gateway has the newest registry."""
-    sealed = until("`cluster status`", lambda: cluster_status(world, world.sites[0]), 60)["log"]["sealed"]
-
-    def is_whole(site):
-        said = cluster_status(world, site)
-        return (said and said["registry"]["change_here"] == said["registry"]["change"]
-                and sum(one["stored"] >= sealed for one in said["sites"]) == sum(one["has_leader"] for one in said["members"]) == 3)
-    for site in world.sites:
-        until(f"no site is behind, by {site.name}", lambda: is_whole(site), 120)
-
-
 def restarts(world):
     """One member after the other, the leader last; then the same with the upgrade."""
     commands = world.guide["restart"].commands()
@@ -265,27 +158,6 @@ def restarts(world):
     return "each member restarted, and again with the upgrade, while calls go on"
 
 
-def on(commands, *begin):
-    """Those of a block's commands that begin with one of these."""
-    return [command for command in commands if command.startswith(begin)]
-
-
-def close(status):
-    indexes = [one["raftAppliedIndex"] for one in status]
-    return len(status) == 3 and max(indexes) - min(indexes) < 100
-
-
-def play(commands, rows):
-    """Runs the commands of a block in their order, each on all of its machines at once. A row: how a command begins, where it runs, and
-    how it reads there. A command without exactly one row is one that the test does not know."""
-    for command in commands:
-        fitting = [row for row in rows if command.startswith(row[0])]
-        assert len(fitting) == 1, f"{len(fitting)} rows for {command!r}"
-        _, where, *reads = fitting[0]
-        reads = reads[0] if reads else lambda text, machine: text
-        together(lambda machine: machine.sh(reads(command, machine)), where)
-
-
 def member_lost(world):
     """The third machine's disk is gone; what its etcd held comes from the others."""
     lost, office = world.sites[2], [world.office]
@@ -293,7 +165,8 @@ def member_lost(world):
     commands = world.guide["lost member"].commands()
     of_lost = lambda text, machine: re.sub(r"\b[0-9a-f]{16}\b", before[lost.name], text)
     # "`unhealthy cluster` …: repeat the command".
-    again = lambda text, machine: f"for _ in $(seq 30); do {text} > said 2>&1 && exit; grep -q 'unhealthy cluster' said; sleep 1; done; cat said; false"
+    again = lambda text, machine: (f"for _ in $(seq 30); do {text} > said 2>&1 && exit; grep -q 'unhealthy cluster' said || break; sleep 1; "
+                                   "done; cat said; false")
     play(commands, [
         ("systemctl", [lost]), ("etcdctl member list", office), ("etcdctl member remove", office, of_lost),
         ("etcdctl member add", office, again), ("rm -rf /var/lib/etcd/ndxp", [lost]), ("sed -i", [lost])])
@@ -303,17 +176,6 @@ def member_lost(world):
     world.callers.all_answer()
     wait_for_sites(world)
     return "a member with an empty disk has the data from the others, while calls go on"
-
-
-def add_client(world, name):
-    """Administration through the third gateway."""
-    world.office.sh(f"ndxp-gateway client add {name} --agency H49.12 --remote https://gw.dc3.quangninh.gov.vn:7443 "
-                    "--ca province/pki/ca.pem --certificate province/pki/lan.pem")
-
-
-def clients(world, site):
-    said = site.sh("ndxp-gateway --output json client list --config /etc/ndxp/gateway.toml", user="ndxp")
-    return set(re.findall(r'"(?:shop|before|after)"', said))
 
 
 def backup(world):
@@ -387,16 +249,8 @@ def next_epoch(world):
     return f"the next epoch from {stored[most]} entries, by two people; what the copy lacks is there again"
 
 
-def events(site, event):
-    return [one for one in entries_of(site) if one.get("event") == event]
-
-
-def entries_of(site):
-    said = site.sh("ndxp-gateway --output json audit search --limit 10000000 --config /etc/ndxp/gateway.toml", user="ndxp")
-    return [one for one in map(json.loads, filter(None, said.splitlines())) if "kind" in one]
-
-
 QUOTA = "quota-backend-bytes: "
+
 # Small enough to be full soon.
 SMALL = 16 << 20
 
@@ -407,7 +261,8 @@ def database_full(world):
         site.sh(f"sed -i 's/^{QUOTA}.*/{QUOTA}{SMALL}/' /etc/etcd/ndxp.yml; systemctl restart etcd")
         until("the members are there", lambda: office.try_("etcdctl endpoint health"))
     # The cause: here, somebody's keys.
-    office.sh("head -c 1000000 /dev/zero > large; for number in $(seq 40); do etcdctl put junk/$number < large > /dev/null 2>&1 || exit 0; done; false")
+    office.sh("head -c 1000000 /dev/zero > large\n"
+              "for number in $(seq 40); do etcdctl put junk/$number < large > /dev/null 2>&1 || exit 0; done; false")
     listed = world.guide["alarms"].commands()
     assert "NOSPACE" in office.sh("\n".join(listed))
     world.callers.refusals("EXCHANGE_LOG_UNAVAILABLE")
