@@ -15,7 +15,9 @@ class Callers:
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.answered = {}
+        # Reasons of refusals, and calls whose connection ended or was silent: whether these are in the log is open.
         self.refused = {}
+        self.unanswered = 0
         self.last = {address: 0.0 for address in addresses}
         # Times of answers to the client that is suspended meanwhile.
         self.of_victim = []
@@ -50,13 +52,12 @@ class Callers:
                     time.sleep(0.05)
                 elif client == "victim":
                     time.sleep(0.2)
-            except OSError:
-                connection = self.drop(connection)
-            except http.client.HTTPException:
+            except (OSError, http.client.HTTPException):
                 connection = self.drop(connection)
 
-    @staticmethod
-    def drop(connection):
+    def drop(self, connection):
+        with self.lock:
+            self.unanswered += 1
         if connection is not None:
             connection.close()
         time.sleep(0.1)
