@@ -8,18 +8,15 @@ Needs root (network namespaces, iptables), openssl, curl, faketime, etcd (simula
 Usage: run.py [--minutes N] [--seed N] [--only TEXT]"""
 import argparse
 import json
-import pathlib
 import random
 import statistics
 import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
 
-import callers as calling
 from judgement import Checkpoints, alike, judge
 from mix import deal, undergo
-from world import CALLERS, HTTPS, SITES, World, inside, ip
+from stage import serving
+from world import CALLERS, SITES, ip
 
 # A gateway that is cut off knows a suspension at the latest when its view is too old (max_view_age_s = 10); half of it more for
 # what is slow here.
@@ -67,27 +64,6 @@ def not_served(callers, suspended):
     assert not late, f"{len(late)} calls of the suspended client were answered, up to {max(late) - suspended:.0f} s later"
 
 
-@contextmanager
-def cluster():
-    """A world that is laid and serves, with callers; if the body fails, the ends of the gateways' logs are shown."""
-    with tempfile.TemporaryDirectory(prefix="ndxp-faults-") as folder:
-        world = World(pathlib.Path(folder))
-        try:
-            world.join()
-            world.lay()
-            world.start()
-            callers = calling.Callers(world.dev, [ip(number) for number in SITES], HTTPS)
-            inside(world.namespace(CALLERS), callers.start)
-            assert callers.answer_all(90), "a gateway does not answer"
-            yield world, callers
-        except BaseException:
-            for log in sorted(pathlib.Path(folder).glob("*.log")):
-                print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
-            raise
-        finally:
-            world.stop()
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=10)
@@ -95,7 +71,7 @@ def main():
     arguments.add_argument("--only", default="", help="only faults whose name contains this text")
     arguments = arguments.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    with cluster() as (world, callers):
+    with serving() as (world, callers):
         checkpoints = Checkpoints(world)
         faults = (fault for fault in deal(world, random.Random(arguments.seed)) if arguments.only in fault.name)
         suspended, recovered = torment(world, arguments.minutes * 60, faults, callers, checkpoints)

@@ -33,9 +33,13 @@ def ip(number):
     return f"10.77.0.{number}"
 
 
-def run(*command, cwd=None, inside=None, check=True):
+MEMBERS = ",".join(f"etcd{site}=https://{ip(site)}:{PEER}" for site in SITES)
+
+
+def run(*command, cwd=None, inside=None, check=True, stdin=None):
     words = [str(word) for word in (("ip", "netns", "exec", inside, *command) if inside else command)]
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120)
+    text = pathlib.Path(stdin).read_text() if stdin else None
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120, input=text)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -110,8 +114,10 @@ class Process:
 class World:
     """Namespaces, files, processes."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, quota_mib=4096):
         self.folder, self.dev = folder, folder / "dev"
+        # Of etcd's members; gateways believe in 4 GiB.
+        self.quota_mib = quota_mib
         self.prefix = f"ndxp{os.getpid() % 10000}"
         self.bridge = f"{self.prefix}b"
         self.processes, self.links = {}, {}
@@ -291,19 +297,18 @@ tiles_key = "pki/to-sources.key"
 max_view_age_s = 10
 """
 
-    def member(self, number):
+    def member(self, number, token="ndxp-faults", state="new"):
         clients, peers, name = self.folder / "clients", self.folder / "peers", f"etcd{number}"
-        all_members = ",".join(f"etcd{site}=https://{ip(site)}:{PEER}" for site in SITES)
         command = [
             ETCD, "--name", name, "--data-dir", self.disk(name) / "data",
             "--listen-client-urls", f"https://{ip(number)}:{CLIENT}", "--advertise-client-urls", f"https://{ip(number)}:{CLIENT}",
             "--listen-peer-urls", f"https://{ip(number)}:{PEER}", "--initial-advertise-peer-urls", f"https://{ip(number)}:{PEER}",
-            "--initial-cluster", all_members, "--initial-cluster-token", "ndxp-faults",
+            "--initial-cluster", MEMBERS, "--initial-cluster-token", token, "--initial-cluster-state", state,
             "--client-cert-auth", "--trusted-ca-file", clients / "ca.pem", "--cert-file", clients / f"{name}.pem",
             "--key-file", clients / f"{name}.key", "--peer-client-cert-auth", "--peer-trusted-ca-file", peers / "ca.pem",
             "--peer-cert-file", peers / f"{name}.pem", "--peer-key-file", peers / f"{name}.key",
             "--snapshot-count=5000", "--experimental-snapshot-catchup-entries=1000", "--pre-vote=true",
-            "--quota-backend-bytes=4294967296", "--experimental-corrupt-check-time=1m", "--log-level=warn",
+            f"--quota-backend-bytes={self.quota_mib << 20}", "--experimental-corrupt-check-time=1m", "--log-level=warn",
         ]
         log = self.folder / f"{name}.log"
         return Process(name, self.namespace(number), command, self.folder, log, {"GOGC": "50"})
@@ -337,12 +342,23 @@ max_view_age_s = 10
                     raise
                 time.sleep(1)
 
-    def etcdctl(self, *arguments, members=SITES, program="etcdctl", check=True):
+    def etcdctl(self, *arguments, members=SITES, stdin=None):
         """etcdctl with a certificate of the clients' CA (nobody has turned authentication on here)."""
         clients = self.folder / "clients"
-        words = [ETCD.with_name(program), "--endpoints", ",".join(f"https://{ip(number)}:{CLIENT}" for number in members),
+        words = [ETCD.with_name("etcdctl"), "--endpoints", ",".join(f"https://{ip(number)}:{CLIENT}" for number in members),
                  "--cacert", clients / "ca.pem", "--cert", clients / "gateway1.pem", "--key", clients / "gateway1.key"]
-        return run(*words, *arguments, inside=self.namespace(CALLERS), check=check)
+        return run(*words, *arguments, inside=self.namespace(CALLERS), stdin=stdin)
+
+    def empty(self, name):
+        shutil.rmtree(self.disk(name) / "data")
+
+    def restore(self, number, snapshot, token, *options):
+        """Lays a member's data from a snapshot, as `docs/cluster.md` does."""
+        name = f"etcd{number}"
+        self.empty(name)
+        run(ETCD.with_name("etcdutl"), "snapshot", "restore", snapshot, "--data-dir", self.disk(name) / "data", "--name", name,
+            "--initial-advertise-peer-urls", f"https://{ip(number)}:{PEER}", "--initial-cluster", MEMBERS,
+            "--initial-cluster-token", token, *options)
 
     def healthy(self, number):
         """Whether a member takes part: it answers what needs a majority."""
