@@ -103,11 +103,17 @@ class Process:
             self.child.wait(timeout=30)
             self.child = None
 
-    def end(self, seconds=60):
-        """Ends it as systemd does: SIGTERM, and it has to be gone in time."""
+    def end(self, seconds=30):
+        """Ends it as systemd does: SIGTERM, and SIGKILL after some time."""
         self.send(signal.SIGTERM)
         if self.child is not None:
-            self.child.wait(timeout=seconds)
+            try:
+                self.child.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                self.send(signal.SIGQUIT); time.sleep(1)
+                import shutil; shutil.copy(self.log, f"/tmp/zquit-{self.name}-{time.time():.0f}.log")
+                print(f"{self.name} does not end within {seconds} s of SIGTERM", flush=True)
+                self.kill()
             self.child = None
 
 
