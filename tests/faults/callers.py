@@ -1,4 +1,5 @@
 """Callers, each with a connection to one gateway by HTTPS and plain JSON: what was answered, and when."""
+import collections
 import http.client
 import ssl
 import threading
@@ -15,7 +16,9 @@ class Callers:
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.answered = {}
+        # Reasons of refusals, and calls whose connection ended or was silent: whether these are in the log is open.
         self.refused = {}
+        self.unanswered = 0
         self.last = {address: 0.0 for address in addresses}
         # Times of answers to the client that is suspended meanwhile.
         self.of_victim = []
@@ -50,13 +53,12 @@ class Callers:
                     time.sleep(0.05)
                 elif client == "victim":
                     time.sleep(0.2)
-            except OSError:
-                connection = self.drop(connection)
-            except http.client.HTTPException:
+            except (OSError, http.client.HTTPException):
                 connection = self.drop(connection)
 
-    @staticmethod
-    def drop(connection):
+    def drop(self, connection):
+        with self.lock:
+            self.unanswered += 1
         if connection is not None:
             connection.close()
         time.sleep(0.1)
@@ -72,6 +74,12 @@ class Callers:
             self.last[address] = time.monotonic()
             if client == "victim":
                 self.of_victim.append((time.monotonic(), address))
+
+    def counts(self):
+        """How many calls each gateway has answered."""
+        with self.lock:
+            counted = collections.Counter(self.answered.values())
+        return [counted[address] for address in self.addresses]
 
     def answer_all(self, seconds):
         """Waits until every gateway has answered a call that is newer than this; returns whether they do."""

@@ -1,19 +1,33 @@
 """Three data centres, each in its own network namespace: a member of etcd, a gateway, the sandbox. A bridge joins them, and a
-fourth namespace for the callers. Faults of the network are rules of iptables in the namespace that would receive."""
+fourth namespace for the callers. Faults of the network are rules of iptables in the namespace that would receive; disks are small
+and in memory, so that they can be full; a gateway's clock can be wrong (libfaketime)."""
+import ctypes
+import errno
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("NDXP_BIN", ROOT / "target/debug/ndxp-gateway")).resolve()
 ETCD = pathlib.Path(os.environ.get("NDXP_ETCD", ROOT / "target/etcd/usr/bin/etcd")).resolve()
 CERTIFICATES = ROOT / "deploy/cluster/certificates.sh"
+# What a gateway is upgraded to: another release, if one is named, otherwise a copy.
+NEXT_BINARY = os.environ.get("NDXP_NEXT_BIN")
+FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+LINK = pathlib.Path(__file__).resolve().parent / "link.py"
 SITES = (1, 2, 3)
 CALLERS = 9
+# Disks of their own for what writes (tmpfs: room, in MiB): etcd lays out its journal in files of 64 MiB, six of them at most.
+DISKS = {"gateway": 1024, "etcd": 1024}
+# linux/sched.h
+CLONE_NEWNET = 0x40000000
 GRPC, HTTPS, CLIENT, PEER = 7443, 8443, 2379, 2380
 SECRET = "".join(random.choice("0123456789abcdef") for _ in range(64))
 
@@ -22,12 +36,47 @@ def ip(number):
     return f"10.77.0.{number}"
 
 
-def run(*command, cwd=None, inside=None, check=True):
-    words = ["ip", "netns", "exec", inside, *map(str, command)] if inside else [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120)
+MEMBERS = ",".join(f"etcd{site}=https://{ip(site)}:{PEER}" for site in SITES)
+
+
+def run(*command, cwd=None, inside=None, check=True, stdin=None):
+    words = [str(word) for word in (("ip", "netns", "exec", inside, *command) if inside else command)]
+    text = pathlib.Path(stdin).read_text() if stdin else None
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120, input=text)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
     return done.stdout
+
+
+def until(what, condition, seconds, each=0.1):
+    """Waits for a fact, and returns it; an AssertionError says what did not come true."""
+    end = time.monotonic() + seconds
+    while True:
+        fact = condition()
+        if fact:
+            return fact
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(each)
+
+
+def inside(namespace, work):
+    """Does some work in a thread in a network namespace, where the threads that it starts are, too (os.setns is newer than
+    Debian 12's Python)."""
+    failed = []
+
+    def enter():
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(f"/var/run/netns/{namespace}", "rb") as file:
+            if libc.setns(file.fileno(), CLONE_NEWNET):
+                failed.append(OSError(ctypes.get_errno(), "setns"))
+                return
+        work()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 class Process:
@@ -36,12 +85,16 @@ class Process:
     def __init__(self, name, namespace, command, cwd, log, environment=None):
         self.name, self.namespace, self.command, self.cwd, self.log = name, namespace, command, cwd, log
         self.environment = {**os.environ, **(environment or {})}
-        self.child = None
+        self.child, self.started_with = None, {}
+        self.lock = threading.RLock()
 
-    def start(self):
+    def start(self, **environment):
         words = ["ip", "netns", "exec", self.namespace, *map(str, self.command)]
-        with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(words, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
+        with self.lock, open(self.log, "ab") as log:
+            if not self.running():
+                self.started_with = environment
+                self.child = subprocess.Popen(words, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT,
+                                              env={**self.environment, **environment})
 
     def running(self):
         return self.child is not None and self.child.poll() is None
@@ -51,26 +104,52 @@ class Process:
             self.child.send_signal(sign)
 
     def kill(self):
-        if self.child is not None:
-            self.send(signal.SIGKILL)
-            self.child.wait(timeout=30)
-            self.child = None
+        with self.lock:
+            if self.child is not None:
+                self.send(signal.SIGKILL)
+                self.child.wait(timeout=30)
+                self.child = None
+
+    def end(self, seconds=30):
+        """Ends it as systemd does: SIGTERM, and SIGKILL after its TimeoutStopSec (etcd 3.5.16 does not always end on SIGTERM)."""
+        with self.lock:
+            self.send(signal.SIGTERM)
+            try:
+                if self.child is not None:
+                    self.child.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                print(f"{self.name} does not end within {seconds} s of SIGTERM", flush=True)
+            self.kill()
+
+    def supervise(self):
+        """Starts it again if it has ended by itself."""
+        if self.lock.acquire(blocking=False):
+            try:
+                if self.child is not None and self.child.poll() is not None:
+                    self.start(**self.started_with)
+            finally:
+                self.lock.release()
 
 
 class World:
     """Namespaces, files, processes."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, quota_mib=4096):
         self.folder, self.dev = folder, folder / "dev"
+        # Of etcd's members; gateways believe in 4 GiB.
+        self.quota_mib = quota_mib
         self.prefix = f"ndxp{os.getpid() % 10000}"
         self.bridge = f"{self.prefix}b"
-        self.mounts = []
-        self.processes = {}
+        self.processes, self.links = {}, {}
+        self.ended = threading.Event()
+        self.supervisor = threading.Thread(target=self.supervise, daemon=True)
 
-    @staticmethod
-    def data(number):
-        """The first one was alone."""
-        return "data" if number == 1 else f"data{number}"
+    def disk(self, name):
+        """Where a process, say `etcd1`, has its disk."""
+        return self.folder / "disks" / name
+
+    def data(self, number):
+        return self.disk(f"gateway{number}") / "data"
 
     def namespace(self, number):
         return f"{self.prefix}-{number}"
@@ -96,9 +175,75 @@ class World:
         rule += ["-m", "statistic", "--mode", "random", "--probability", str(loss)] if loss else []
         run(*rule, "-j", "DROP", inside=self.namespace(at))
 
+    def delay(self, at, shortest, longest, loss, seed):
+        """Packets that `at` receives are late by a time that each draws, so that they come in another order; some are lost."""
+        command = [sys.executable, LINK, "--queue", at, "--delay-ms", shortest, longest, "--loss", loss, "--seed", seed]
+        self.links[at] = Process(f"link{at}", self.namespace(at), command, self.folder, self.folder / f"link{at}.log")
+        self.links[at].start()
+        # Without the program, packets pass.
+        run("iptables", "-A", "INPUT", "!", "-i", "lo", "-j", "NFQUEUE", "--queue-num", at, "--queue-bypass", inside=self.namespace(at))
+
+    # Disks and clocks.
+
+    def mount(self):
+        for kind, room in DISKS.items():
+            for number in SITES:
+                disk = self.disk(f"{kind}{number}")
+                disk.mkdir(parents=True)
+                run("mount", "-t", "tmpfs", "-o", f"size={room}m", "ndxp-faults", disk)
+
+    def fill(self, name):
+        """Leaves no room on a disk."""
+        with open(self.disk(name) / "filler", "wb", buffering=0) as filler:
+            size = 0
+            while (free := os.statvfs(filler.fileno()).f_bavail) > 0:
+                # What is taken meanwhile by others makes one attempt fail: less the next time.
+                for share in (1, 2, 16):
+                    room = max(1, free // share) * os.sysconf("SC_PAGE_SIZE")
+                    try:
+                        os.posix_fallocate(filler.fileno(), size, room)
+                        size += room
+                        break
+                    except OSError as error:
+                        if error.errno != errno.ENOSPC:
+                            raise
+
+    def set_clock(self, number, seconds):
+        """What the clock of a gateway that runs with [`clocked`] is wrong by, from within a second."""
+        new = self.folder / f"clock{number}.new"
+        new.write_text(f"{seconds:+}\n")
+        new.rename(self.folder / f"clock{number}")
+
+    def clocked(self, number):
+        """The environment in which a gateway's clock can be set; what is monotonic stays so, as when a machine's clock is set."""
+        assert FAKETIME, "apt install faketime"
+        return {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"clock{number}"),
+                "FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
+
+    def other_binary(self, binary):
+        """The binary that takes this one's place."""
+        if pathlib.Path(binary) != BINARY:
+            return BINARY
+        if NEXT_BINARY:
+            return pathlib.Path(NEXT_BINARY).resolve()
+        copy = self.folder / "ndxp-gateway-next"
+        if not copy.exists():
+            shutil.copy2(BINARY, copy)
+        return copy
+
     def heal(self):
+        """Ends every fault; what was ended is started again."""
         for number in SITES:
             run("iptables", "-F", inside=self.namespace(number))
+            self.set_clock(number, 0)
+            for kind in DISKS:
+                (self.disk(f"{kind}{number}") / "filler").unlink(missing_ok=True)
+        for link in self.links.values():
+            link.kill()
+        self.links.clear()
+        for process in self.processes.values():
+            process.send(signal.SIGCONT)
+            process.start()
 
     # Files and processes.
 
@@ -107,8 +252,9 @@ class World:
 
     def lay(self):
         """The folder of a gateway that is alone, with a client that may call and one that will be suspended."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.mount()
         run(BINARY, "sandbox", "init", "--folder", self.dev, cwd=self.folder)
+        shutil.move(self.dev / "data", self.data(1))
         self.certify()
         text = (self.dev / "gateway.toml").read_text()
         (self.dev / "secrets/cluster").write_text(SECRET)
@@ -177,19 +323,18 @@ tiles_key = "pki/to-sources.key"
 max_view_age_s = 10
 """
 
-    def member(self, number):
+    def member(self, number, token="ndxp-faults", state="new"):
         clients, peers, name = self.folder / "clients", self.folder / "peers", f"etcd{number}"
-        all_members = ",".join(f"etcd{site}=https://{ip(site)}:{PEER}" for site in SITES)
         command = [
-            ETCD, "--name", name, "--data-dir", self.folder / name,
+            ETCD, "--name", name, "--data-dir", self.disk(name) / "data",
             "--listen-client-urls", f"https://{ip(number)}:{CLIENT}", "--advertise-client-urls", f"https://{ip(number)}:{CLIENT}",
             "--listen-peer-urls", f"https://{ip(number)}:{PEER}", "--initial-advertise-peer-urls", f"https://{ip(number)}:{PEER}",
-            "--initial-cluster", all_members, "--initial-cluster-token", "ndxp-faults",
+            "--initial-cluster", MEMBERS, "--initial-cluster-token", token, "--initial-cluster-state", state,
             "--client-cert-auth", "--trusted-ca-file", clients / "ca.pem", "--cert-file", clients / f"{name}.pem",
             "--key-file", clients / f"{name}.key", "--peer-client-cert-auth", "--peer-trusted-ca-file", peers / "ca.pem",
             "--peer-cert-file", peers / f"{name}.pem", "--peer-key-file", peers / f"{name}.key",
             "--snapshot-count=5000", "--experimental-snapshot-catchup-entries=1000", "--pre-vote=true",
-            "--quota-backend-bytes=4294967296", "--experimental-corrupt-check-time=1m", "--log-level=error",
+            f"--quota-backend-bytes={self.quota_mib << 20}", "--experimental-corrupt-check-time=1m", "--log-level=warn",
         ]
         log = self.folder / f"{name}.log"
         return Process(name, self.namespace(number), command, self.folder, log, {"GOGC": "50"})
@@ -210,6 +355,13 @@ max_view_age_s = 10
         self.begin()
         for number in SITES:
             self.processes[f"gateway{number}"].start()
+        self.supervisor.start()
+
+    def supervise(self):
+        """What systemd does for gateways and members: what fails is started again after 2 s (Restart, RestartSec of both units)."""
+        while not self.ended.wait(2):
+            for process in list(self.processes.values()):
+                process.supervise()
 
     def begin(self):
         """The folder of the gateway that was alone becomes the first site."""
@@ -223,16 +375,58 @@ max_view_age_s = 10
                     raise
                 time.sleep(1)
 
+    def etcdctl(self, *arguments, members=SITES, stdin=None):
+        """etcdctl with a certificate of the clients' CA (nobody has turned authentication on here)."""
+        clients = self.folder / "clients"
+        words = [ETCD.with_name("etcdctl"), "--endpoints", ",".join(f"https://{ip(number)}:{CLIENT}" for number in members),
+                 "--cacert", clients / "ca.pem", "--cert", clients / "gateway1.pem", "--key", clients / "gateway1.key"]
+        return run(*words, *arguments, inside=self.namespace(CALLERS), stdin=stdin)
+
+    def put_value(self, key, members=SITES):
+        """Puts a value of 1 MiB (etcd's limit of a request is 1.5) that no gateway reads."""
+        value = self.folder / "value"
+        value.write_text(os.urandom(1 << 19).hex())
+        self.etcdctl("put", key, members=members, stdin=value)
+
+    def empty(self, name):
+        shutil.rmtree(self.disk(name) / "data")
+
+    def restore(self, number, snapshot, token, *options):
+        """Lays a member's data from a snapshot, as `docs/cluster.md` does."""
+        name = f"etcd{number}"
+        self.empty(name)
+        run(ETCD.with_name("etcdutl"), "snapshot", "restore", snapshot, "--data-dir", self.disk(name) / "data", "--name", name,
+            "--initial-advertise-peer-urls", f"https://{ip(number)}:{PEER}", "--initial-cluster", MEMBERS,
+            "--initial-cluster-token", token, *options)
+
+    def healthy(self, number):
+        """Whether a member takes part: it answers what needs a majority."""
+        try:
+            self.etcdctl("endpoint", "health", members=(number,))
+            return True
+        except RuntimeError:
+            return False
+
+    def sealer(self):
+        """The site whose gateway seals; `None` between two terms."""
+        value = self.etcdctl("get", "--print-value-only", "sealer").strip()
+        return next((number for number in SITES if value.startswith(f"qn-dc{number}.")), None)
+
+    def ready(self, number):
+        """What /readyz of a gateway says; empty where nobody listens."""
+        return run("curl", "-s", "--max-time", "5", "http://127.0.0.1:9464/readyz", inside=self.namespace(number), check=False).strip()
+
     def entries(self, number):
         status = json.loads(self.cli("--output", "json", "audit", "status", "--config", f"gateway{number}.toml", at=number))
         return status["sealed"]
 
     def stop(self):
-        for process in self.processes.values():
-            process.send(signal.SIGCONT)
+        self.ended.set()
+        for process in (*self.processes.values(), *self.links.values()):
             process.kill()
-        for mount in self.mounts:
-            run("umount", mount, check=False)
+        for kind in DISKS:
+            for number in SITES:
+                run("umount", "-l", self.disk(f"{kind}{number}"), check=False)
         for number in (*SITES, CALLERS):
             run("ip", "netns", "del", self.namespace(number), check=False)
         run("ip", "link", "del", self.bridge, check=False)
