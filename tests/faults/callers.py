@@ -1,4 +1,5 @@
 """Callers, each with a connection to one gateway by HTTPS and plain JSON: what was answered, and when."""
+import collections
 import http.client
 import ssl
 import threading
@@ -73,6 +74,12 @@ class Callers:
             self.last[address] = time.monotonic()
             if client == "victim":
                 self.of_victim.append((time.monotonic(), address))
+
+    def counts(self):
+        """How many calls each gateway has answered."""
+        with self.lock:
+            counted = collections.Counter(self.answered.values())
+        return [counted[address] for address in self.addresses]
 
     def answer_all(self, seconds):
         """Waits until every gateway has answered a call that is newer than this; returns whether they do."""

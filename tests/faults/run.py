@@ -46,13 +46,15 @@ def torment(world, seconds, faults, callers, checkpoints):
     for fault in faults:
         if time.monotonic() > end:
             return suspended or suspend(world), recovered
-        begun = time.monotonic()
+        begun, before = time.monotonic(), callers.counts()
         undergo(world, fault, checkpoints.look)
-        healed = time.monotonic()
+        healed, after = time.monotonic(), callers.counts()
         if not callers.answer_all(RECOVERED_WITHIN):
             raise AssertionError(f"after {fault.name!r} a gateway does not answer again: {[world.ready(number) for number in SITES]}")
         recovered.append(time.monotonic() - healed)
-        print(f"{len(recovered):4} {fault.name:50} {healed - begun:5.1f} s, all answer {recovered[-1]:5.1f} s later", flush=True)
+        meanwhile = "/".join(str(now - then) for then, now in zip(before, after))
+        print(f"{len(recovered):4} {fault.name:50} {healed - begun:5.1f} s, answered {meanwhile:12} meanwhile, by all {recovered[-1]:5.1f} s "
+              "later", flush=True)
         if suspended is None and time.monotonic() > half:
             suspended = suspend(world)
 

@@ -2,6 +2,7 @@
 fourth namespace for the callers. Faults of the network are rules of iptables in the namespace that would receive; disks are small
 and in memory, so that they can be full; a gateway's clock can be wrong (libfaketime)."""
 import ctypes
+import errno
 import json
 import os
 import pathlib
@@ -82,13 +83,16 @@ class Process:
     def __init__(self, name, namespace, command, cwd, log, environment=None):
         self.name, self.namespace, self.command, self.cwd, self.log = name, namespace, command, cwd, log
         self.environment = {**os.environ, **(environment or {})}
-        self.child = None
+        self.child, self.started_with = None, {}
+        self.lock = threading.RLock()
 
     def start(self, **environment):
         words = ["ip", "netns", "exec", self.namespace, *map(str, self.command)]
-        environment = {**self.environment, **environment}
-        with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(words, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        with self.lock, open(self.log, "ab") as log:
+            if not self.running():
+                self.started_with = environment
+                self.child = subprocess.Popen(words, cwd=self.cwd, stdout=log, stderr=subprocess.STDOUT,
+                                              env={**self.environment, **environment})
 
     def running(self):
         return self.child is not None and self.child.poll() is None
@@ -98,17 +102,31 @@ class Process:
             self.child.send_signal(sign)
 
     def kill(self):
-        if self.child is not None:
-            self.send(signal.SIGKILL)
-            self.child.wait(timeout=30)
-            self.child = None
+        with self.lock:
+            if self.child is not None:
+                self.send(signal.SIGKILL)
+                self.child.wait(timeout=30)
+                self.child = None
 
-    def end(self, seconds=60):
-        """Ends it as systemd does: SIGTERM, and it has to be gone in time."""
-        self.send(signal.SIGTERM)
-        if self.child is not None:
-            self.child.wait(timeout=seconds)
-            self.child = None
+    def end(self, seconds=90):
+        """Ends it as systemd does: SIGTERM, and SIGKILL after its TimeoutStopSec."""
+        with self.lock:
+            self.send(signal.SIGTERM)
+            try:
+                if self.child is not None:
+                    self.child.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                print(f"{self.name} does not end within {seconds} s of SIGTERM", flush=True)
+            self.kill()
+
+    def supervise(self):
+        """Starts it again if it has ended by itself."""
+        if self.lock.acquire(blocking=False):
+            try:
+                if self.child is not None and self.child.poll() is not None:
+                    self.start(**self.started_with)
+            finally:
+                self.lock.release()
 
 
 class World:
@@ -121,6 +139,8 @@ class World:
         self.prefix = f"ndxp{os.getpid() % 10000}"
         self.bridge = f"{self.prefix}b"
         self.processes, self.links = {}, {}
+        self.ended = threading.Event()
+        self.supervisor = threading.Thread(target=self.supervise, daemon=True)
 
     def disk(self, name):
         """Where a process, say `etcd1`, has its disk."""
@@ -173,13 +193,18 @@ class World:
     def fill(self, name):
         """Leaves no room on a disk."""
         with open(self.disk(name) / "filler", "wb", buffering=0) as filler:
-            room = os.statvfs(filler.fileno())
-            try:
-                os.posix_fallocate(filler.fileno(), 0, room.f_bavail * room.f_bsize)
-                while True:
-                    filler.write(bytes(4096))
-            except OSError:
-                return
+            size = 0
+            while (free := os.statvfs(filler.fileno()).f_bavail) > 0:
+                # What is taken meanwhile by others makes one attempt fail: less the next time.
+                for share in (1, 2, 16):
+                    room = max(1, free // share) * os.sysconf("SC_PAGE_SIZE")
+                    try:
+                        os.posix_fallocate(filler.fileno(), size, room)
+                        size += room
+                        break
+                    except OSError as error:
+                        if error.errno != errno.ENOSPC:
+                            raise
 
     def set_clock(self, number, seconds):
         """What the clock of a gateway that runs with [`clocked`] is wrong by, from within a second."""
@@ -216,8 +241,7 @@ class World:
         self.links.clear()
         for process in self.processes.values():
             process.send(signal.SIGCONT)
-            if not process.running():
-                process.start()
+            process.start()
 
     # Files and processes.
 
@@ -329,6 +353,13 @@ max_view_age_s = 10
         self.begin()
         for number in SITES:
             self.processes[f"gateway{number}"].start()
+        self.supervisor.start()
+
+    def supervise(self):
+        """What systemd does for gateways and members: what fails is started again after 2 s (Restart, RestartSec of both units)."""
+        while not self.ended.wait(2):
+            for process in list(self.processes.values()):
+                process.supervise()
 
     def begin(self):
         """The folder of the gateway that was alone becomes the first site."""
@@ -382,6 +413,7 @@ max_view_age_s = 10
         return status["sealed"]
 
     def stop(self):
+        self.ended.set()
         for process in (*self.processes.values(), *self.links.values()):
             process.kill()
         for kind in DISKS:
