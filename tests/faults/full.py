@@ -4,7 +4,6 @@ nothing that was answered is lost, and the runbook "The database is full" of doc
 
 Needs what run.py needs. Usage: full.py"""
 import json
-import os
 
 from judgement import Checkpoints, alike, judge
 from stage import answer_more, serving
@@ -12,17 +11,13 @@ from world import SITES, until
 
 # MiB. Gateways believe in the 4 GiB of their configuration, so they do not slow down before.
 QUOTA = 32
-# A value below etcd's limit of 1.5 MiB for a request.
-VALUE = 1 << 20
 
 
 def fill(world):
     """Puts what nobody reads until etcd refuses."""
-    value = world.folder / "value"
-    value.write_bytes(os.urandom(VALUE // 2).hex().encode())
     for count in range(2 * QUOTA):
         try:
-            world.etcdctl("put", f"filler/{count}", stdin=value)
+            world.put_value(f"filler/{count}")
         except RuntimeError as error:
             assert "space exceeded" in str(error), error
             return count

@@ -1,6 +1,7 @@
 """The kinds of fault. A seed shuffles them as a deck of cards: each comes once before any comes again."""
 import signal
 import time
+from contextlib import suppress
 from typing import Callable, NamedTuple
 
 from world import SITES, until
@@ -44,9 +45,22 @@ def of_networks(world, chance, site, other):
 
 
 def of_disks(world, chance, site):
-    """A full disk: what a gateway or a member does then may be to end; it is started again when there is room."""
-    for name in (f"gateway{site}", f"etcd{site}"):
-        yield Fault(f"the disk of {name} is full", lambda name=name: world.fill(name), chance.uniform(3, 8))
+    """A full disk: what a gateway or a member does then may be to end, again and again; it is right when there is room."""
+    def fill_member():
+        """etcd has laid out its files ahead: large values make it write where nothing is, until it ends."""
+        member, others = world.processes[f"etcd{site}"], [number for number in SITES if number != site]
+        child = member.child
+        world.fill(member.name)
+        for _ in range(64):
+            if child.poll() is not None:
+                return
+            with suppress(RuntimeError):
+                # The put itself may be what the leader ends by.
+                world.put_value("filler", members=others)
+        raise AssertionError(f"{member.name} goes on without a disk")
+
+    yield Fault(f"the disk of gateway{site} is full", lambda: world.fill(f"gateway{site}"), chance.uniform(5, 10))
+    yield Fault(f"the disk of etcd{site} is full", fill_member, chance.uniform(3, 8))
 
 
 def of_clocks(world, chance, site):

@@ -380,6 +380,12 @@ max_view_age_s = 10
                  "--cacert", clients / "ca.pem", "--cert", clients / "gateway1.pem", "--key", clients / "gateway1.key"]
         return run(*words, *arguments, inside=self.namespace(CALLERS), stdin=stdin)
 
+    def put_value(self, key, members=SITES):
+        """Puts a value of 1 MiB (etcd's limit of a request is 1.5) that no gateway reads."""
+        value = self.folder / "value"
+        value.write_text(os.urandom(1 << 19).hex())
+        self.etcdctl("put", key, members=members, stdin=value)
+
     def empty(self, name):
         shutil.rmtree(self.disk(name) / "data")
 
