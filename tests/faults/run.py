@@ -53,8 +53,8 @@ def torment(world, seconds, faults, callers, checkpoints):
             raise AssertionError(f"after {fault.name!r} a gateway does not answer again: {[world.ready(number) for number in SITES]}")
         recovered.append(time.monotonic() - healed)
         meanwhile = "/".join(str(now - then) for then, now in zip(before, after))
-        print(f"{len(recovered):4} {fault.name:50} {healed - begun:5.1f} s, answered {meanwhile:12} meanwhile, by all {recovered[-1]:5.1f} s "
-              "later", flush=True)
+        print(f"{len(recovered):4} {fault.name:50} {healed - begun:5.1f} s, answered {meanwhile:12} meanwhile, "
+              f"by all {recovered[-1]:5.1f} s later", flush=True)
         if suspended is None and time.monotonic() > half:
             suspended = suspend(world)
 
@@ -83,10 +83,11 @@ def main():
         not_served(callers, suspended)
         alike(world)
         size, root = judge(world, callers.answered, checkpoints)
-    print(f"{len(recovered)} faults; all gateways answered again after {min(recovered):.1f} s at least, {statistics.median(recovered):.1f} s "
-          f"in the middle, {max(recovered):.1f} s at most; {len(callers.answered)} calls answered, each once in three logs of {size} entries, "
-          f"root {root[:16]}…, {len(checkpoints.seen)} published checkpoints are its beginnings; "
-          f"{callers.unanswered} calls had no response, refused were {json.dumps(callers.refused)}")
+    least, middle, most = min(recovered), statistics.median(recovered), max(recovered)
+    print(f"{len(recovered)} faults; all gateways answered again after {least:.1f} s at least, {middle:.1f} s in the middle, {most:.1f} s "
+          f"at most; {len(callers.answered)} calls answered, each once in three logs of {size} entries, root {root[:16]}…, "
+          f"{len(checkpoints.seen)} published checkpoints are its beginnings; {callers.unanswered} calls had no response, "
+          f"refused were {json.dumps(callers.refused)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ SITES = (1, 2, 3)
 CALLERS = 9
 # Disks of their own for what writes (tmpfs: room, in MiB): etcd lays out its journal in files of 64 MiB, six of them at most.
 DISKS = {"gateway": 1024, "etcd": 1024}
+# linux/sched.h
+CLONE_NEWNET = 0x40000000
 GRPC, HTTPS, CLIENT, PEER = 7443, 8443, 2379, 2380
 SECRET = "".join(random.choice("0123456789abcdef") for _ in range(64))
 
@@ -65,7 +67,7 @@ def inside(namespace, work):
     def enter():
         libc = ctypes.CDLL(None, use_errno=True)
         with open(f"/var/run/netns/{namespace}", "rb") as file:
-            if libc.setns(file.fileno(), 0x40000000):
+            if libc.setns(file.fileno(), CLONE_NEWNET):
                 failed.append(OSError(ctypes.get_errno(), "setns"))
                 return
         work()
