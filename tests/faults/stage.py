@@ -1,6 +1,8 @@
 """What each scenario begins with: three sites that serve, and callers."""
 import pathlib
 import re
+import signal
+import sys
 import tempfile
 from contextlib import contextmanager
 
@@ -14,6 +16,8 @@ NOISE = re.compile("took too long|request stats|processUnaryRPC|incompatible key
 @contextmanager
 def serving(**settings):
     """A world that is laid and serves, with callers; if the body fails, the ends of the gateways' logs are shown."""
+    # The namespaces and processes are removed, too, when this is ended from outside.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     with tempfile.TemporaryDirectory(prefix="ndxp-faults-") as folder:
         world = World(pathlib.Path(folder), **settings)
         try:
