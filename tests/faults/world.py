@@ -110,8 +110,8 @@ class Process:
                 self.child.wait(timeout=30)
                 self.child = None
 
-    def end(self, seconds=90):
-        """Ends it as systemd does: SIGTERM, and SIGKILL after its TimeoutStopSec."""
+    def end(self, seconds=30):
+        """Ends it as systemd does: SIGTERM, and SIGKILL after its TimeoutStopSec (etcd 3.5.16 does not always end on SIGTERM)."""
         with self.lock:
             self.send(signal.SIGTERM)
             try:
