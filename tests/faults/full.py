@@ -5,7 +5,7 @@ nothing that was answered is lost, and the runbook "The database is full" of doc
 Needs what run.py needs. Usage: full.py"""
 import json
 
-from judgement import Checkpoints, alike, judge
+from judgement import Checkpoints, judge
 from stage import answer_more, serving
 from world import SITES, until
 
@@ -72,7 +72,6 @@ def main():
         assert not world.etcdctl("alarm", "list").strip()
         checkpoints.look()
         callers.end()
-        alike(world)
         size, root = judge(world, callers.answered, checkpoints)
     print(f"{len(callers.answered)} calls answered, each once in three logs of {size} entries, root {root[:16]}…; "
           f"{callers.unanswered} calls had no response, refused were {json.dumps(callers.refused)}")

@@ -7,7 +7,7 @@ Needs what run.py needs. Usage: restored.py member|cluster"""
 import json
 import sys
 
-from judgement import Checkpoints, alike, judge
+from judgement import Checkpoints, judge
 from stage import answer_more, serving
 from world import SITES, PEER, ip, until
 
@@ -49,7 +49,6 @@ def finish(world, callers, checkpoints):
     answer_more(callers, 100)
     checkpoints.look()
     callers.end()
-    alike(world)
     size, root = judge(world, callers.answered, checkpoints)
     print(f"{len(callers.answered)} calls answered, each once in three logs of {size} entries, root {root[:16]}…; "
           f"{callers.unanswered} calls had no response, refused were {json.dumps(callers.refused)}")

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import time
 
-from judgement import Checkpoints, alike, judge
+from judgement import Checkpoints, judge
 from mix import deal, undergo
 from stage import serving
 from world import CALLERS, SITES, ip
@@ -81,7 +81,6 @@ def main():
         time.sleep(SUSPENDED_WITHIN + 5)
         callers.end()
         not_served(callers, suspended)
-        alike(world)
         size, root = judge(world, callers.answered, checkpoints)
     least, middle, most = min(recovered), statistics.median(recovered), max(recovered)
     print(f"{len(recovered)} faults; all gateways answered again after {least:.1f} s at least, {middle:.1f} s in the middle, {most:.1f} s "
