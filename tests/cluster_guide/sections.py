@@ -70,18 +70,18 @@ def province(world):
 
 INSTALL_PACKAGE = "apt install ./ndxp-gateway_0.1.0_amd64.deb"
 
-# For server and client authentication, as the guide says.
+# For server and client authentication, with two names, as the guide says.
 CERTIFICATE = """cd province/pki
 openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout dc1.key -subj /CN=gw.dc1 -out dc1.csr 2> /dev/null
 openssl x509 -req -in dc1.csr -CA ca.pem -CAkey ca.key -days 100 -sha256 -out dc1.pem 2> /dev/null -extfile <(
   echo basicConstraints=critical,CA:FALSE
   echo keyUsage=critical,digitalSignature
   echo extendedKeyUsage=serverAuth,clientAuth
-  echo subjectAltName=DNS:gw.dc1.quangninh.gov.vn)"""
+  echo subjectAltName=DNS:gw.dc1.quangninh.gov.vn,DNS:gw.quangninh.gov.vn)"""
 
 # docs/operation.md, "Installing the package", with the sandbox's sources.
 CONFIGURE = """install -o ndxp -g ndxp -m 0600 province/pki/{ca.pem,ca.crl,to-sources.*} gateway.pem gateway.key /etc/ndxp/pki
-runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host gw.dc1.quangninh.gov.vn --origin ndxp.quangninh.gov.vn/log
+runuser -u ndxp -- ndxp-gateway init --node qn-dc1 --host gw.quangninh.gov.vn --origin ndxp.quangninh.gov.vn/log
 install -d -o ndxp -g ndxp -m 0700 /etc/ndxp/secrets
 install -o ndxp -g ndxp -m 0600 province/secrets/* /etc/ndxp/secrets
 install -o ndxp -g ndxp -m 0600 province/pki/ca.pem /etc/ndxp/pki/hubs.pem
