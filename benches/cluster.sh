@@ -1,7 +1,7 @@
 #!/bin/bash
 # Calls through three gateways over etcd, with TLS, beside one gateway that writes alone, in turns: CPU of the gateways and of etcd for each
 # call, and the time that a caller waits. Then a grant of 60 calls a second at three gateways together, with demand spread in four ways.
-# Gateways on core 0; load, sandbox and etcd on core 1. (The log alone: benches/cluster/.)
+# Everything on all cores: etcd and the load would fill one of two. (The log alone: benches/cluster/.)
 # Builds nothing: `cargo build --profile dist` first, or BIN. Usage: benches/cluster.sh [rounds] [seconds] [calls a second ...]
 #   BIN   another binary
 set -eu
@@ -10,8 +10,10 @@ rounds=${1:-3} secs=${2:-5}; shift $(($# < 2 ? $# : 2))
 rates=("${@:-60}"); [ $# -gt 0 ] || rates=(60 600 2000)
 etcd=$(simulator/cluster/etcd.sh) deploy=$PWD/deploy/cluster
 SEALED=true
+CORES=0-$(($(nproc) - 1))
+SANDBOX_CORE=$CORES
 . benches/stage.sh
-serve() { NDXP_LOG=error taskset -c 0 "$bin" serve --config "$1" > "${1%.toml}.log" 2>&1 & pids+=($!); }
+serve() { NDXP_LOG=error "$bin" serve --config "$1" > "${1%.toml}.log" 2>&1 & pids+=($!); }
 ready() { for _ in $(seq 300); do grep -q "^gRPC on" "$1" && return; sleep 0.1; done; cat "$1"; exit 1; }
 # The gateway that writes alone ends; a copy of its folder becomes the first site of a cluster, and it goes on.
 kill "$gateway"; wait "$gateway" 2> /dev/null || true
@@ -42,7 +44,7 @@ for at in 1 2 3; do
     -e "s#^listen-peer-urls:.*#listen-peer-urls: $(peer $at)#; s#^initial-advertise-peer-urls:.*#initial-advertise-peer-urls: $(peer $at)#" \
     -e "s#^initial-cluster:.*#initial-cluster: m1=$(peer 1),m2=$(peer 2),m3=$(peer 3)#; s#^data-dir:.*#data-dir: $dir/m$at#" \
     -e "s#2381#${free[$((3 * (at - 1) + 2))]}#; s#/etc/etcd#$dir#; s#member\.#m$at.#" "$deploy/etcd.yml" > "$dir/m$at.yml"
-  GOGC=50 taskset -c 1 "$etcd" --config-file "$dir/m$at.yml" > "$dir/m$at.log" 2>&1 & pids+=($!); members+=($!)
+  GOGC=50 "$etcd" --config-file "$dir/m$at.yml" > "$dir/m$at.log" 2>&1 & pids+=($!); members+=($!)
 done
 for _ in $(seq 30); do
   ETCDCTL=$(dirname "$etcd")/etcdctl "$deploy/roles.sh" "$(client 1),$(client 2),$(client 3)" "$dir/clients" > "$dir/roles.log" 2>&1 && break
@@ -76,7 +78,7 @@ print(sum(int(one[11]) + int(one[12]) for one in fields) * 10)' "$@"; }
 IFS=$'\t' read -r operation request < <(sample GetUnit)
 # at CLIENT PORT RATE SECONDS WARMUP
 at() {
-  taskset -c 1 "$bin" --output json bench --to "https://localhost:$2" --certificate "pki/$1.pem" --token-file "pki/$1.jwt" \
+  "$bin" --output json bench --to "https://localhost:$2" --certificate "pki/$1.pem" --token-file "pki/$1.jwt" \
     --purpose 1.004222 --official 022080990129 --connections 4 --streams 32 --rate "$3" --time "${4}s" --warmup "${5}ms" \
     "$operation" -d "$request" > "load$2.json" & pids+=($!); loads+=($!)
 }

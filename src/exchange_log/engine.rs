@@ -76,20 +76,24 @@ pub trait EngineWriter: Send {
     /// [`LogError`] if it is not known to be durable: see *Failed* in the contract.
     fn write(&mut self, batch: Vec<Vec<u8>>) -> Result<Option<u64>, LogError>;
 
-    /// Returns how much a batch may have.
+    /// Returns how much a batch may have, and how soon it may follow the one before.
     fn limits(&self) -> BatchLimits;
 }
 
 /// An engine that is open: the side that all share, and that of the thread that writes.
 pub type OpenEngine = (Arc<dyn LogEngine>, Box<dyn EngineWriter>);
 
-/// How much a batch may have.
+/// How much a batch may have, and how soon it may follow the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Bytes of its entries.
     pub bytes: usize,
     /// Entries.
     pub entries: usize,
+    /// After a batch of at least this many entries, waiting before the next write pays.
+    pub paced_from: usize,
+    /// Minimum time between the beginnings of two writes then.
+    pub pace: Duration,
 }
 
 /// The states in which a log that several gateways write stops on one of them; what to do about each is in docs/cluster.md.

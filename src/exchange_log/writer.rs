@@ -7,16 +7,10 @@ use super::sync::{Condvar, Mutex, lock, wait};
 use super::{LogError, entry};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Maximum bytes of entries that wait to be written: half a second at 150,000 a second.
 const MAX_QUEUED: usize = 32 << 20;
-/// If the last batch had at least this many entries, waiting before the next write pays: entries then come fast.
-const MANY_AT_ONCE: usize = 20;
-/// Minimum time between the beginnings of two writes under load. A write costs about 90 µs of CPU whatever its size,
-/// including interrupts and thread switches: at 30,000 entries a second, one write a millisecond instead of
-/// back-to-back writes saves 2 of 30 µs a call.
-const PACE: Duration = Duration::from_millis(1);
 /// With this many entries the writer need not wait for more: the share of each in the cost is then small.
 pub(super) const ENOUGH: usize = 64;
 /// An entry on its way to the journal, and the task that waits for it.
@@ -127,7 +121,7 @@ impl WriterState {
     fn write_batches(&self, to: &mut dyn EngineWriter) {
         let (mut taken, mut next_turn, limits) = (Vec::new(), None, to.limits());
         while self.take(&mut taken, next_turn).is_some() {
-            next_turn = (taken.len() >= MANY_AT_ONCE).then(|| Instant::now() + PACE);
+            next_turn = (taken.len() >= limits.paced_from).then(|| Instant::now() + limits.pace);
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
                 let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
