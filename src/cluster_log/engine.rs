@@ -21,7 +21,7 @@ const SEALED_WITHIN: Duration = Duration::from_secs(10);
 /// Minimum time between the beginnings of two small batches. A put costs members and gateways some milliseconds of CPU
 /// whatever its size, so at most a hundred a second come from each gateway until batches are large. Calls that are fewer
 /// wait for none of it.
-const PACE: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// How long the last batches may take to be sealed and stored here when the engine is closed: a site that has everything can
 /// leave the cluster at once.
 const LAST_SEALED_WITHIN: Duration = Duration::from_secs(2);
@@ -90,7 +90,7 @@ impl EngineWriter for ClusterWriter {
     }
 
     fn limits(&self) -> BatchLimits {
-        BatchLimits { bytes: MAX_BATCH_BYTES, entries: MAX_BATCH_ENTRIES, paced_from: 1, pace: PACE }
+        BatchLimits { bytes: MAX_BATCH_BYTES, entries: MAX_BATCH_ENTRIES, interval_from: 1, interval: MIN_INTERVAL }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 const MANY_AT_ONCE: usize = 20;
 /// A write costs about 90 µs of CPU whatever its size, including interrupts and thread switches: at 30,000 entries a second,
 /// one write a millisecond instead of back-to-back writes saves 2 of 30 µs a call.
-const PACE: Duration = Duration::from_millis(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// Maximum bytes of a batch: a write of this size is as fast per byte as any larger one.
 const MAX_BATCH: usize = 1 << 20;
 /// Time between sealings: a checkpoint at least every second, with room for a slow disk.
@@ -121,7 +121,7 @@ impl EngineWriter for StorageWriter {
     }
 
     fn limits(&self) -> BatchLimits {
-        BatchLimits { bytes: MAX_BATCH, entries: usize::MAX, paced_from: MANY_AT_ONCE, pace: PACE }
+        BatchLimits { bytes: MAX_BATCH, entries: usize::MAX, interval_from: MANY_AT_ONCE, interval: MIN_INTERVAL }
     }
 }
 

@@ -91,9 +91,9 @@ pub struct BatchLimits {
     /// Entries.
     pub entries: usize,
     /// After a batch of at least this many entries, waiting before the next write pays.
-    pub paced_from: usize,
+    pub interval_from: usize,
     /// Minimum time between the beginnings of two writes then.
-    pub pace: Duration,
+    pub interval: Duration,
 }
 
 /// The states in which a log that several gateways write stops on one of them; what to do about each is in docs/cluster.md.

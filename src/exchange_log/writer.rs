@@ -121,7 +121,7 @@ impl WriterState {
     fn write_batches(&self, to: &mut dyn EngineWriter) {
         let (mut taken, mut next_turn, limits) = (Vec::new(), None, to.limits());
         while self.take(&mut taken, next_turn).is_some() {
-            next_turn = (taken.len() >= limits.paced_from).then(|| Instant::now() + limits.pace);
+            next_turn = (taken.len() >= limits.interval_from).then(|| Instant::now() + limits.interval);
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
                 let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
