@@ -9,6 +9,7 @@ pub(crate) mod rules;
 pub mod sites;
 pub mod staff;
 pub mod token;
+pub mod used_quotas;
 
 use crate::contract::Operation;
 use crate::contract::fields::Mask;

@@ -22,7 +22,7 @@ pub enum BeginStep {
     Fenced,
     /// Other gateways can have the keys.
     KeysShared,
-    /// etcd has the registry.
+    /// etcd has the registry, and what was used of today's quotas.
     RegistryPut,
     /// etcd has the log: other gateways may write.
     LogBegun,
@@ -137,7 +137,8 @@ impl<'m> Beginning<'m> {
                 Ok(())
             }
             BeginStep::RegistryPut if self.claim.is_some() => {
-                self.gateway.put_registry((self.plan.number, 0), self.plan.time, progress).await
+                self.gateway.put_registry((self.plan.number, 0), self.plan.time, progress).await?;
+                self.gateway.put_quotas(progress).await
             }
             BeginStep::LogBegun => self.begin_log(progress).await,
             BeginStep::PutAway => self.put_away(progress),

@@ -16,7 +16,7 @@ use crate::exchange_log::journal::Journal;
 pub enum LeaveStep {
     /// etcd says that the log has left.
     Left,
-    /// The registry's file is up to date, and the folder knows that the log has left.
+    /// The registry's file is up to date, so is what was used of today's quotas, and the folder knows that the log has left.
     Noted,
     /// The registry's file is this gateway's own.
     RegistryAlone,
@@ -58,6 +58,7 @@ impl MigratingGateway<'_> {
                     return Ok(left.state.size());
                 }
                 self.refresh_registry().await?;
+                self.take_quotas().await?;
                 files.write(&files.left(), &left.encode())?;
                 progress("registry: this folder has all of it");
                 left

@@ -1,13 +1,17 @@
 //! The registry on its way: waiting admin events into the log, rows and tokens into etcd, the replica up to date.
 
 use super::{MigratingGateway, MigrationError};
+use crate::access::used_quotas;
 use crate::audit::scan::LastEvent;
 use crate::cluster::Incarnation;
+use crate::cluster::registry::quota::{self, GrantDay};
 use crate::cluster::registry::{ClusterRegistry, IssuedTokens, RegistryImport, RegistrySettings};
-use crate::exchange_log::Pipeline;
 use crate::exchange_log::journal::Journal;
+use crate::exchange_log::{Pipeline, clock};
 use crate::registry::sqlite::{ADOPT_EVENT, SqliteReplica};
-use crate::registry::{AdminEvent, LoggedEvent, Page, Store};
+use crate::registry::usage::{self, DayUsage, UsageStore};
+use crate::registry::{AdminEvent, LoggedEvent, Page, RegistryError, Store, now};
+use crate::time_zone::day;
 
 /// The replica's state before etcd has the registry: no engine takes it for a position.
 const PREPARED: &[u8] = b"";
@@ -104,6 +108,37 @@ impl MigratingGateway<'_> {
             }
             after.clone_from(&page.next);
         }
+    }
+
+    /// Brings along what was used of today's quotas.
+    pub(super) async fn put_quotas(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<(), MigrationError> {
+        let today = day(now());
+        let used = used_quotas::used::<MigrationError>(&self.usage()?, self.data)?;
+        let mut count = 0;
+        for DayUsage { grant, used, .. } in used.into_iter().filter(|one| one.day == today) {
+            match self.store.grant(&grant) {
+                Ok(has) if has.daily_quota > 0 => {
+                    quota::raise_total(&self.members, &GrantDay { day: today.unsigned_abs(), grant }, used).await?;
+                    count += 1;
+                }
+                Ok(_) | Err(RegistryError::Unknown(..)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        progress(&format!("quotas: what was used today is in etcd, {count} counts"));
+        Ok(())
+    }
+
+    /// Takes along what all gateways have used of today's quotas.
+    pub(super) async fn take_quotas(&self) -> Result<(), MigrationError> {
+        let today = day(now());
+        let totals = quota::totals(&self.members, today.unsigned_abs()).await?;
+        let used: Vec<_> = totals.into_iter().map(|(grant, used)| DayUsage { grant, day: today, used }).collect();
+        Ok(self.usage()?.save(&used, clock::now_us())?)
+    }
+
+    fn usage(&self) -> Result<UsageStore, MigrationError> {
+        Ok(UsageStore::open(&self.data.join(usage::FILE), self.store.key().clone())?)
     }
 
     /// Brings the replica up to date, with the tokens that others have issued.

@@ -6,6 +6,7 @@ use crate::log::{append_some, entry, named, settings, until};
 use ndxp_gateway::cluster::adoption::{self, EtcdLog};
 use ndxp_gateway::cluster::etcd::Members;
 use ndxp_gateway::cluster::member::{RangeRead, Txn, TxnOperation};
+use ndxp_gateway::cluster::registry::quota::{self, GrantDay, QuotaBlocks};
 use ndxp_gateway::cluster::registry::{BlockingCommits, ClusterRegistry, IssuedTokens, RegistrySettings};
 use ndxp_gateway::cluster::secrets;
 use ndxp_gateway::cluster::timers::RuntimeTimers;
@@ -18,6 +19,7 @@ use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogError, LogPaths};
 use ndxp_gateway::keyfile::{SharedSecrets, Vault};
 use ndxp_gateway::migration::{BeginStep, LeaveStep, MigratingGateway, MigrationError};
 use ndxp_gateway::registry::sqlite::{SqliteReplica, SqliteStore};
+use ndxp_gateway::registry::usage::{self, DayUsage, UsageStore};
 use ndxp_gateway::registry::{AdminEvent, Client, Grant, Page, Staff, Store, TokenRecord, now};
 use ndxp_gateway::server::EtcdSecrets;
 use std::path::{Path, PathBuf};
@@ -198,6 +200,7 @@ fn fill(store: &SqliteStore) {
     let scopes = vec!["population:read".into()];
     let grant = Grant { id: "g-1".into(), client: "shop".into(), scopes, not_after: 1 << 40, ..Grant::default() };
     store.add_grant(&grant).unwrap();
+    store.add_grant(&Grant { id: "g-2".into(), daily_quota: 100, ..grant }).unwrap();
     let token = |number: i64| TokenRecord {
         id: uuid::Uuid::now_v7().to_string(),
         client: "shop".into(),
@@ -320,6 +323,52 @@ fn a_log_goes_into_etcd_and_back_and_in_again_with_everything_once() {
     // What was where in the log of one gateway is there still.
     let now = named(&data);
     assert!(places.iter().all(|(text, at)| now.get(text) == Some(at)));
+}
+
+#[test]
+fn what_was_used_of_today_s_quotas_goes_along_and_back() {
+    let Some(folders) = Folders::start() else { return };
+    // A day of Ho Chi Minh City, UTC+7.
+    let today = (now() + 7 * 3_600) / 86_400;
+    drop(folders.append_alone("alone", 3));
+    fill(&folders.store(0));
+    let usage = || {
+        let store = folders.store(0);
+        UsageStore::open(&folders.data(0).join(usage::FILE), store.key().clone()).unwrap()
+    };
+    let used = |grant: &str, day, used| DayUsage { grant: grant.into(), day, used };
+    usage().save(&[used("g-1", today, 5), used("g-2", today, 7), used("gone", today, 1)], now() * 1_000_000).unwrap();
+    // Two more, of which the log alone knows.
+    let log = folders.embedded().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for grant_call in [8, 9] {
+        let entry = Entry { grant: "g-2".into(), grant_call, ..Entry::begin(Kind::Exchange, "dc0") };
+        runtime.block_on(log.append(&entry)).unwrap();
+    }
+    drop(log);
+    folders.begin(0).unwrap();
+    let of = GrantDay { day: today.unsigned_abs(), grant: "g-2".into() };
+    let totals = || folders.runtime.block_on(quota::totals(&folders.members, of.day)).unwrap();
+    assert_eq!(totals(), [("g-2".to_owned(), 9)], "a grant without a quota needs none");
+    // Another gateway has the rest, and no more.
+    let holder = Incarnation { gateway: GatewayName::parse("dc1").unwrap(), number: 1 };
+    let blocks = QuotaBlocks::new(folders.members.clone(), holder, 3);
+    let mut calls = 0;
+    while calls < 3 {
+        match blocks.consume(&of) {
+            true => calls += 1,
+            false => assert!(folders.runtime.block_on(blocks.refill(&of, 100)).unwrap() > 0),
+        }
+    }
+    assert_eq!(blocks.remaining(&of, 100), 88);
+    folders.runtime.block_on(blocks.release(&of)).unwrap();
+    assert_eq!(totals(), [("g-2".to_owned(), 12)]);
+    folders.leave(0).unwrap();
+    assert!(usage().load().unwrap().usage.contains(&used("g-2", today, 12)));
+    // In again on the same day: what was counted here before is not counted twice, nor forgotten.
+    usage().save(&[used("g-2", today, 13)], now() * 1_000_000).unwrap();
+    folders.begin(0).unwrap();
+    assert_eq!(totals(), [("g-2".to_owned(), 13)]);
 }
 
 #[test]

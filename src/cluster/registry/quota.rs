@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const PARTS: u64 = 50;
 /// Attempts to take a block while other gateways come first: each of them has taken one.
 const MAX_ATTEMPTS: usize = 64;
+/// Grants of a page.
+const PAGE: i64 = 1_000;
 /// Before all keys of quotas.
 const QUOTAS: &[u8] = b"quota/";
 /// Put by each deletion, so that its revision has a put.
@@ -90,6 +92,53 @@ impl GrantDay {
 
     fn prefix(&self) -> Vec<u8> {
         [QUOTAS, keys::number(self.day).as_slice(), b"/"].concat()
+    }
+}
+
+/// Says of a grant's day that so many calls were made before its quota is counted here.
+///
+/// # Errors
+/// As for [`EtcdMembers::settle`]: a repetition is safe. [`ClusterError::Overloaded`] if gateways take blocks all the time.
+pub async fn raise_total<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    day: &GrantDay,
+    used: u64,
+) -> Result<(), ClusterError> {
+    let key = day.total_key();
+    for _ in 0..MAX_ATTEMPTS {
+        let (total, modified) = calls(members.range(&RangeRead::key(&key)).await?.entries.first())?;
+        let txn = Txn {
+            conditions: vec![TxnCondition::ModifiedAt(key.clone(), modified)],
+            then: vec![TxnOperation::Put(key.clone(), keys::number(used), 0)],
+            otherwise: Vec::new(),
+        };
+        if total >= used || members.settle(&txn).await?.succeeded {
+            return Ok(());
+        }
+    }
+    Err(ClusterError::Overloaded("gateways take the quota's blocks all the time".into()))
+}
+
+/// Returns the calls of a day that were handed out of each grant's quota.
+///
+/// # Errors
+/// As for [`EtcdMembers::range`]; [`ClusterError::Malformed`].
+pub async fn totals<M: EtcdMember, T: Timers>(
+    members: &EtcdMembers<M, T>,
+    day: u64,
+) -> Result<Vec<(String, u64)>, ClusterError> {
+    let prefix = GrantDay { day, grant: String::new() }.total_key();
+    let mut read = RangeRead { limit: PAGE, ..RangeRead::prefix(&prefix) };
+    let mut all = Vec::new();
+    loop {
+        let page = members.range(&read).await?;
+        for entry in &page.entries {
+            let grant = entry.key.strip_prefix(prefix.as_slice()).and_then(|grant| std::str::from_utf8(grant).ok());
+            let wrong = || ClusterError::malformed(String::from_utf8_lossy(&entry.key), "not of a grant");
+            all.push((grant.ok_or_else(wrong)?.to_owned(), calls(Some(entry))?.0));
+        }
+        let Some(last) = page.entries.last().filter(|_| page.has_more) else { return Ok(all) };
+        read.from = [last.key.as_slice(), &[0]].concat();
     }
 }
 

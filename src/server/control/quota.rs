@@ -1,18 +1,15 @@
 //! Restores quotas after a restart, however the gateway ended: from what was saved, and from the calls since then in
 //! the exchange log.
 
+use crate::access::used_quotas;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, clock};
-use crate::registry::usage::{DayUsage, UsageStore};
-use crate::registry::{Actor, now};
+use crate::registry::Actor;
+use crate::registry::usage::UsageStore;
 use crate::server::StartError;
 use crate::server::shared::Shared;
-use crate::time_zone::day;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-
-/// How far the clock may have been set back between two entries: this much of the log is read again.
-const MARGIN_US: i64 = 10_000_000;
 
 /// The event by which an operator states that the clock was ahead when earlier entries were written, and is right now.
 const CLOCK_EVENT: &str = "clock.correct";
@@ -96,30 +93,12 @@ pub(in crate::server) fn go_on_in_time(
     Ok(())
 }
 
-/// Restores the limits. Future days, of a clock that was ahead, count as today. Over etcd, quotas are counted there.
+/// Restores the limits. Over etcd, quotas are counted there.
 pub(in crate::server) fn restore(shared: &Shared, usage: &UsageStore, data: &Path) -> Result<(), StartError> {
     if shared.cluster.is_some() {
         return Ok(());
     }
-    let kept = usage.load()?;
-    let at_most_today = |one: DayUsage| DayUsage { day: one.day.min(day(now())), ..one };
-    shared.limits.restore(kept.usage.into_iter().map(at_most_today));
-    let mut since: HashMap<String, (i64, u64)> = HashMap::new();
-    let (from_us, today) = (kept.until_us - MARGIN_US, day(now()));
-    LogReader::open(data)?.newest_first(u64::MAX, |found| {
-        let Entry { grant, grant_call, time_us, total_us, .. } = found.entry;
-        if time_us < from_us || day(time_us / 1_000_000) < today {
-            return false;
-        }
-        if found.entry.kind == Kind::Exchange as i32 && !grant.is_empty() {
-            // The day of its arrival counts.
-            let arrived = time_us.saturating_sub_unsigned(total_us) / 1_000_000;
-            let last = since.entry(grant).or_default();
-            *last = (*last).max((day(arrived).min(today), grant_call));
-        }
-        true
-    })?;
-    shared.limits.restore(since.into_iter().map(|(grant, (day, used))| DayUsage { grant, day, used }));
+    shared.limits.restore(used_quotas::used::<StartError>(usage, data)?);
     Ok(())
 }
 
