@@ -15,8 +15,9 @@ mod usage;
 use entries::entry;
 use etcd::{EtcdCluster, MEMBERS};
 use ndxp_gateway::cluster::etcd::Members;
+use ndxp_gateway::cluster::member::{EtcdMember, MemberStatus};
 use ndxp_gateway::cluster::timers::RuntimeTimers;
-use ndxp_gateway::cluster::{EtcdMembers, GatewayName};
+use ndxp_gateway::cluster::{ClusterError, EtcdMembers, GatewayName};
 use ndxp_gateway::cluster_log::site_files::OtherSite;
 use ndxp_gateway::cluster_log::{self, ClusterLogSettings};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
@@ -212,8 +213,8 @@ fn delayed(time: Duration) {
 /// The place of the leader among the members.
 async fn leader(etcd: &EtcdCluster) -> usize {
     let members: Members = EtcdMembers::new(etcd.access(0).channels(), RuntimeTimers::default(), None);
-    let all = members.each(|member| ndxp_gateway::cluster::member::EtcdMember::status(member)).await;
-    let leads = |status: &Result<ndxp_gateway::cluster::member::MemberStatus, _>| {
+    let all = members.each(EtcdMember::status).await;
+    let leads = |status: &Result<MemberStatus, ClusterError>| {
         status.as_ref().is_ok_and(|status| status.leader == status.header.member)
     };
     all.iter().position(leads).expect("a leader")
