@@ -176,7 +176,7 @@ MISTAKES = [
     Mistake("a-misspelt-key", line("audience", 'audiance = "ndxp"'), GATEWAY, "audiance", "did you mean audience?"),
     Mistake("a-misspelt-table", replaced(GATEWAY, "[tls]", "[tsl]"), GATEWAY, "[tsl]", "did you mean tls?"),
     Mistake("an-unknown-key", after("node", "retries = 3"), GATEWAY, "retries", "not known",
-            "known here: contracts_dir, data"),
+            "known here: cluster, contracts_dir, data"),
     Mistake("a-key-of-an-earlier-version", line("operator_http", 'ops = "127.0.0.1:9464"'), GATEWAY, "ops",
             "it is called operator_http now"),
     Mistake("no-audience", line("audience", ""), GATEWAY, "[tokens]", "tokens.audience",
