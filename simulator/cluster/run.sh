@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What CI runs of the log and the registry over etcd: the contract over simulated and real members, seeds, faults over a real etcd, and rules
-# broken on purpose. The run over a real etcd mostly waits, so it is beside the others.
+# What CI runs of the log and the registry over etcd: the contract over simulated and real members, seeds, faults over a real etcd, and some
+# rules broken on purpose. The run over a real etcd mostly waits, so it is beside the others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR="$PWD/target/simulator"
@@ -15,5 +15,8 @@ trap 'kill $real 2> /dev/null || true' EXIT
 "$program" "${1:-1000}"
 "$program" registry "$((${1:-1000} / 10))"
 "$program" quota "${1:-1000}"
-simulator/cluster/mutants.sh
+# One of each kind; all of them by simulator/cluster/mutants.sh alone, since each is a build.
+for name in acknowledged commit-without no-dedup retired registry-without quota-without; do
+    simulator/cluster/mutants.sh 100 "$name"
+done
 wait $real
