@@ -18,6 +18,8 @@ use super::timers::Timers;
 pub const COMPARE_EACH: std::time::Duration = std::time::Duration::from_secs(5);
 /// Keys that are compared at once.
 const PAGE: i64 = 256;
+/// How often a page is read again that no majority has returned in time.
+const PAGE_ATTEMPTS: usize = 3;
 /// What etcd calls a member whose data its own comparison found to be different.
 const CORRUPT: &str = "CORRUPT";
 
@@ -104,11 +106,19 @@ async fn compare_range<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     read: RangeRead,
 ) -> Result<(), ClusterError> {
-    let mut read = RangeRead { limit: PAGE, ..read };
+    let (mut read, mut attempts) = (RangeRead { limit: PAGE, ..read }, 0);
     loop {
         let pages = members.each(|member| member.range(&read)).await;
-        let Some(last) = judge(pages, members.majority(), read.revision)? else { return Ok(()) };
-        read.from = [last.as_slice(), &[0]].concat();
+        let last = match judge(pages, members.majority(), read.revision) {
+            // The more waits to be sealed, the more pages there are: one that comes too late must not end the term.
+            Err(ClusterError::NoQuorum) if attempts < PAGE_ATTEMPTS => {
+                attempts += 1;
+                continue;
+            }
+            judged => judged?,
+        };
+        let Some(last) = last else { return Ok(()) };
+        (read.from, attempts) = ([last.as_slice(), &[0]].concat(), 0);
     }
 }
 

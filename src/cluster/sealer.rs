@@ -64,7 +64,12 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
         loop {
             match self.term().await {
                 Err(error) if !error.may_pass() => return error,
-                _ => self.members.timers().sleep(RETRY).await,
+                ended => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a term of the sealer has ended");
+                    }
+                    self.members.timers().sleep(RETRY).await;
+                }
             }
         }
     }
