@@ -103,9 +103,17 @@ impl Gateways {
 
     fn open(&self, at: usize) {
         let others: Vec<PathBuf> = (0..MEMBERS).filter(|other| *other != at).map(|other| self.data(other)).collect();
-        let signer = LogSigner::from_pkcs8("log.test/cluster", &self.key).unwrap();
-        let log = cluster_log::open(&self.data(at), signer, settings(&self.etcd, at, &others)).unwrap();
-        *self.logs[at].lock().unwrap() = Some(log);
+        // Whoever appended last may still be closing it.
+        until("the folder is free", || {
+            let signer = LogSigner::from_pkcs8("log.test/cluster", &self.key).unwrap();
+            match cluster_log::open(&self.data(at), signer, settings(&self.etcd, at, &others)) {
+                Err(LogError::Locked(_)) => false,
+                opened => {
+                    *self.logs[at].lock().unwrap() = Some(opened.unwrap());
+                    true
+                }
+            }
+        });
     }
 
     fn log(&self, at: usize) -> ExchangeLog {
