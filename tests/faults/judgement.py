@@ -19,12 +19,12 @@ def alike(world, seconds=120):
     """Waits until the three sites store everything that was answered; returns how much that is."""
     end, sizes = time.monotonic() + seconds, []
     while time.monotonic() < end:
+        waiting = [world.unsealed(number) for number in SITES]
         before, sizes = sizes, [world.entries(number) for number in SITES]
-        # Nothing may be left in etcd that is not sealed, so sizes that no longer change are the end.
-        if sizes == before and len(set(sizes)) == 1:
+        if not any(waiting) and sizes == before and len(set(sizes)) == 1:
             return sizes[0]
         time.sleep(2)
-    raise AssertionError(f"the sites store {sizes}")
+    raise AssertionError(f"after {seconds} s the sites store {sizes} entries, and {waiting} of their gateways are not sealed")
 
 
 def hold(world):

@@ -412,9 +412,17 @@ max_view_age_s = 10
         value = self.etcdctl("get", "--print-value-only", "sealer").strip()
         return next((number for number in SITES if value.startswith(f"qn-dc{number}.")), None)
 
+    def operator(self, number, path):
+        """What a gateway says on its port for operators; empty where nobody listens."""
+        return run("curl", "-s", "--max-time", "5", f"http://127.0.0.1:9464{path}", inside=self.namespace(number), check=False).strip()
+
     def ready(self, number):
-        """What /readyz of a gateway says; empty where nobody listens."""
-        return run("curl", "-s", "--max-time", "5", "http://127.0.0.1:9464/readyz", inside=self.namespace(number), check=False).strip()
+        return self.operator(number, "/readyz")
+
+    def unsealed(self, number):
+        """How many entries of a gateway are durable and not under a checkpoint that its site stores."""
+        lines = self.operator(number, "/metrics").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("ndxp_log_unsealed_entries "))
 
     def entries(self, number):
         status = json.loads(self.cli("--output", "json", "audit", "status", "--config", f"gateway{number}.toml", at=number))
