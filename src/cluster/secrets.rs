@@ -5,6 +5,7 @@
 //! | `secret/<name>` | a sealed key: `log`, `signing/<kid>`, `pseudonyms/<period>` |
 
 use super::ClusterError;
+use super::collect::pages;
 use super::member::{EtcdMember, RangeRead, Txn, TxnCondition, TxnOperation};
 use super::members::EtcdMembers;
 use super::timers::Timers;
@@ -61,13 +62,7 @@ pub async fn names<M: EtcdMember, T: Timers>(
     members: &EtcdMembers<M, T>,
     prefix: &str,
 ) -> Result<Vec<String>, ClusterError> {
-    let mut read = RangeRead { limit: PAGE, keys_only: true, ..RangeRead::prefix(&key(prefix)) };
-    let mut all = Vec::new();
-    loop {
-        let page = members.range(&read).await?;
-        let name = |key: &[u8]| key.strip_prefix(SECRETS).and_then(|name| String::from_utf8(name.to_vec()).ok());
-        all.extend(page.entries.iter().filter_map(|entry| name(&entry.key)));
-        let Some(last) = page.entries.last().filter(|_| page.has_more) else { return Ok(all) };
-        read.from = [last.key.as_slice(), &[0]].concat();
-    }
+    let read = RangeRead { limit: PAGE, keys_only: true, ..RangeRead::prefix(&key(prefix)) };
+    let name = |key: &[u8]| key.strip_prefix(SECRETS).and_then(|name| String::from_utf8(name.to_vec()).ok());
+    Ok(pages(members, read).await?.iter().filter_map(|entry| name(&entry.key)).collect())
 }

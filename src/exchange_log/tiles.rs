@@ -253,10 +253,10 @@ pub fn complete_subtree(
     let first = index << within;
     let tile = first / TILE as u64;
     let width = if tile < count / TILE as u64 { TILE } else { (count % TILE as u64) as usize };
-    let leaves = (first % TILE as u64) as usize..(first % TILE as u64) as usize + (1 << within);
+    let from = (first % TILE as u64) as usize;
+    let leaves = from..from + (1 << within);
     let hashes = if leaves.end > width { Vec::new() } else { read(tiles, tile, width)? };
-    let hash = hashes.get(leaves).map(tree_hash);
-    hash.ok_or_else(|| LogError::corrupt(path, 0, "a subtree is not complete"))
+    hashes.get(leaves).map(tree_hash).ok_or_else(|| LogError::corrupt(path, 0, "a subtree is not complete"))
 }
 
 /// Writes a file atomically and durably (the caller syncs its folder, once for many files). Only one at a time below `root`: all begin

@@ -14,6 +14,7 @@
 //! keeps its rest from the others; it takes its first block at its first call, so that is bounded in the same way.
 
 use crate::cluster::ClusterError;
+use crate::cluster::collect::pages;
 use crate::cluster::keys::{self, Incarnation};
 use crate::cluster::member::{EtcdMember, KeyValue, RangeRead, Txn, TxnCondition, TxnOperation};
 use crate::cluster::members::EtcdMembers;
@@ -128,18 +129,13 @@ pub async fn totals<M: EtcdMember, T: Timers>(
     day: u64,
 ) -> Result<Vec<(String, u64)>, ClusterError> {
     let prefix = GrantDay { day, grant: String::new() }.total_key();
-    let mut read = RangeRead { limit: PAGE, ..RangeRead::prefix(&prefix) };
-    let mut all = Vec::new();
-    loop {
-        let page = members.range(&read).await?;
-        for entry in &page.entries {
-            let grant = entry.key.strip_prefix(prefix.as_slice()).and_then(|grant| std::str::from_utf8(grant).ok());
-            let wrong = || ClusterError::malformed(String::from_utf8_lossy(&entry.key), "not of a grant");
-            all.push((grant.ok_or_else(wrong)?.to_owned(), calls(Some(entry))?.0));
-        }
-        let Some(last) = page.entries.last().filter(|_| page.has_more) else { return Ok(all) };
-        read.from = [last.key.as_slice(), &[0]].concat();
-    }
+    let entries = pages(members, RangeRead { limit: PAGE, ..RangeRead::prefix(&prefix) }).await?;
+    let total = |entry: &KeyValue| {
+        let grant = entry.key.strip_prefix(prefix.as_slice()).and_then(|grant| std::str::from_utf8(grant).ok());
+        let wrong = || ClusterError::malformed(String::from_utf8_lossy(&entry.key), "not of a grant");
+        Ok((grant.ok_or_else(wrong)?.to_owned(), calls(Some(entry))?.0))
+    };
+    entries.iter().map(total).collect()
 }
 
 /// Reads a number of calls; none if the key does not exist.
