@@ -348,7 +348,7 @@ max_view_age_s = 10
             serve = [BINARY, "serve", "--config", f"gateway{number}.toml"]
             self.processes[f"gateway{number}"] = Process(
                 f"gateway{number}", self.namespace(number), serve, self.dev, self.folder / f"gateway{number}.log",
-                {"NDXP_LOG": "info"})
+                {"NDXP_LOG": os.environ.get("NDXP_LOG", "info")})
         for name, process in self.processes.items():
             if not name.startswith("gateway"):
                 process.start()

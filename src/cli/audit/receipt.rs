@@ -12,23 +12,18 @@ use crate::exchange_log::receipt::Receipt;
 use crate::keyfile::NewFile;
 use serde_json::json;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tonic::Code;
+
+/// How long an entry may be without a checkpoint.
+const CHECKPOINT_WITHIN: Duration = Duration::from_secs(10);
+/// Pause between two looks.
+const LOOK_EACH: Duration = Duration::from_millis(200);
 
 pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, output: Output) -> Result<(), CliError> {
     let last = entries::named(session, exchange)?.found.pop();
     let last = last.ok_or_else(|| CliError::Failed(format!("the log has no exchange {exchange:?}")))?;
-    let of = Some(api::get_receipt_request::Of::Index(last.index));
-    let request = api::GetReceiptRequest { of };
-    let receipt = session.block_on(async {
-        match session.audit().get_receipt(request).await {
-            Ok(got) => Ok(Some(got.into_inner())),
-            // The entry exists: a checkpoint over it is missing.
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(status),
-        }
-    })?;
-    let waits = || CliError::Failed("the entry is not under a checkpoint yet: is the gateway running?".into());
-    let receipt = receipt.ok_or_else(waits)?;
+    let receipt = receipt_of(session, last.index)?;
     // The receipt must be of the entry that was found, whatever the gateway's index returned.
     let made = Receipt::parse(&receipt.receipt).map_err(|error| CliError::Failed(format!("the receipt: {error}")))?;
     if made.index != last.index || made.entry != last.entry.to_bytes() {
@@ -43,6 +38,31 @@ pub fn prove(session: &Session, exchange: &str, out: Option<(&Path, bool)>, outp
         None => {
             anstream::print!("{}", receipt.receipt);
             Ok(())
+        }
+    }
+}
+
+/// Waits until a checkpoint covers an entry that is in the log: a running gateway publishes one within moments.
+fn receipt_of(session: &Session, index: u64) -> Result<api::GetReceiptResponse, CliError> {
+    let begun = Instant::now();
+    loop {
+        let of = Some(api::get_receipt_request::Of::Index(index));
+        let got = session.block_on(async {
+            match session.audit().get_receipt(api::GetReceiptRequest { of }).await {
+                Ok(got) => Ok(Some(got.into_inner())),
+                Err(status) if status.code() == Code::NotFound => Ok(None),
+                Err(status) => Err(status),
+            }
+        })?;
+        match got {
+            Some(receipt) => return Ok(receipt),
+            None if begun.elapsed() < CHECKPOINT_WITHIN => std::thread::sleep(LOOK_EACH),
+            None => {
+                return Err(CliError::Failed(format!(
+                    "entry {index} is not under a checkpoint after {} s: is the gateway running?",
+                    CHECKPOINT_WITHIN.as_secs()
+                )));
+            }
         }
     }
 }
