@@ -148,17 +148,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`RegistryError::Store`] if the storage fails.
     fn remove_ended_tokens(&self, before: i64, most: usize) -> Result<usize, RegistryError>;
-    /// Records tokens that clients fetched; not an admin event.
+    /// Records tokens that clients fetched; not an admin event. Ids are drawn at random, and the issuer has just read the client:
+    /// whether that is still there is not judged again.
     ///
     /// # Errors
-    /// [`RegistryError::Exists`] if an id is taken; [`RegistryError::Unknown`] if there is no such client;
-    /// [`RegistryError::Store`] if the storage fails.
+    /// [`RegistryError::Exists`] if an id is known to be taken, and none of them is recorded; [`RegistryError::Store`] if the
+    /// storage fails.
     fn add_tokens(&self, tokens: &[TokenRecord]) -> Result<(), RegistryError>;
     /// Records a token that an administrator issued.
     ///
     /// # Errors
-    /// [`RegistryError::Exists`] if the id is taken; [`RegistryError::Unknown`] if there is no such client;
-    /// [`RegistryError::Store`] if the storage fails.
+    /// As for [`Store::add_tokens`].
     fn add_token(&self, token: &TokenRecord) -> Result<(), RegistryError>;
     /// Revokes a token.
     ///

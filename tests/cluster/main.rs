@@ -18,5 +18,6 @@ mod log;
 mod migrate;
 #[path = "../support/province.rs"]
 mod province;
+mod registries;
 mod rights;
 mod seen;

@@ -12,6 +12,12 @@ pub(super) fn add_known(issued: &mut Connection, tokens: &[TokenRecord]) -> Resu
     Ok(())
 }
 
+/// Refuses ids that are taken.
+pub(super) fn must_be_new(issued: &Connection, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM tokens WHERE id = ?1)";
+    tokens.iter().try_for_each(|token| super::must_be_new(issued, sql, "token", &token.id))
+}
+
 /// Records a token: `INSERT`, or `INSERT OR IGNORE` one that is there already.
 pub(super) fn insert(issued: &Connection, how: &str, token: &TokenRecord) -> rusqlite::Result<()> {
     let (scopes, certificate) = (list(&token.scopes), &token.certificate);

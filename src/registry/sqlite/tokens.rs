@@ -8,6 +8,8 @@ use rusqlite::params;
 /// Records tokens in the file of issued ones, once the engine has them if there is one.
 pub(super) fn add(store: &SqliteStore, tokens: &[TokenRecord]) -> Result<(), RegistryError> {
     if let Some(replication) = &store.replication {
+        // Before the engine has them: afterwards they are known here.
+        issued::must_be_new(&store.issued(), tokens)?;
         replication.add_tokens(tokens)?;
         // The gateway may have read them already, as those of others.
         return issued::add_known(&mut store.issued(), tokens);
