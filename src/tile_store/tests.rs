@@ -112,6 +112,12 @@ async fn a_store_has_what_its_checkpoint_needs_and_no_partial_tile_beside_a_full
         }
         assert_eq!(object(&store, "vkey").await, log.file("vkey"));
     }
+    // A store that has lost everything gets everything again.
+    for name in names(&store).await {
+        store.delete(&ObjectPath::from(name)).await.unwrap();
+    }
+    uploader.step().await.unwrap();
+    assert_complete(&log, &store).await;
 }
 
 #[tokio::test(start_paused = true)]

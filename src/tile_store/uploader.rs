@@ -17,8 +17,6 @@ use std::sync::Arc;
 
 /// Requests at once: with bundles of 16 MB, the largest possible, 128 MB.
 const AT_ONCE: usize = 8;
-/// Full bundles between two notes of how far an upload has come.
-const CHUNK: u64 = 64;
 /// Full bundles that a round compares again, with their hash tiles: all of them in turn.
 const COMPARED: u64 = 8;
 /// Longest list of pruned bundles.
@@ -37,8 +35,6 @@ pub struct Uploader {
     store: Arc<dyn ObjectStore>,
     /// Whether no other gateway writes this log.
     alone: bool,
-    /// Entries of full bundles that this process has put, whatever the store's checkpoint says.
-    uploaded: u64,
     /// The next full bundle to compare.
     compared: u64,
     /// Entries under the store's checkpoint, as it was read last, and under the published one.
@@ -48,7 +44,7 @@ pub struct Uploader {
 impl Uploader {
     /// Makes it for the log below a data folder; `alone`: no other gateway writes this log.
     pub fn new(data: PathBuf, store: Arc<dyn ObjectStore>, alone: bool) -> Self {
-        Uploader { data, store, alone, uploaded: 0, compared: 0, sizes: (0, 0) }
+        Uploader { data, store, alone, compared: 0, sizes: (0, 0) }
     }
 
     /// Returns how many published entries the store does not have yet, as far as it is known.
@@ -77,7 +73,7 @@ impl Uploader {
         if begun == published.size {
             return Ok(());
         }
-        self.upload(&reader, begun.max(self.uploaded), published.size).await?;
+        self.upload(&reader, begun, published.size).await?;
         let mode = stored.map_or(PutMode::Create, |(_, version)| PutMode::Update(version));
         if self.put_over(CHECKPOINT, published.note.into_bytes(), mode).await? {
             self.sizes.0 = published.size;
@@ -123,20 +119,9 @@ impl Uploader {
     }
 
     /// Puts the tiles that a tree of `size` needs and one of `begun` has not.
-    async fn upload(&mut self, reader: &LogReader, begun: u64, size: u64) -> Result<(), TileStoreError> {
-        let full = size / TILE as u64;
-        let mut next = begun / TILE as u64;
-        while next < full {
-            let chunk = next..(next + CHUNK).min(full);
-            next = chunk.end;
-            self.put_all(reader, chunk.flat_map(with_bundle)).await?;
-            self.uploaded = next * TILE as u64;
-        }
-        self.put_all(reader, edge(size).into_iter()).await
-    }
-
-    async fn put_all(&self, reader: &LogReader, tiles: impl Iterator<Item = Tile>) -> Result<(), TileStoreError> {
-        let put = stream::iter(tiles).map(async |tile| match bytes(reader, tile)? {
+    async fn upload(&self, reader: &LogReader, begun: u64, size: u64) -> Result<(), TileStoreError> {
+        let full = (begun / TILE as u64..size / TILE as u64).flat_map(with_bundle);
+        let put = stream::iter(full.chain(edge(size))).map(async |tile| match bytes(reader, tile)? {
             Some(bytes) => self.put_new(&name(tile), bytes).await,
             None => Ok(()),
         });
