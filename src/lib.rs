@@ -65,6 +65,9 @@ pub(crate) mod drift;
 // Counts for the log, the guard and the shares.
 pub(crate) mod telemetry;
 
+/// Tiles of the exchange log in an object store.
+pub(crate) mod tile_store;
+
 // Protects sources: knows no driver.
 pub(crate) mod guard;
 

@@ -7,6 +7,7 @@ pub mod drift;
 mod endpoint;
 pub mod entries;
 pub mod names;
+mod object_store;
 pub mod reader;
 mod recorder;
 pub mod schema;
@@ -21,6 +22,7 @@ use crate::identity::tls::{CrlSources, Revocation, TlsFiles};
 use crate::issuer::{HsmSettings, IssuerSettings, MAX_LIFETIME};
 use crate::keyfile::{SharedSecrets, Vault};
 use crate::registry::Network;
+use crate::tile_store::ObjectStoreSettings;
 pub use cluster::ClusterSettings;
 pub use entries::{Entries, SecondMode, SourceEntry, Sources};
 pub use names::OfficialNames;
@@ -123,7 +125,7 @@ impl Listen {
 }
 
 /// The exchange log's name and witnesses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LogSettings {
     /// The log's name in every checkpoint, as a schema-less URL.
     pub origin: String,
@@ -141,6 +143,8 @@ pub struct LogSettings {
     pub retention: Option<Retention>,
     /// The gateways of other sites, which may read the log's files.
     pub sites: SiteNames,
+    /// Where its tiles are copied to; `None`: nowhere.
+    pub object_store: Option<ObjectStoreSettings>,
 }
 
 /// How long entries stay in the log's own folder.
@@ -312,8 +316,23 @@ fn read(file: &Path, table: &Table<'_>) -> Option<Config> {
             log.fault("keep_days", "needs a folder to archive to: archive = \"archive\"");
         }
         let sites = SiteNames::new(&log.texts("site_names")).map_err(|reason| log.fault("site_names", reason)).ok();
-        let (origin, sites) = (origin?, sites?);
-        Some(LogSettings { origin, policy, policy_text, witness_ca, index, disk_warn_days, retention, sites })
+        let client_ca = tls.as_ref().map(|tls| tls.client_ca.as_path());
+        let object_store = match log.has("object_store") {
+            true => log.section("object_store", |own| object_store::read(own, client_ca)).map(Some),
+            false => Some(None),
+        };
+        let (origin, sites, object_store) = (origin?, sites?, object_store?);
+        Some(LogSettings {
+            origin,
+            policy,
+            policy_text,
+            witness_ca,
+            index,
+            disk_warn_days,
+            retention,
+            sites,
+            object_store,
+        })
     });
     let client_ca = tls.as_ref().map(|tls| tls.client_ca.as_path());
     let has_port = listen.as_ref().is_none_or(|listen| listen.https.is_some());

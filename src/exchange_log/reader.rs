@@ -280,8 +280,11 @@ impl LogReader {
         LogError::corrupt(&path, 0, format!("entry {index} is not that of its hash tile"))
     }
 
-    /// Returns a hash tile, hashed up to the checkpoint's root.
-    fn tile(&self, level: usize, index: u64) -> Result<Arc<Vec<Hash>>, LogError> {
+    /// Returns a hash tile, hashed up to the checkpoint's root: a full one, or all that the right edge has of it.
+    ///
+    /// # Errors
+    /// As for [`LogReader::bundle`].
+    pub fn tile(&self, level: usize, index: u64) -> Result<Arc<Vec<Hash>>, LogError> {
         let path = || tile_path(&self.paths.tiles, level, index, TILE);
         let full = self.sealed().checked_shr(8 * (level as u32 + 1)).unwrap_or(0);
         if index >= full {

@@ -41,7 +41,7 @@ use arc_swap::ArcSwap;
 use cluster::Cluster;
 use control::own_services::OwnServices;
 use control::reload::{self, Reloader};
-use control::{background, compare, health, overview, quota, retention, unfinished_writes};
+use control::{background, compare, health, object_store, overview, quota, retention, unfinished_writes};
 use front::files;
 use front::listener::{self, ControlSignals};
 use front::refusals::Refusals;
@@ -266,6 +266,7 @@ impl Gateway {
         }
         workers.extend(spawn_witness_client(&config, &shared, stop.clone())?);
         workers.extend(retention::spawn(&config, &shared, &registry, stop.clone())?);
+        workers.extend(object_store::spawn(&config, &shared, stop.clone())?);
         let operator_http = operator_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let reloader = Arc::new(Reloader {
             files: Mutex::new(files),

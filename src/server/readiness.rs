@@ -21,17 +21,23 @@ pub enum Component {
     /// Contracts, entries of sources and hubs, and names, if they were rejected when they changed: what was loaded before stays in
     /// force, so the gateway stays ready.
     Configuration,
+    /// The log's tiles in the object store, if they are not this log's. The log itself is in order, so the gateway stays ready.
+    ObjectStore,
+    /// The object store, if it is away: what is missing there is uploaded later, so the gateway stays ready.
+    ObjectStoreAccess,
 }
 
 impl Component {
     /// Every part.
-    pub const ALL: [Component; 6] = [
+    pub const ALL: [Component; 8] = [
         Component::Tls,
         Component::TlsFiles,
         Component::Registry,
         Component::AdminEvents,
         Component::Comparison,
         Component::Configuration,
+        Component::ObjectStore,
+        Component::ObjectStoreAccess,
     ];
 
     /// Its name in the metric.
@@ -43,12 +49,14 @@ impl Component {
             Component::AdminEvents => "admin_events",
             Component::Comparison => "registry_comparison",
             Component::Configuration => "configuration",
+            Component::ObjectStore => "object_store",
+            Component::ObjectStoreAccess => "object_store_access",
         }
     }
 
     /// Returns whether a fault of this part makes the gateway not ready.
     fn is_needed(self) -> bool {
-        self != Component::Configuration
+        !matches!(self, Component::Configuration | Component::ObjectStore | Component::ObjectStoreAccess)
     }
 }
 
@@ -64,7 +72,10 @@ impl Readiness {
         drop(all);
         for fault in faults.iter().filter(|fault| !before.contains(fault)) {
             let state = if part.is_needed() { "not ready" } else { "ready all the same" };
-            tracing::error!(part = part.label(), "{state}: {fault}");
+            match part {
+                Component::ObjectStoreAccess => tracing::warn!(part = part.label(), "{state}: {fault}"),
+                _ => tracing::error!(part = part.label(), "{state}: {fault}"),
+            }
         }
         if faults.is_empty() && !before.is_empty() {
             tracing::info!(part = part.label(), "in order again");

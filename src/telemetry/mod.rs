@@ -169,6 +169,7 @@ pub struct Metrics {
     pending_changes: Gauge,
     admin_events_missing: Counter,
     fork_alarm: Gauge,
+    object_store_pending: Gauge,
     /// The states of sources.
     pub sources: SourceGauges,
     /// The log's witnesses.
@@ -264,6 +265,9 @@ impl Default for Metrics {
         let fork_alarm = Gauge::default();
         let help = "1 while a witness's report of a fork of the exchange log is not acknowledged";
         registry.register("log_fork_alarm", help, fork_alarm.clone());
+        let object_store_pending = Gauge::default();
+        let help = "Entries under the published checkpoint that are not in the object store yet";
+        registry.register("log_object_store_pending_entries", help, object_store_pending.clone());
         let witnesses = WitnessMetrics::default();
         witnesses.register(&mut registry);
         let rights = RightsGauges::default();
@@ -312,6 +316,7 @@ impl Default for Metrics {
             traces,
             sign_in,
             fork_alarm,
+            object_store_pending,
             sources,
             witnesses,
         }
@@ -322,6 +327,11 @@ impl Metrics {
     /// Sets whether a fork alarm is active.
     pub fn fork_alarm(&self, stands: bool) {
         self.fork_alarm.set(stands.into());
+    }
+
+    /// Sets how many published entries the object store does not have yet.
+    pub fn object_store_pending(&self, entries: u64) {
+        self.object_store_pending.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     /// Counts a call that was shed.

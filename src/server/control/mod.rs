@@ -7,6 +7,7 @@ pub(in crate::server) mod compare;
 pub(in crate::server) mod disk;
 pub(in crate::server) mod expiry;
 pub(in crate::server) mod health;
+pub(in crate::server) mod object_store;
 pub(in crate::server) mod operator_http;
 pub(in crate::server) mod overview;
 mod own_messages;

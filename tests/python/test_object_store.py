@@ -1,0 +1,214 @@
+"""The log's tiles in an object store: moto's S3, a real gateway, and the verifier that shares nothing with it."""
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import boto3
+import pytest
+import verify_log
+from botocore.config import Config
+from conftest import BINARY, Stage, eventually
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+BUCKET, PREFIX = "ndxp-log", "quangninh/log"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Store:
+    """moto's server, with one bucket; what it holds is lost when it ends."""
+
+    def __init__(self, port):
+        self.port, self.process = port, None
+        retries = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
+        self.s3 = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", config=retries,
+                               aws_access_key_id="gateway", aws_secret_access_key="a key of the test")
+
+    def start(self):
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(self.answers, "moto's server answers")
+        self.s3.create_bucket(Bucket=BUCKET)
+
+    def answers(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        except OSError:
+            return False
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=20)
+
+    def names(self):
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=PREFIX + "/")
+        return {one["Key"].removeprefix(PREFIX + "/") for page in pages for one in page.get("Contents", [])}
+
+    def get(self, name):
+        try:
+            return self.s3.get_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}")["Body"].read()
+        except self.s3.exceptions.NoSuchKey:
+            raise FileNotFoundError(name) from None
+
+    def put(self, name, body):
+        self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}", Body=body)
+
+    def size(self):
+        """Entries under the checkpoint; none if there is no checkpoint."""
+        try:
+            return int(self.get("checkpoint").decode().splitlines()[1])
+        except FileNotFoundError:
+            return 0
+
+    def verified(self, stage, folder):
+        """Downloads everything, and verifies it as anybody can who has the log's key. Returns its size."""
+        for name in self.names():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(self.get(name))
+        vkey = (stage.folder / "data/log/vkey").read_text()
+        assert (folder / "vkey").read_text() == vkey
+        return verify_log.verify_log(vkey, verify_log.from_folder(folder))[0]
+
+
+@pytest.fixture(scope="module")
+def store():
+    store = Store(free_port())
+    store.start()
+    yield store
+    store.stop()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, store):
+    """A gateway that copies its log to the store."""
+    stage = Stage(tmp_path_factory.mktemp("store") / "dev")
+    try:
+        config = stage.folder / "gateway.toml"
+        text = config.read_text()
+        stage.operator = "http://" + text.split('operator_http = "')[1].split('"')[0]
+        (stage.folder / "store.key").write_text("a key of the test\n")
+        (stage.folder / "store.key").chmod(0o600)
+        config.write_text(text + f'\n[log.object_store]\nendpoint = "http://127.0.0.1:{store.port}"\n'
+                                 f'bucket = "{BUCKET}"\nprefix = "{PREFIX}"\naccess_key_id = "gateway"\n'
+                                 'secret_access_key = { file = "store.key" }\n')
+        stage.prepare(rate=10_000)
+        yield stage
+    finally:
+        stage.stop()
+
+
+def call(stage):
+    """A call is answered, whatever the store does."""
+    done = subprocess.run(
+        [BINARY, "call", "BudgetUnitService/GetUnit", "--data", '{"unitCode": "1057000"}', "--ca", "pki/ca.pem", "--to",
+         f"https://localhost:{stage.port}", "--certificate", "pki/one-stop-shop.pem", "--token-file", "shop.jwt"],
+        cwd=stage.folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def page(stage, path):
+    with urllib.request.urlopen(f"{stage.operator}/{path}", timeout=10) as answer:
+        assert answer.status == 200
+        return answer.read().decode()
+
+
+def metric(stage, name):
+    return next(int(line.split()[-1]) for line in page(stage, "metrics").splitlines() if line.startswith(name + " "))
+
+
+def faults(stage, part):
+    return metric(stage, f'ndxp_faults{{part="{part}"}}')
+
+
+def sealed(stage):
+    stage.sealed()
+    return json.loads(stage.cli("--output", "json", "audit", "status"))["sealed"]
+
+
+def copied(stage, store, what):
+    """Waits until everything that is in the log now is in the store."""
+    size = sealed(stage)
+    eventually(lambda: store.size() >= size, what, 90)
+    return size
+
+
+def fill(stage, count):
+    """That many calls."""
+    with stage.channel("one-stop-shop") as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        method = pool.FindServiceByName("ndxp.budgetunit.v1.BudgetUnitService").FindMethodByName("GetUnit")
+        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        ask = channel.unary_unary(f"/{method.containing_service.full_name}/GetUnit", request.SerializeToString, answer.FromString)
+        metadata = [("authorization", "Bearer " + (stage.folder / "shop.jwt").read_text().strip())]
+        for _ in range(count):
+            ask(json_format.ParseDict({"unitCode": "1057000"}, request()), metadata=metadata, timeout=20)
+
+
+def test_the_bucket_holds_a_log_that_anybody_can_verify(stored, store, tmp_path):
+    call(stored)
+    size = copied(stored, store, "the log is in the store")
+    assert store.verified(stored, tmp_path) >= size
+    assert page(stored, "readyz") == "ready\n"
+    assert (faults(stored, "object_store"), faults(stored, "object_store_access")) == (0, 0)
+
+
+def test_a_tile_that_is_changed_is_an_alarm_and_nothing_is_overwritten(stored, store, tmp_path):
+    copied(stored, store, "the log is in the store")
+    size = store.size()
+    name = f"tile/entries/{size // 256:03}.p/{size % 256}"
+    right, checkpoint = store.get(name), store.get("checkpoint")
+    wrong = right[:-1] + bytes([right[-1] ^ 1])
+    store.put(name, wrong)
+    eventually(lambda: faults(stored, "object_store") == 1, "the alarm is raised", 60)
+    assert f"the object store: its object {name} is not this log's" in page(stored, "readyz")
+    call(stored)
+    eventually(lambda: metric(stored, "ndxp_log_object_store_pending_entries") > 0, "entries wait", 60)
+    assert store.get(name) == wrong and store.get("checkpoint") == checkpoint and store.size() >= size
+    errors = [json.loads(line) for line in (stored.folder / "serve.log").read_text().splitlines() if name in line]
+    assert [error["level"] for error in errors] == ["ERROR"], errors
+    store.put(name, right)
+    eventually(lambda: faults(stored, "object_store") == 0, "the alarm is over", 60)
+    copied(stored, store, "uploading goes on")
+    store.verified(stored, tmp_path)
+
+
+def test_a_store_that_is_away_costs_no_call_and_catches_up(stored, store, tmp_path):
+    store.stop()
+    call(stored)
+    eventually(lambda: faults(stored, "object_store_access") == 1, "the store is reported", 60)
+    call(stored)
+    text = page(stored, "readyz")
+    assert text.startswith("ready\n") and "is not copied to the object store: it cannot be reached" in text
+    eventually(lambda: metric(stored, "ndxp_log_object_store_pending_entries") > 0, "entries wait", 90)
+    lines = (stored.folder / "serve.log").read_text().splitlines()
+    assert [json.loads(line)["level"] for line in lines if "is not copied to the object store" in line] == ["WARN"]
+    # It is back, and has nothing of what it had.
+    store.start()
+    copied(stored, store, "the store catches up")
+    eventually(lambda: faults(stored, "object_store_access") == 0, "the fault is over", 60)
+    assert store.verified(stored, tmp_path) > 0
+
+
+def test_pruned_bundles_go(stored, store, tmp_path):
+    """Last: it takes the log's first entries away."""
+    fill(stored, max(0, 300 - sealed(stored)))
+    size = copied(stored, store, "the log is in the store")
+    assert size >= 300 and "tile/entries/000" in store.names()
+    assert store.verified(stored, tmp_path / "before") >= size
+    # Partial forms go as soon as there is the full one.
+    assert not [name for name in store.names() if name.startswith(("tile/entries/000.p/", "tile/0/000.p/"))]
+    stored.cli("audit", "prune", "--keep", "1s", "--archive", "archive")
+    assert not (stored.folder / "data/log/tile/entries/000").exists()
+    eventually(lambda: "tile/entries/000" not in store.names(), "the bundle goes", 60)
+    assert "tile/0/000" in store.names() and store.get("pruned") == (stored.folder / "data/log/pruned").read_bytes()
+    copied(stored, store, "the entry of the pruning is in the store")
+    assert store.verified(stored, tmp_path / "after") >= size and faults(stored, "object_store") == 0
