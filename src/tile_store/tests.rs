@@ -234,3 +234,62 @@ async fn a_pruned_bundle_goes_and_does_not_come_back() {
     // A store that lists what a gateway that is alone has never pruned.
     assert!(log.uploader(&store, true).step().await.unwrap_err().is_alarm());
 }
+
+#[tokio::test]
+async fn a_partial_bundle_that_was_left_goes_with_its_pruned_bundle() {
+    let (log, store) = (Log::new(), memory());
+    log.grow(100, "dc1");
+    log.uploader(&store, true).step().await.unwrap();
+    let left = object(&store, "tile/entries/000.p/100").await;
+    log.grow(600, "dc1");
+    log.uploader(&store, true).step().await.unwrap();
+    // What a round leaves that was cut off before it removed partial tiles.
+    overwrite(&store, "tile/entries/000.p/100", left).await;
+    prune(&LogPaths::new(log.data()), &[0..=0]).unwrap();
+    let mut uploader = log.uploader(&store, true);
+    for _ in 0..4 {
+        uploader.step().await.unwrap();
+    }
+    let found = names(&store).await;
+    let of_it: Vec<_> = found.iter().filter(|name| name.starts_with("tile/entries/000")).collect();
+    assert!(of_it.is_empty(), "{of_it:?}");
+}
+
+#[tokio::test]
+async fn a_site_that_is_behind_does_not_say_that_a_changed_tile_is_right() {
+    let (log, store) = (Log::new(), memory());
+    log.grow(300, "dc1");
+    let behind = log.copy();
+    log.grow(300, "dc1");
+    log.uploader(&store, false).step().await.unwrap();
+    overwrite(&store, "tile/entries/000", b"wrong".to_vec()).await;
+    assert!(log.uploader(&store, false).step().await.unwrap_err().is_alarm());
+    // What `report` takes for "in order".
+    assert!(behind.uploader(&store, false).step().await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_cut_off_round_did_not_delete_goes_in_the_next_one() {
+    let (log, store) = (Log::new(), memory());
+    log.grow(256 * 20, "dc1");
+    log.uploader(&store, true).step().await.unwrap();
+    let bundle = object(&store, "tile/entries/012").await;
+    prune(&LogPaths::new(log.data()), &[0..=15]).unwrap();
+    log.uploader(&store, true).step().await.unwrap();
+    overwrite(&store, "tile/entries/012", bundle).await;
+    log.uploader(&store, true).step().await.unwrap();
+    assert!(!names(&store).await.contains("tile/entries/012"));
+}
+
+#[tokio::test]
+async fn a_site_that_uploads_from_the_beginning_does_not_bring_a_pruned_bundle_back() {
+    let (log, store) = (Log::new(), memory());
+    log.grow(1_100, "dc1");
+    let other = log.copy();
+    prune(&LogPaths::new(log.data()), &[0..=1]).unwrap();
+    log.uploader(&store, false).step().await.unwrap();
+    // The list is there and no checkpoint: what an upload leaves that was cut off, or the other site's at the same time.
+    store.delete(&ObjectPath::from("checkpoint")).await.unwrap();
+    other.uploader(&store, false).step().await.unwrap();
+    assert!(!names(&store).await.contains("tile/entries/000"));
+}

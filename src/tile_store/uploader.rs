@@ -7,18 +7,23 @@ use crate::exchange_log::note::MAX_NOTE;
 use crate::exchange_log::proof;
 use crate::exchange_log::pruned::{PRUNED_FILE, Pruned};
 use crate::exchange_log::reader::{LogReader, VKEY_FILE};
-use crate::exchange_log::tiles::{Tile, bundle_name};
+use crate::exchange_log::tiles::{Tile, parse_name};
 use crate::exchange_log::tree::TILE;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Requests at once: with bundles of 16 MB, the largest possible, 128 MB.
+/// Requests at once: with bundles of 16 MB, the largest possible, each of them twice, 256 MB.
 const AT_ONCE: usize = 8;
 /// Full bundles that a round compares again, with their hash tiles: all of them in turn.
 const COMPARED: u64 = 8;
+/// The folder of the bundles.
+const BUNDLES: &str = "tile/entries";
+/// How often all bundles are listed although nothing was pruned meanwhile: another site may have put one that was pruned.
+const LISTED_EACH: Duration = Duration::from_secs(24 * 3600);
 /// Longest list of pruned bundles.
 const MAX_PRUNED: u64 = 1 << 20;
 const CHECKPOINT: &str = "checkpoint";
@@ -37,6 +42,8 @@ pub struct Uploader {
     alone: bool,
     /// The next full bundle to compare.
     compared: u64,
+    /// What was pruned here when all pruned bundles were last deleted in the store, and when.
+    removed: Option<(Pruned, Instant)>,
     /// Entries under the store's checkpoint, as it was read last, and under the published one.
     sizes: (u64, u64),
 }
@@ -44,7 +51,7 @@ pub struct Uploader {
 impl Uploader {
     /// Makes it for the log below a data folder; `alone`: no other gateway writes this log.
     pub fn new(data: PathBuf, store: Arc<dyn ObjectStore>, alone: bool) -> Self {
-        Uploader { data, store, alone, compared: 0, sizes: (0, 0) }
+        Uploader { data, store, alone, compared: 0, removed: None, sizes: (0, 0) }
     }
 
     /// Returns how many published entries the store does not have yet, as far as it is known.
@@ -63,17 +70,16 @@ impl Uploader {
         let stored = self.stored(&reader).await?;
         self.sizes.0 = stored.as_ref().map_or(0, |(size, _)| *size);
         let begun = self.sizes.0;
-        self.compare(VKEY_FILE, reader.verifier().to_string().into_bytes()).await?;
+        // First: a tile that is not right must not keep what is pruned.
         let pruned = self.prune(&reader).await?;
-        if begun > published.size {
-            // Another site is ahead.
+        self.compare(VKEY_FILE, reader.verifier().to_string().into_bytes()).await?;
+        // Where another site is ahead, the edge is not known here.
+        let edge = if begun > published.size { Vec::new() } else { edge(begun) };
+        self.compare_tiles(&reader, begun.min(published.size), edge, &pruned).await?;
+        if begun >= published.size {
             return Ok(());
         }
-        self.compare_tiles(&reader, begun, &pruned).await?;
-        if begun == published.size {
-            return Ok(());
-        }
-        self.upload(&reader, begun, published.size).await?;
+        self.upload(&reader, (begun, published.size), &pruned).await?;
         let mode = stored.map_or(PutMode::Create, |(_, version)| PutMode::Update(version));
         if self.put_over(CHECKPOINT, published.note.into_bytes(), mode).await? {
             self.sizes.0 = published.size;
@@ -100,28 +106,38 @@ impl Uploader {
         Ok(Some((size, found.version)))
     }
 
-    /// Compares the right edge of the store's tree, and the next few of its full tiles.
-    async fn compare_tiles(&mut self, reader: &LogReader, size: u64, pruned: &Pruned) -> Result<(), TileStoreError> {
+    /// Compares the right edge of the store's tree, and the next few full tiles of `size` entries. Those that differ are the
+    /// next ones again.
+    async fn compare_tiles(
+        &mut self,
+        reader: &LogReader,
+        size: u64,
+        edge: Vec<Tile>,
+        pruned: &Pruned,
+    ) -> Result<(), TileStoreError> {
         let full = size / TILE as u64;
         let first = if self.compared < full { self.compared } else { 0 };
         let bundles = first..(first + COMPARED).min(full);
-        let tiles = edge(size).into_iter().chain(bundles.clone().flat_map(with_bundle));
-        let tiles = tiles.filter(|tile| tile.level.is_some() || !pruned.has(tile.index));
+        let tiles = edge.into_iter().chain(bundles.clone().flat_map(with_bundle)).filter(|tile| is_kept(tile, pruned));
         let compared = stream::iter(tiles).map(async |tile| match bytes(reader, tile)? {
             Some(bytes) => self.compare(&name(tile), bytes).await,
             None => Ok(()),
         });
         compared.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        // Bundles that are pruned here: a process that ended may have listed them and not deleted them.
-        self.delete(bundles.clone().filter(|bundle| reader.pruned().has(*bundle))).await?;
         self.compared = bundles.end;
         Ok(())
     }
 
     /// Puts the tiles that a tree of `size` needs and one of `begun` has not.
-    async fn upload(&self, reader: &LogReader, begun: u64, size: u64) -> Result<(), TileStoreError> {
+    async fn upload(
+        &self,
+        reader: &LogReader,
+        (begun, size): (u64, u64),
+        pruned: &Pruned,
+    ) -> Result<(), TileStoreError> {
         let full = (begun / TILE as u64..size / TILE as u64).flat_map(with_bundle);
-        let put = stream::iter(full.chain(edge(size))).map(async |tile| match bytes(reader, tile)? {
+        let tiles = full.chain(edge(size)).filter(|tile| is_kept(tile, pruned));
+        let put = stream::iter(tiles).map(async |tile| match bytes(reader, tile)? {
             Some(bytes) => self.put_new(&name(tile), bytes).await,
             None => Ok(()),
         });
@@ -129,7 +145,7 @@ impl Uploader {
     }
 
     /// Returns what is pruned in the store: what was there, and from now on what is pruned here.
-    async fn prune(&self, reader: &LogReader) -> Result<Pruned, TileStoreError> {
+    async fn prune(&mut self, reader: &LogReader) -> Result<Pruned, TileStoreError> {
         let found = self.get(PRUNED_FILE, MAX_PRUNED).await?;
         let different = || TileStoreError::Different(PRUNED_FILE.to_owned());
         let parse = |found: &Object| Pruned::parse(std::str::from_utf8(&found.bytes).ok()?);
@@ -139,21 +155,29 @@ impl Uploader {
         if self.alone && all != *reader.pruned() {
             return Err(different());
         }
-        if all == before {
-            return Ok(all);
-        }
-        let mode = found.map_or(PutMode::Create, |found| PutMode::Update(found.version));
         // Listed first: a reader that misses a bundle knows why.
-        if self.put_over(PRUNED_FILE, all.text().into_bytes(), mode).await? {
-            let bundles = reader.pruned().runs().iter().cloned().flatten();
-            self.delete(bundles.filter(|bundle| !before.has(*bundle))).await?;
+        let is_listed = all == before || {
+            let mode = found.map_or(PutMode::Create, |found| PutMode::Update(found.version));
+            self.put_over(PRUNED_FILE, all.text().into_bytes(), mode).await?
+        };
+        let is_removed = |(pruned, at): &(Pruned, Instant)| pruned == reader.pruned() && at.elapsed() < LISTED_EACH;
+        if is_listed && !reader.pruned().runs().is_empty() && !self.removed.as_ref().is_some_and(is_removed) {
+            let began = Instant::now();
+            self.remove_pruned(reader.pruned()).await?;
+            self.removed = Some((reader.pruned().clone(), began));
         }
         Ok(all)
     }
 
-    async fn delete(&self, bundles: impl Iterator<Item = u64>) -> Result<(), TileStoreError> {
-        let deleted =
-            stream::iter(bundles).map(async |bundle| self.delete_object(&path(&bundle_name(bundle, TILE))).await);
+    /// Deletes every form of pruned bundles, also what a round has left that was cut off.
+    async fn remove_pruned(&self, pruned: &Pruned) -> Result<(), TileStoreError> {
+        let folder = path(BUNDLES);
+        let found = self.store.list(Some(&folder)).map_err(TileStoreError::from);
+        let names = found.map_ok(|found| found.location);
+        let gone = names.try_filter(|name| {
+            std::future::ready(parse_name(name.as_ref()).is_some_and(|tile| !is_kept(&tile, pruned)))
+        });
+        let deleted = gone.map(async |name| self.delete_object(&name?).await);
         deleted.buffer_unordered(AT_ONCE).try_collect().await
     }
 
@@ -224,6 +248,11 @@ impl Uploader {
         let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
         Ok(Some(Object { bytes: found.bytes().await?.to_vec(), version }))
     }
+}
+
+/// Whether a tile is no pruned bundle.
+fn is_kept(tile: &Tile, pruned: &Pruned) -> bool {
+    tile.level.is_some() || !pruned.has(tile.index)
 }
 
 /// The names of the log's files are those of the objects.
