@@ -98,7 +98,9 @@ impl SiteFolder {
             return Err(EntryFault::Missing(reason));
         }
         if checked.peaks.size() > size {
-            return Err(EntryFault::Missing(format!("a later checkpoint than that of {size} entries was read already")));
+            return Err(EntryFault::Missing(format!(
+                "a later checkpoint than that of {size} entries was read already"
+            )));
         }
         while size - checked.peaks.size() >= WIDTH {
             self.take(checked, TILE)?;
@@ -188,6 +190,9 @@ impl SiteFolder {
         if hash == *peak {
             return Ok(Look::Good);
         }
-        Err(EntryFault::Wrong(format!("{}, or a hash tile above it, is not the one that was read here", path.display())))
+        Err(EntryFault::Wrong(format!(
+            "{}, or a hash tile above it, is not the one that was read here",
+            path.display()
+        )))
     }
 }

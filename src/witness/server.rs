@@ -285,9 +285,10 @@ impl WitnessService {
         known.last().as_ref().map(|last| last.note.clone())
     }
 
-    /// Looks at some of the entries that are stored. It reads files: it is for a thread that may.
-    pub fn look(&self) {
-        self.logs.iter().filter_map(|known| known.stored.as_ref()).for_each(|stored| stored.look());
+    /// Looks at some of the entries that are stored. It reads files: it is for a thread that may. Returns whether it could.
+    pub fn look(&self) -> bool {
+        let looked = self.logs.iter().filter_map(|known| known.stored.as_ref()).map(|stored| stored.look());
+        looked.fold(true, |all, one| all && one)
     }
 
     /// Returns the losses of entries that were promised, by the origins of their logs.
@@ -303,9 +304,8 @@ impl WitnessService {
         }
         loop {
             let witness = self.clone();
-            // It does not fail: a look that panicked is repeated, too.
-            let _ = tokio::task::spawn_blocking(move || witness.look()).await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            let looked = tokio::task::spawn_blocking(move || witness.look()).await;
+            tokio::time::sleep(if let Ok(true) = looked { LOOK_EVERY } else { REQUEST_TIMEOUT }).await;
         }
     }
 

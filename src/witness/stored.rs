@@ -270,8 +270,9 @@ impl StoredLog {
         self.changed.notify_all();
     }
 
-    /// Looks at some bundles again. While there is an alarm, reads the whole log: it ends when all entries are there.
-    pub fn look(&self) {
+    /// Looks at some bundles again. While there is an alarm, reads the whole log: it ends when all entries are there. Returns
+    /// whether it could: not before what was promised was read since the start.
+    pub fn look(&self) -> bool {
         let (alarm, found) = {
             let state = self.state();
             (state.alarm.is_some(), state.found)
@@ -286,6 +287,7 @@ impl StoredLog {
             // The thread that reads reports it.
             (false, false) => {}
         }
+        alarm || found
     }
 
     fn look_at_some(&self) -> Result<(), String> {
