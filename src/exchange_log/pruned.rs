@@ -75,6 +75,16 @@ impl Pruned {
         self.0 = merged;
     }
 
+    /// Adds the run that the object of an event [`PRUNE_EVENT`](super::file_events::PRUNE_EVENT) names; one of another form
+    /// names none.
+    pub fn add_event(&mut self, object: &str) {
+        let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
+        let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
+        if let Some(run) = run.filter(|run| run.start() <= run.end()) {
+            self.add(run);
+        }
+    }
+
     /// Returns how many of the first `bundles` bundles were pruned.
     pub fn bundles_below(&self, bundles: u64) -> u64 {
         self.0.iter().map(|run| bundles.min(run.end().saturating_add(1)).saturating_sub(*run.start())).sum()

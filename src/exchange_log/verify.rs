@@ -380,13 +380,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
     /// Checks that every pruning is an entry of the log: a bundle that is missing without one was removed.
     fn check_events(&self, pruned: &Pruned, events: &[String]) -> Result<(), LogError> {
         let mut admin_events = Pruned::default();
-        for object in events {
-            let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
-            let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
-            if let Some(run) = run.filter(|run| run.start() <= run.end()) {
-                admin_events.add(run);
-            }
-        }
+        events.iter().for_each(|object| admin_events.add_event(object));
         let covered = |run: &std::ops::RangeInclusive<u64>| {
             admin_events.runs().iter().any(|event| event.start() <= run.start() && run.end() <= event.end())
         };

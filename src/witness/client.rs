@@ -40,6 +40,8 @@ struct PolledWitness {
     /// Consecutive failures, and those of them that claim another history.
     failures: u32,
     claims: u32,
+    /// The reason of the last one.
+    reason: String,
     /// The next submission is not before this.
     next: Instant,
 }
@@ -71,8 +73,8 @@ enum WitnessClientError {
     Log(#[from] LogError),
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    #[error("it returned {0}")]
-    Refused(StatusCode),
+    #[error("it returned {0}{1}")]
+    Refused(StatusCode, String),
     #[error("it says that it has cosigned {0} entries, more than the log has: the log was rolled back, or forked")]
     Ahead(u64),
     #[error(
@@ -90,6 +92,11 @@ impl WitnessClientError {
     fn is_claim(&self) -> bool {
         matches!(self, WitnessClientError::Ahead(_) | WitnessClientError::Inconsistent(_))
     }
+
+    /// Whether it has a reason of the witness's own that is another one than before: entries that do not come, or are lost.
+    fn is_other_than(&self, before: &str) -> bool {
+        matches!(self, WitnessClientError::Refused(_, reason) if !reason.is_empty()) && self.to_string() != before
+    }
 }
 
 impl WitnessClient {
@@ -98,7 +105,8 @@ impl WitnessClient {
         let peer = |witness: &Witness| {
             let endpoint = HttpEndpoint::new(witness.url.as_deref()?, tls.clone(), MAX_NOTE);
             let (witness, next) = (witness.clone(), Instant::now());
-            Some(PolledWitness { witness, endpoint, size: 0, line: String::new(), failures: 0, claims: 0, next })
+            let (size, line, reason) = Default::default();
+            Some(PolledWitness { witness, endpoint, size, line, failures: 0, claims: 0, reason, next })
         };
         let peers = policy.witnesses.iter().filter_map(peer).collect();
         WitnessClient { data: data.to_owned(), policy, peers, published: (0, 0), alarms }
@@ -182,9 +190,10 @@ impl PolledWitness {
         };
         let pause = BACKOFF.0 * 2_u32.saturating_pow(self.failures.min(16));
         self.next = Instant::now() + pause.min(BACKOFF.1);
-        if self.failures == 0 || error.is_claim() {
+        if self.failures == 0 || error.is_claim() || error.is_other_than(&self.reason) {
             tracing::warn!(witness = name, %error, "a witness did not cosign");
         }
+        self.reason = error.to_string();
         self.failures = self.failures.saturating_add(1);
         if !error.is_claim() {
             self.claims = 0;
@@ -240,12 +249,12 @@ impl PolledWitness {
                 StatusCode::UNPROCESSABLE_ENTITY => return Err(WitnessClientError::Inconsistent(old)),
                 StatusCode::CONFLICT => match text.strip_suffix('\n').and_then(decimal) {
                     Some(other) if other != old => old = other,
-                    _ => return Err(WitnessClientError::Refused(response.status)),
+                    _ => return Err(WitnessClientError::Refused(response.status, String::new())),
                 },
-                other => return Err(WitnessClientError::Refused(other)),
+                other => return Err(WitnessClientError::Refused(other, reason(&text))),
             }
         }
-        Err(WitnessClientError::Refused(StatusCode::CONFLICT))
+        Err(WitnessClientError::Refused(StatusCode::CONFLICT, String::new()))
     }
 
     /// Returns the line of a response that is this witness's cosignature with a plausible time.
@@ -263,4 +272,10 @@ impl PolledWitness {
                 .map_or(WitnessClientError::NoCosignature, |(_, time)| WitnessClientError::Time(*time))),
         }
     }
+}
+
+/// The beginning of a witness's reason: one line, without control characters, and only so much of it.
+fn reason(text: &str) -> String {
+    let line: String = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();
+    if line.is_empty() { line } else { format!(": {line}") }
 }

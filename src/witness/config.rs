@@ -3,6 +3,7 @@
 use crate::config::{ConfigFault, Document, Table};
 use crate::exchange_log::checkpoint::LogVerifier;
 use crate::keyfile::Vault;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,9 @@ pub struct WitnessConfig {
     pub key: PathBuf,
     /// The keys of the logs that it signs for; a log that changes its key has several of the same origin.
     pub logs: Vec<LogVerifier>,
+    /// By the origin of each log, the folder in which a gateway of this site stores it: the witness signs only what is there.
+    /// Empty: it signs without the entries.
+    pub stores: BTreeMap<String, PathBuf>,
     /// Reads and writes its signing key.
     pub vault: Vault,
 }
@@ -58,6 +62,7 @@ fn read(table: &Table<'_>) -> Option<WitnessConfig> {
     if let Some((_, twice)) = logs.iter().enumerate().find(|(at, log)| logs[..*at].contains(log)) {
         table.fault("logs", format!("{twice} is listed twice"));
     }
+    let stores = read_stores(table, &logs);
     Some(WitnessConfig {
         name: name?,
         listen: listen?,
@@ -65,6 +70,24 @@ fn read(table: &Table<'_>) -> Option<WitnessConfig> {
         certificate: certificate?,
         key: key?,
         logs,
+        stores,
         vault: vault?,
+    })
+}
+
+/// Reads where the logs are stored. A key makes one statement about every log (C2SP tlog-cosignature): all of them, or none.
+fn read_stores(table: &Table<'_>, logs: &[LogVerifier]) -> BTreeMap<String, PathBuf> {
+    let origins: BTreeSet<&str> = logs.iter().map(LogVerifier::origin).collect();
+    table.section("stores", |stores| {
+        let names = stores.keys();
+        for name in names.iter().filter(|name| !origins.contains(name.as_str())) {
+            let known = origins.iter().copied().collect::<Vec<_>>().join(", ");
+            stores.fault(name, format!("is the origin of no log that is listed in logs: {known}"));
+        }
+        for origin in origins.iter().filter(|origin| !names.is_empty() && !names.iter().any(|name| name == *origin)) {
+            stores.fault(origin, "is missing: a witness that stores entries stores those of each of its logs");
+        }
+        let folder = |name: &String| Some((name.clone(), stores.needed_path(name, "/var/lib/ndxp-gateway/log")?));
+        names.iter().filter_map(folder).collect()
     })
 }

@@ -13,6 +13,7 @@ mod keys;
 mod kill_nine;
 mod log_faults;
 mod retention;
+mod stored;
 mod totals;
 mod verifier;
 mod witnesses;

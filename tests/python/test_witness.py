@@ -23,7 +23,9 @@ def witnessed(tmp_path_factory):
             name = f"witness{number}"
             (stage.folder / f"{name}.toml").write_text(
                 f'name = "w.example/{name}"\nlisten = "127.0.0.1:{port}"\nstate = "{name}"\nlogs = ["{log}"]\n'
-                '[tls]\ncertificate = "pki/gateway.pem"\nkey = "pki/gateway.key"\n')
+                '[tls]\ncertificate = "pki/gateway.pem"\nkey = "pki/gateway.key"\n'
+                # One signs that the log grew, the other that its entries are in this folder, too.
+                + (f'[stores]\n"{log.split("+")[0]}" = "data/log"\n' if number else ""))
             # One is known by its ML-DSA-44 key, the other by its Ed25519 key.
             stage.keys.append(stage.cli("witness", "--config", f"{name}.toml", "--key").splitlines()[number])
             policy += f"witness {name} {stage.keys[-1]} https://127.0.0.1:{port}\n"

@@ -21,6 +21,7 @@ pub fn config(name: &str, state: &Path, pki: &Path, logs: Vec<LogVerifier>, port
         certificate: pki.join("gateway.pem"),
         key: pki.join("gateway.key"),
         logs,
+        stores: Default::default(),
         vault: Vault::default(),
     }
 }
