@@ -140,10 +140,12 @@ async fn two_sites_at_once_upload_one_log_and_none_puts_an_older_checkpoint_over
         log.grow(count, "dc1");
         let mut older = other.uploader(&second, false);
         let (one, two) = tokio::join!(newer.step(), older.step());
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         for _ in 0..2 {
             let (one, two) = tokio::join!(newer.step(), older.step());
-            (one.unwrap(), two.unwrap());
+            one.unwrap();
+            two.unwrap();
             let now = size(&plain).await;
             assert!(now >= last, "{now} after {last}");
             last = now;
@@ -199,7 +201,8 @@ async fn a_checkpoint_of_another_tree_or_key_is_an_alarm_and_that_of_a_site_ahea
     // Nobody is ahead of a gateway that is alone.
     assert!(behind.uploader(&store, true).step().await.unwrap_err().is_alarm());
     let same_key = Log { folder: tempfile::tempdir().unwrap(), key: log.key.clone() };
-    (fork.grow(300, "dc1"), same_key.grow(300, "dc2"));
+    fork.grow(300, "dc1");
+    same_key.grow(300, "dc2");
     for wrong in [fork.file("checkpoint"), same_key.file("checkpoint"), b"x".to_vec(), vec![0xff; 1 << 20]] {
         overwrite(&store, "checkpoint", wrong.clone()).await;
         for alone in [true, false] {
