@@ -50,8 +50,8 @@ impl From<LogError> for EntryFault {
 /// A bundle that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// Its entries are those that were read once; or an entry says that it was pruned.
-    Good,
+    /// Its entries are those that were read once; or it is listed as pruned, and an entry says so.
+    Stored,
     /// It is listed as pruned, and no entry that was read says so; one below the checkpoint of this many entries should.
     Unexplained(u64),
 }
@@ -86,7 +86,7 @@ impl SiteFolder {
     ///
     /// # Errors
     /// The entries are not there, or they lead to another root.
-    pub fn lead(
+    pub fn verify(
         &self,
         checked: &mut Checked,
         (size, root): Tree,
@@ -160,15 +160,17 @@ impl SiteFolder {
     }
 
     /// Looks whether a whole bundle below the tree that was read is still the one that was read. `recorded` are the bundles
-    /// that were pruned by the log's own word.
+    /// of which an entry says that they were pruned.
     ///
     /// # Errors
     /// It is missing, or another one; or the hash tiles above it are.
     pub fn look(&self, peaks: &Peaks, recorded: &Pruned, bundle: u64) -> Result<Look, EntryFault> {
         let path = self.files.path(&bundle_name(bundle, TILE));
         let bytes = match self.files.bundle(bundle, TILE) {
-            Err(LogError::Io { .. }) if recorded.has(bundle) => return Ok(Look::Good),
-            Err(LogError::Io { .. }) if self.pruned()?.has(bundle) => return self.published().map(Look::Unexplained),
+            // The list before the entries: another gateway may have pruned its own folder.
+            Err(LogError::Io { .. }) if self.pruned()?.has(bundle) => {
+                return if recorded.has(bundle) { Ok(Look::Stored) } else { self.published().map(Look::Unexplained) };
+            }
             bytes => bytes?,
         };
         let leaves: Vec<Hash> = decode_bundle(&bytes, TILE, &path)?.into_iter().map(leaf_hash).collect();
@@ -188,7 +190,7 @@ impl SiteFolder {
             (level, index) = (level + 1, index >> 1);
         }
         if hash == *peak {
-            return Ok(Look::Good);
+            return Ok(Look::Stored);
         }
         Err(EntryFault::Wrong(format!(
             "{}, or a hash tile above it, is not the one that was read here",

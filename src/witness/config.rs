@@ -87,7 +87,7 @@ fn read_stores(table: &Table<'_>, logs: &[LogVerifier]) -> BTreeMap<String, Path
         for origin in origins.iter().filter(|origin| !names.is_empty() && !names.iter().any(|name| name == *origin)) {
             stores.fault(origin, "is missing: a witness that stores entries stores those of each of its logs");
         }
-        let folder = |name: &String| Some((name.clone(), stores.needed_path(name, "/var/lib/ndxp-gateway/log")?));
+        let folder = |name: &String| Some((name.clone(), stores.needed_path(name, "/var/lib/ndxp/log")?));
         names.iter().filter_map(folder).collect()
     })
 }

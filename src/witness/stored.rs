@@ -39,7 +39,7 @@ pub struct StoredLog {
 struct State {
     /// The whole bundles below what was proven.
     base: Checked,
-    /// The pruned bundles by the log's own word, up to the end of what was proven.
+    /// The pruned bundles of which an entry says so, up to the end of what was proven.
     recorded: Pruned,
     /// The largest tree whose entries were all found.
     proven: Option<Tree>,
@@ -170,7 +170,7 @@ impl StoredLog {
         };
         let (began, mut said) = (Instant::now(), Instant::now());
         loop {
-            let read = self.folder.lead(&mut checked, tree, &mut |checked| self.progress(checked, tree, &mut said));
+            let read = self.folder.verify(&mut checked, tree, &mut |checked| self.progress(checked, tree, &mut said));
             let mut state = self.state();
             match read {
                 Ok(all) => {
@@ -251,7 +251,7 @@ impl StoredLog {
             if attempt > 0 || fault.is_some() {
                 std::thread::sleep(RETRY);
             }
-            match self.folder.lead(&mut checked, tree, &mut |_| {}) {
+            match self.folder.verify(&mut checked, tree, &mut |_| {}) {
                 Ok(all) => return self.settle(&mut self.state(), tree, checked, all.recorded),
                 Err(other) => fault = Some(other.to_string()),
             }
@@ -333,7 +333,7 @@ impl StoredLog {
         };
         let Some(tree) = proven else { return };
         let (mut checked, mut said) = (Checked::default(), began);
-        let read = self.folder.lead(&mut checked, tree, &mut |_| {
+        let read = self.folder.verify(&mut checked, tree, &mut |_| {
             if said.elapsed() >= SAY_EVERY {
                 said = Instant::now();
                 tracing::info!(origin = self.origin, of = tree.0, "the log is read again");

@@ -294,6 +294,13 @@ fn pruned_bundles_are_no_loss_if_an_entry_says_so() {
     let witness = site.witness();
     is_cosigned(&site.ask(&witness, 0, 1_250));
     assert!(witness.look() && witness.losses().is_empty());
+    // The entry is about another gateway's folder, unless the list of this one has it, too.
+    let (list, away) = (site.log().join("pruned"), site.folder.path().join("away"));
+    std::fs::rename(&list, &away).unwrap();
+    witness.look();
+    assert!(witness.losses()[0].1.contains("tile/entries/00"), "{:?}", witness.losses());
+    std::fs::rename(&away, &list).unwrap();
+    until("it is listed", Duration::from_secs(20), || witness.look() && witness.losses().is_empty());
     // A line in the list alone hides nothing, from either.
     pruned::prune(&LogPaths::new(&site.data()), &[2..=2]).unwrap();
     witness.look();
