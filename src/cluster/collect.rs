@@ -19,7 +19,7 @@ const BATCH_PAGE: i64 = 16;
 /// Batches of a piece of what is rebuilt: 8 MB at most. The simulator's logs are short, and have several pieces all the same.
 const PIECE_BATCHES: usize = if cfg!(simulator) { 3 } else { 64 };
 /// Maximum number of batches of a sealing: 64 MB. In the simulator, a sealing often leaves some for the next one.
-pub const MAX_BATCHES: usize = if cfg!(simulator) { 5 } else { 512 };
+pub const MAX_BATCHES: usize = if cfg!(simulator) { 64 } else { 512 };
 /// Maximum number of writers of a sealing: a commit puts a mark for each, and etcd permits 128 operations.
 pub const MAX_WRITERS: usize = 100;
 

@@ -93,10 +93,12 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
             Err(error) => return error,
         };
         loop {
-            if let Err(error) = self.round(&mut term).await {
-                return error;
+            match self.round(&mut term).await {
+                // A sealing is bounded: what has waited during a pause follows at once.
+                Ok(true) => {}
+                Ok(false) => self.wait_for_batches(&term).await,
+                Err(error) => return error,
             }
-            self.wait_for_batches(&term).await;
         }
     }
 
@@ -136,7 +138,8 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
         }
     }
 
-    async fn round(&self, term: &mut SealerTerm) -> Result<(), ClusterError> {
+    /// Seals once. Returns whether there was more than a sealing may have.
+    async fn round(&self, term: &mut SealerTerm) -> Result<bool, ClusterError> {
         let read = self.members.range(&RangeRead::key(CHECKPOINT)).await?;
         if read.entries.first().map(|entry| entry.modified) != Some(term.base.entry.modified) {
             return Err(ClusterError::TermEnded);
@@ -147,7 +150,8 @@ impl<M: EtcdMember, T: Timers, D: OwnDisk, P: Publication> ClusterSealer<M, T, D
             self.seal(term, &collection).await?;
         }
         term.revision = collection.revision;
-        self.keep_house(term, &collection, revision).await
+        self.keep_house(term, &collection, revision).await?;
+        Ok(collection.revision < revision)
     }
 
     /// Computes, signs, commits, confirms, publishes: in this order.
