@@ -6,16 +6,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR="$PWD/target/simulator" CARGO_INCREMENTAL=1
-# Most of the time would be spent in building it.
-build=(cargo build --quiet --release --no-default-features --config 'profile.release.package.ndxp-cluster-simulator.opt-level=0')
 copy=target/mutants/cluster
 rm -rf "$copy" && mkdir -p "$copy/src/exchange_log" "$copy/simulator"
 cp -r src/cluster src/registry src/hex.rs src/keyfile.rs src/time_zone.rs "$copy/src/"
 cp src/exchange_log/clock.rs src/exchange_log/tree.rs "$copy/src/exchange_log/"
 cp -r simulator/cluster "$copy/simulator/"
-if [ -z "${2:-}" ] || [ "$2" = unmodified ]; then
+build() {
+    # The build of the program itself may be newer than any of these.
     find "$copy/src" "$copy/simulator" -name '*.rs' -exec touch {} +
-    "${build[@]}" --manifest-path "$copy/simulator/cluster/Cargo.toml"
+    # Optimized, most of the time would be spent in building it.
+    cargo build --quiet --release --no-default-features --config 'profile.release.package.ndxp-cluster-simulator.opt-level=0' \
+        --manifest-path "$copy/simulator/cluster/Cargo.toml"
+}
+if [ -z "${2:-}" ] || [ "$2" = unmodified ]; then
+    build
     if ! found=$("$CARGO_TARGET_DIR/release/ndxp-cluster-simulator" "${1:-100}"); then
         echo "unmodified: $(grep '^seed' <<< "$found")"
         exit 1
@@ -27,9 +31,7 @@ header() { sed -n "/^--- /q; s/^$2: //p" "$1"; }
 for patch in simulator/cluster/mutants/"${2:-}"*.patch; do
     name=$(basename "$patch" .patch) kind=$(header "$patch" Trouble) world=$(header "$patch" World) seeds=${1:-100}
     patch --quiet --strip 1 --directory "$copy" < "$patch"
-    # The build of the program itself may be newer than any of these.
-    find "$copy/src" "$copy/simulator" -name '*.rs' -exec touch {} +
-    "${build[@]}" --manifest-path "$copy/simulator/cluster/Cargo.toml"
+    build
     patch --quiet --strip 1 --reverse --directory "$copy" < "$patch"
     if [ -n "$kind" ]; then
         export NDXP_TROUBLE=$kind seeds=$((seeds * 30))

@@ -17,7 +17,7 @@ trap 'kill $real 2> /dev/null || true' EXIT
 "$program" quota "${1:-1000}"
 # One of each kind; all of them by simulator/cluster/mutants.sh alone, since each is a build.
 simulator/cluster/mutants.sh 300 unmodified
-for name in acknowledged commit-without read-at retired registry-without quota-without; do
+for name in acknowledged commit-without no-dedup read-at retired registry-without quota-without; do
     simulator/cluster/mutants.sh 100 "$name"
 done
 wait $real

@@ -1,6 +1,7 @@
 //! Admin events of the log that record what files beside it hold: pruned bundles, legal holds in force, fork alarms.
 
 use super::Entry;
+use super::pruned::Pruned;
 
 /// The event of pruned bundles; its object is `bundles:first-last`.
 pub const PRUNE_EVENT: &str = "log.prune";
@@ -53,22 +54,20 @@ impl FileEvent {
 /// What a log records about files.
 #[derive(Default)]
 pub(super) struct FileEvents {
-    /// Objects of the events of prunings.
-    pub pruned: Vec<String>,
+    /// The bundles that its entries say were pruned.
+    pub pruned: Pruned,
     pub of_state: Vec<FileEvent>,
 }
 
 impl FileEvents {
     pub fn take(&mut self, index: u64, entry: Entry) {
-        if entry.event == PRUNE_EVENT && entry.status == 0 {
-            self.pruned.push(entry.object);
-        } else {
+        if !self.pruned.add_event(&entry) {
             self.of_state.extend(FileEvent::of(index, entry));
         }
     }
 
     pub fn append(&mut self, mut other: Self) {
-        self.pruned.append(&mut other.pruned);
+        other.pruned.runs().iter().cloned().for_each(|run| self.pruned.add(run));
         self.of_state.append(&mut other.of_state);
     }
 }

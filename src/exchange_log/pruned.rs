@@ -2,9 +2,10 @@
 //! valid.
 
 use super::disk::{Disk, read_text, remove, write_atomically};
+use super::file_events::PRUNE_EVENT;
 use super::tiles::{bundle_path, split_words};
 use super::tree::TILE;
-use super::{LogError, LogPaths, crash_point};
+use super::{Entry, LogError, LogPaths, crash_point};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -75,14 +76,18 @@ impl Pruned {
         self.0 = merged;
     }
 
-    /// Adds the run that the object of an event [`PRUNE_EVENT`](super::file_events::PRUNE_EVENT) names; one of another form
-    /// names none.
-    pub fn add_event(&mut self, object: &str) {
-        let run = object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
+    /// Adds the run that an entry says was pruned; returns whether it is such an entry. A refused one pruned nothing, and an
+    /// object of another form names no bundles.
+    pub fn add_event(&mut self, entry: &Entry) -> bool {
+        if entry.event != PRUNE_EVENT || entry.status != 0 {
+            return false;
+        }
+        let run = entry.object.strip_prefix("bundles:").and_then(|run| run.split_once('-'));
         let run = run.and_then(|(first, last)| Some(first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?));
         if let Some(run) = run.filter(|run| run.start() <= run.end()) {
             self.add(run);
         }
+        true
     }
 
     /// Returns how many of the first `bundles` bundles were pruned.

@@ -61,14 +61,18 @@ pub fn parse_name(name: &str) -> Option<Tile> {
         level => Some(level.parse::<usize>().ok().filter(|level| *level < 8)?),
     };
     // Each file has one name only.
-    let same = match level {
-        Some(level) => tile_name(level, index, width),
-        None => bundle_name(index, width),
-    };
-    (same == name).then_some(Tile { level, index, width })
+    Some(Tile { level, index, width }).filter(|tile| tile.name() == name)
 }
 
 impl Tile {
+    /// Returns its name.
+    pub fn name(self) -> String {
+        match self.level {
+            Some(level) => tile_name(level, self.index, self.width),
+            None => bundle_name(self.index, self.width),
+        }
+    }
+
     /// Returns its bytes in a log of `size` entries, or of more: cut out of the widest file under that size, so that a
     /// file of an older size that somebody put there is never read. `None` if the size does not reach it.
     ///

@@ -1,10 +1,11 @@
 //! The uploader over a store in memory.
 #![allow(clippy::unwrap_used)]
 
-use super::tiles::{edge, name, with_bundle};
+use super::tiles::{edge, with_bundle};
 use super::{TileStoreError, Uploader};
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::pruned::prune;
+use crate::exchange_log::tiles::Tile;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
 use futures_util::TryStreamExt;
 use object_store::memory::InMemory;
@@ -82,8 +83,8 @@ async fn size(store: &Arc<dyn ObjectStore>) -> u64 {
 /// Every tile that the store's checkpoint needs is there and as in the log's folder; what more is there is partial.
 async fn assert_complete(log: &Log, store: &Arc<dyn ObjectStore>) {
     let size = size(store).await;
-    let mut needed: BTreeSet<String> = edge(size).into_iter().map(name).collect();
-    needed.extend((0..size / 256).flat_map(with_bundle).map(name));
+    let mut needed: BTreeSet<String> = edge(size).into_iter().map(Tile::name).collect();
+    needed.extend((0..size / 256).flat_map(with_bundle).map(Tile::name));
     let found = names(store).await;
     for name in &needed {
         assert!(found.contains(name), "{name} of {size} is missing");

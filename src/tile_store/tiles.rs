@@ -2,16 +2,8 @@
 
 use crate::exchange_log::LogError;
 use crate::exchange_log::reader::LogReader;
-use crate::exchange_log::tiles::{Tile, bundle_name, edge_tiles, encode_bundle, tile_name};
+use crate::exchange_log::tiles::{Tile, edge_tiles, encode_bundle};
 use crate::exchange_log::tree::TILE;
-
-/// The name of a tile's object.
-pub(super) fn name(tile: Tile) -> String {
-    match tile.level {
-        Some(level) => tile_name(level, tile.index, tile.width),
-        None => bundle_name(tile.index, tile.width),
-    }
-}
 
 /// The tiles that become full with a full bundle: the bundle, its hash tile, and those above that it completes.
 pub(super) fn with_bundle(bundle: u64) -> Vec<Tile> {
@@ -39,7 +31,7 @@ pub(super) fn edge(size: u64) -> Vec<Tile> {
 /// # Errors
 /// What was read does not lead to the log's signed root, or cannot be read: such bytes are never uploaded.
 pub(super) fn bytes(reader: &LogReader, tile: Tile) -> Result<Option<Vec<u8>>, LogError> {
-    let short = || LogError::corrupt(&reader.paths().tiles.join(name(tile)), 0, "is not under the checkpoint");
+    let short = || LogError::corrupt(&reader.paths().tiles.join(tile.name()), 0, "is not under the checkpoint");
     let Some(level) = tile.level else {
         let Some(entries) = reader.bundle(tile.index)? else { return Ok(None) };
         return Ok(Some(encode_bundle(entries.get(..tile.width).ok_or_else(short)?)));

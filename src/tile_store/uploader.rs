@@ -2,7 +2,7 @@
 //! checkpoint says, so nothing is kept on disk.
 
 use super::TileStoreError;
-use super::tiles::{bytes, edge, name, with_bundle};
+use super::tiles::{bytes, edge, with_bundle};
 use crate::exchange_log::note::MAX_NOTE;
 use crate::exchange_log::proof;
 use crate::exchange_log::pruned::{PRUNED_FILE, Pruned};
@@ -120,7 +120,7 @@ impl Uploader {
         let bundles = first..(first + COMPARED).min(full);
         let tiles = edge.into_iter().chain(bundles.clone().flat_map(with_bundle)).filter(|tile| is_kept(tile, pruned));
         let compared = stream::iter(tiles).map(async |tile| match bytes(reader, tile)? {
-            Some(bytes) => self.compare(&name(tile), bytes).await,
+            Some(bytes) => self.compare(&tile.name(), bytes).await,
             None => Ok(()),
         });
         compared.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -138,7 +138,7 @@ impl Uploader {
         let full = (begun / TILE as u64..size / TILE as u64).flat_map(with_bundle);
         let tiles = full.chain(edge(size)).filter(|tile| is_kept(tile, pruned));
         let put = stream::iter(tiles).map(async |tile| match bytes(reader, tile)? {
-            Some(bytes) => self.put_new(&name(tile), bytes).await,
+            Some(bytes) => self.put_new(&tile.name(), bytes).await,
             None => Ok(()),
         });
         put.buffer_unordered(AT_ONCE).try_collect().await
@@ -192,7 +192,7 @@ impl Uploader {
     async fn remove_partial(&self, begun: u64, size: u64) -> Result<(), TileStoreError> {
         let leaves = |tile: &Tile| (tile.index + 1) << (8 * (tile.level.unwrap_or(0) + 1));
         for tile in edge(begun).into_iter().filter(|tile| leaves(tile) <= size) {
-            let folder = path(&format!("{}.p", name(Tile { width: TILE, ..tile })));
+            let folder = path(&format!("{}.p", Tile { width: TILE, ..tile }.name()));
             let partial: Vec<Path> =
                 self.store.list(Some(&folder)).map_ok(|found| found.location).try_collect().await?;
             let deleted = stream::iter(&partial).map(async |path| self.delete_object(path).await);
@@ -203,10 +203,15 @@ impl Uploader {
 
     /// Compares an object with what it has to be, and puts it if it is missing.
     async fn compare(&self, name: &str, bytes: Vec<u8>) -> Result<(), TileStoreError> {
+        if self.has(name, &bytes).await? { Ok(()) } else { self.put_new(name, bytes).await }
+    }
+
+    /// Returns whether there is an object; it has to have these bytes.
+    async fn has(&self, name: &str, bytes: &[u8]) -> Result<bool, TileStoreError> {
         match self.get(name, bytes.len() as u64).await? {
-            Some(found) if found.bytes == bytes => Ok(()),
+            Some(found) if found.bytes == bytes => Ok(true),
             Some(_) => Err(TileStoreError::Different(name.to_owned())),
-            None => self.put_new(name, bytes).await,
+            None => Ok(false),
         }
     }
 
@@ -218,12 +223,9 @@ impl Uploader {
             Err(Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        match self.get(name, bytes.len() as u64).await? {
-            Some(found) if found.bytes == bytes => Ok(()),
-            Some(_) => Err(TileStoreError::Different(name.to_owned())),
-            // Another upload of it has not ended.
-            None => Err(TileStoreError::Unavailable { reason: "it is not consistent", detail: name.to_owned() }),
-        }
+        // If it is not, another upload of it has not ended.
+        let not_yet = || TileStoreError::Unavailable { reason: "it is not consistent", detail: name.to_owned() };
+        self.has(name, &bytes).await?.then_some(()).ok_or_else(not_yet)
     }
 
     /// Puts an object in place of the one that was read; returns whether it is still that one.

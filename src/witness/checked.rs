@@ -3,7 +3,6 @@
 
 use crate::cluster::peaks::{Peaks, subtrees};
 use crate::exchange_log::checkpoint::LogVerifier;
-use crate::exchange_log::file_events::PRUNE_EVENT;
 use crate::exchange_log::pruned::{PRUNED_FILE, Pruned};
 use crate::exchange_log::tiles::{bundle_name, complete_subtree, decode_bundle, decode_tile, tile_name};
 use crate::exchange_log::tree::{Hash, TILE, leaf_hash, node_hash, tree_hash};
@@ -144,10 +143,9 @@ impl SiteFolder {
         for entry in decode_bundle(&bytes, width, &self.files.path(&bundle_name(index, width)))? {
             checked.peaks.push(entry);
             if canonical::kind(entry) == Some(Kind::Admin as i32)
-                && let Some(entry) = Entry::from_bytes(entry).filter(|entry| entry.event == PRUNE_EVENT)
-                && entry.status == 0
+                && let Some(entry) = Entry::from_bytes(entry)
             {
-                checked.recorded.add_event(&entry.object);
+                checked.recorded.add_event(&entry);
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import time
+import urllib.error
 
 import grpc
 import pytest
@@ -61,6 +62,16 @@ def eventually(holds, what, seconds=30):
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def settled(check):
+    """A log that is read while it grows: partial tiles of an older checkpoint are deleted meanwhile, and then it is read again."""
+    for _ in range(10):
+        try:
+            return check()
+        except (FileNotFoundError, urllib.error.HTTPError):
+            time.sleep(0.3)
+    return check()
 
 
 def eventually_answered(call):

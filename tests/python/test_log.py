@@ -1,11 +1,11 @@
 """The exchange log, checked by an implementation that shares nothing with the gateway's."""
 import json
 import shutil
-import time
 import urllib.error
 
 import pytest
 import verify_log
+from conftest import settled
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +25,8 @@ def fetcher(stage, name):
     return verify_log.from_gateway(url, str(pki / "ca.pem"), str(pki / f"{name}.pem"), str(pki / f"{name}.key"))
 
 
-def settled(stage, check):
-    """A gateway that seals at the same moment deletes partial tiles of an older checkpoint: begin again."""
-    for _ in range(10):
-        try:
-            return check()
-        except (FileNotFoundError, urllib.error.HTTPError):
-            time.sleep(0.3)
-    return check()
-
-
 def test_the_complete_log_verifies_from_a_running_gateway(stage, vkey, auditor):
-    size, _ = settled(stage, lambda: verify_log.verify_log(vkey, auditor))
+    size, _ = settled(lambda: verify_log.verify_log(vkey, auditor))
     assert size >= 5
 
 
@@ -69,7 +59,7 @@ def test_a_changed_file_is_found(stage, vkey, tmp_path):
         shutil.copytree(stage.folder / "data/log", tmp_path / "log")
         return verify_log.verify_log(vkey, verify_log.from_folder(tmp_path / "log"))
 
-    settled(stage, copied)
+    settled(copied)
     for file in sorted((tmp_path / "log/tile").rglob("*")):
         if file.is_file():
             data = file.read_bytes()

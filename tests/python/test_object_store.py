@@ -1,28 +1,18 @@
 """The log's tiles in an object store: moto's S3, a real gateway, and the verifier that shares nothing with it."""
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import boto3
+import foreign
 import pytest
 import verify_log
 from botocore.config import Config
-from conftest import BINARY, Stage, eventually
-from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from conftest import Stage, eventually, settled
 
 BUCKET, PREFIX = "ndxp-log", "quangninh/log"
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Store:
@@ -37,15 +27,8 @@ class Store:
     def start(self):
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(self.answers, "moto's server answers")
+        eventually(lambda: foreign.listens(self.port), "moto's server answers")
         self.s3.create_bucket(Bucket=BUCKET)
-
-    def answers(self):
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        except OSError:
-            return False
 
     def stop(self):
         self.process.terminate()
@@ -74,24 +57,21 @@ class Store:
     def verified(self, stage, folder):
         """Downloads everything, and verifies it as anybody can who has the log's key. Returns its size."""
         vkey = (stage.folder / "data/log/vkey").read_text()
-        # A gateway that uploads at the same moment removes partial tiles of an older checkpoint: begin again.
-        for attempt in range(10):
-            try:
-                shutil.rmtree(folder, ignore_errors=True)
-                for name in self.names():
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).write_bytes(self.get(name))
-                assert (folder / "vkey").read_text() == vkey
-                return verify_log.verify_log(vkey, verify_log.from_folder(folder))[0]
-            except FileNotFoundError:
-                if attempt == 9:
-                    raise
-                time.sleep(0.5)
+
+        def downloaded():
+            shutil.rmtree(folder, ignore_errors=True)
+            for name in self.names():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(self.get(name))
+            assert (folder / "vkey").read_text() == vkey
+            return verify_log.verify_log(vkey, verify_log.from_folder(folder))[0]
+
+        return settled(downloaded)
 
 
 @pytest.fixture(scope="module")
 def store():
-    store = Store(free_port())
+    store = Store(foreign.free_port())
     store.start()
     yield store
     store.stop()
@@ -118,11 +98,8 @@ def stored(tmp_path_factory, store):
 
 def call(stage):
     """A call is answered, whatever the store does."""
-    done = subprocess.run(
-        [BINARY, "call", "BudgetUnitService/GetUnit", "--data", '{"unitCode": "1057000"}', "--ca", "pki/ca.pem", "--to",
-         f"https://localhost:{stage.port}", "--certificate", "pki/one-stop-shop.pem", "--token-file", "shop.jwt"],
-        cwd=stage.folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    stage.cli("call", "BudgetUnitService/GetUnit", "--data", '{"unitCode": "1057000"}', "--ca", "pki/ca.pem", "--to",
+              f"https://localhost:{stage.port}", "--certificate", "pki/one-stop-shop.pem", "--token-file", "shop.jwt")
 
 
 def page(stage, path):
@@ -153,14 +130,9 @@ def copied(stage, store, what):
 
 def fill(stage, count):
     """That many calls."""
-    with stage.channel("one-stop-shop") as channel:
-        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        method = pool.FindServiceByName("ndxp.budgetunit.v1.BudgetUnitService").FindMethodByName("GetUnit")
-        request, answer = (message_factory.GetMessageClass(kind) for kind in (method.input_type, method.output_type))
-        ask = channel.unary_unary(f"/{method.containing_service.full_name}/GetUnit", request.SerializeToString, answer.FromString)
-        metadata = [("authorization", "Bearer " + (stage.folder / "shop.jwt").read_text().strip())]
-        for _ in range(count):
-            ask(json_format.ParseDict({"unitCode": "1057000"}, request()), metadata=metadata, timeout=20)
+    caller = foreign.Caller(stage, (stage.folder / "shop.jwt").read_text().strip())
+    for _ in range(count):
+        caller.call("ndxp.budgetunit.v1.BudgetUnitService/GetUnit", {"unitCode": "1057000"})
 
 
 def test_the_bucket_holds_a_log_that_anybody_can_verify(stored, store, tmp_path):

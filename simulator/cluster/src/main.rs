@@ -36,8 +36,8 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 /// A failing seed, its cause and its trace.
@@ -91,27 +91,27 @@ fn run(subject: Subject, seed: u64, trace: bool) -> Option<Failure> {
     }
 }
 
-/// Runs seeds on all cores; returns the lowest failing one of those that ran.
+/// Runs seeds on all cores; returns the first that has failed. Others are not waited for: where a rule is broken on purpose,
+/// some may not come to an end.
 fn run_all(subject: Subject, from: u64, count: u64) -> Option<Failure> {
-    let (next, failed) = (AtomicU64::new(from), Mutex::new(None::<Failure>));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= from + count {
-                return;
-            }
-            if let Some(failure) = run(subject, seed, false) {
-                next.store(from + count, Ordering::Relaxed);
-                let mut failed = runtime::locked(&failed);
-                if failed.as_ref().is_none_or(|(lowest, ..)| seed < *lowest) {
-                    *failed = Some(failure);
+    let next = Arc::new(AtomicU64::new(from));
+    let (failed, failures) = mpsc::channel();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for _ in 0..cores {
+        let (next, failed) = (next.clone(), failed.clone());
+        std::thread::spawn(move || {
+            let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            for seed in seeds.take_while(|seed| *seed < from + count) {
+                if let Some(failure) = run(subject, seed, false) {
+                    let _ = failed.send(failure);
+                    return;
                 }
             }
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    failed.into_inner().unwrap_or_default()
+        });
+    }
+    // Without a failure, nothing comes once all threads have ended.
+    drop(failed);
+    failures.recv().ok()
 }
 
 /// Runs the conformance suite over the simulated members.
