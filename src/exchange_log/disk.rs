@@ -360,6 +360,21 @@ fn put_in_place(
     sync_folder(disk, folder)
 }
 
+/// Copies a folder, for tests. Not by a child process: until it executes, a child has the locks of other tests' logs.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {

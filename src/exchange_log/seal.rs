@@ -424,19 +424,11 @@ mod tests {
         let mut sealer = Sealer::open(paths.clone(), signer()).unwrap();
         sealer.seal(&entries(0..100)).unwrap();
         let before = folder.join("before");
-        copy(&paths.tiles, &before);
+        disk::copy_folder(&paths.tiles, &before);
         sealer.seal(&entries(100..300)).unwrap();
         std::fs::remove_dir_all(&paths.tiles).unwrap();
         std::fs::rename(&before, &paths.tiles).unwrap();
         (paths, signer())
-    }
-
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let target = to.join(entry.file_name());
-            if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
-        }
     }
 
     fn entries(of: std::ops::Range<usize>) -> Vec<Vec<u8>> {

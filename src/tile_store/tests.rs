@@ -4,6 +4,7 @@
 use super::tiles::{edge, with_bundle};
 use super::{TileStoreError, Uploader};
 use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::disk::copy_folder;
 use crate::exchange_log::pruned::prune;
 use crate::exchange_log::tiles::Tile;
 use crate::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
@@ -45,8 +46,7 @@ impl Log {
     /// The log of another site, as it is now.
     fn copy(&self) -> Self {
         let copy = Log { folder: tempfile::tempdir().unwrap(), key: self.key.clone() };
-        let done = std::process::Command::new("cp").arg("-a").arg(self.data().join(".")).arg(copy.data()).status();
-        assert!(done.unwrap().success());
+        copy_folder(self.data(), copy.data());
         copy
     }
 

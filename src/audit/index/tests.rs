@@ -2,6 +2,7 @@ use super::*;
 use crate::audit::query::Query;
 use crate::audit::search;
 use crate::exchange_log::checkpoint::LogSigner;
+use crate::exchange_log::disk::copy_folder;
 use crate::exchange_log::entry::Pseudonym;
 use crate::exchange_log::reader::LogReader;
 use crate::exchange_log::{Entry, ExchangeLog, Kind};
@@ -376,8 +377,7 @@ fn l7_an_index_that_claims_more_than_the_log_has_is_found_and_finds_nothing_more
     let copy = |from: &Path, to: &Path| {
         for part in parts {
             let _ = std::fs::remove_dir_all(to.join(part));
-            let status = std::process::Command::new("cp").arg("-r").arg(from.join(part)).arg(to).status().unwrap();
-            assert!(status.success());
+            copy_folder(&from.join(part), &to.join(part));
         }
     };
     fill(data, &key, "c1", 3 * 256 + 9);
