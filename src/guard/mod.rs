@@ -57,7 +57,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use streams::Streams;
 
-pub use admission::Admission;
+pub use admission::{Admission, AdmittedCall};
 pub use breaker::{BreakerSettings, BreakerState};
 pub use endpoints::{EndpointCall, Endpoints};
 pub use evidence::ClientKey;

@@ -6,7 +6,7 @@ use super::refusals::{Refusals, RefusedBeforeCall};
 use super::web_calls::{WebCall, handed_over};
 use crate::config::Listen;
 use crate::exchange_log::open_thread_queues;
-use crate::guard::Admission;
+use crate::guard::{Admission, AdmittedCall};
 use crate::http2::server::{self, MAX_HEADERS, Pings, Reply, header_bytes};
 use crate::http2::{Incoming, SendTimeout};
 use crate::identity::Peer;
@@ -23,10 +23,10 @@ use crate::server::exchange::Exchange;
 use crate::server::exchange::form::{CallForm, RequestBody};
 use crate::server::exchange::protocol;
 use crate::server::exchange::response::{self, ResponseBody};
-use crate::server::own_calls::OwnService;
+use crate::server::own_calls::{OwnCallPermit, OwnService};
 use crate::server::shared::{Routes, Served, Shared};
 use crate::server::thread;
-use crate::status::Reason;
+use crate::status::{Reason, Refusal};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::{Request, Response};
@@ -68,6 +68,12 @@ pub(in crate::server) fn spawn(
         let worker = Worker { exchange, admission, refusals, listen, control, open, connections, patience, handshakes };
         Arc::new(worker).run(listener, web_calls).await;
     })
+}
+
+/// A call that may be served.
+enum Admitted {
+    Exchange(AdmittedCall),
+    Own(OwnService, OwnCallPermit),
 }
 
 struct Worker {
@@ -160,27 +166,29 @@ impl Worker {
         let own = OwnService::of(request.uri().path()).filter(|own| !is_web || own.is_for_clients());
         let delay = Instant::now().saturating_duration_since(arrived);
         let admitted = match own {
-            Some(_) => self.admission.admit_own(delay).map(|()| None),
-            None => self.admission.admit(delay, stood).map(Some),
+            Some(service) => self.admit_own(peer, service, delay),
+            None => self.admit_exchange(peer, delay, stood),
         };
-        let answer = match (admitted, own) {
-            (Err(refusal), _) => {
-                // The delay does not hold its headers.
+        let answer = match admitted {
+            // The delay does not hold the headers.
+            Err(refusal) => {
                 drop(request);
-                self.refusals.call(peer, &refusal);
                 response::refused(&refusal, "")
             }
-            (Ok(_under_way), _) if header_bytes(&request) > MAX_HEADERS => {
+            Ok(_) if header_bytes(&request) > MAX_HEADERS => {
                 drop(request);
                 let refusal = Reason::MetadataTooLarge.into();
                 let id = self.refusals.unhandled(peer, &refusal).await;
                 response::refused(&refusal, &id)
             }
-            (Ok(_), Some(service)) => match form.call() {
-                Ok(_) => self.serve_own(peer, request, (service, form)).await,
+            Ok(Admitted::Own(service, call)) => match form.call() {
+                Ok(_) => {
+                    let infra = self.control.infra.borrow().clone();
+                    infra.serve(&self.exchange.shared, peer, request, (service, call), form).await
+                }
                 Err(unfit) => response::refused(&unfit.into(), ""),
             },
-            (Ok(_under_way), None) => self.exchange.serve(peer, request, arrived, form).await,
+            Ok(Admitted::Exchange(_under_way)) => self.exchange.serve(peer, request, arrived, form).await,
         };
         if is_held_back(&answer, own) {
             self.admission.hold(form.timeout).await;
@@ -209,19 +217,17 @@ impl Worker {
         });
     }
 
-    /// Serves a call of one of the gateway's own services.
-    async fn serve_own(
-        &self,
-        peer: &Arc<Peer>,
-        request: Request<RequestBody>,
-        (service, form): (OwnService, CallForm),
-    ) -> Response<ResponseBody> {
-        let shared = &self.exchange.shared;
-        let infra = self.control.infra.borrow().clone();
-        match shared.own_calls.begin(service, &peer.certificate.thumbprint) {
-            Ok(call) => infra.serve(shared, peer, request, (service, call), form).await,
-            Err(refusal) => response::refused(&refusal, ""),
-        }
+    fn admit_exchange(&self, peer: &Peer, delay: Duration, stood: Duration) -> Result<Admitted, Refusal> {
+        let admitted = self.admission.admit(delay, stood);
+        admitted.map(Admitted::Exchange).inspect_err(|refusal| self.refusals.call(peer, refusal))
+    }
+
+    /// Admits a call of one of the gateway's own services: by its certificate's limit first, so that what one caller asks beyond
+    /// that takes nothing of the share that all callers have while a delay persists.
+    fn admit_own(&self, peer: &Peer, service: OwnService, delay: Duration) -> Result<Admitted, Refusal> {
+        let call = self.exchange.shared.own_calls.begin(service, &peer.certificate.thumbprint)?;
+        self.admission.admit_own(delay).inspect_err(|refusal| self.refusals.call(peer, refusal))?;
+        Ok(Admitted::Own(service, call))
     }
 
     /// Opens a connection. Its calls run in a separate task: ten thousand idle connections hold only what they need,
