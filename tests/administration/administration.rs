@@ -25,7 +25,7 @@ async fn every_admin_event_is_in_the_exchange_log_with_its_actor() {
     lan.suspend_client("clerk", false).unwrap();
     // Entries about the gateway's own files are nobody's act.
     let is_act = |one: &&Found| one.entry.kind() == Kind::Admin && one.entry.event != FILE_EVENT;
-    until("the acts in the log", Duration::from_secs(2), || stage.entries().iter().filter(is_act).count() == 7);
+    until("the acts in the log", || stage.entries().iter().filter(is_act).count() == 7);
     let entries = stage.entries();
     let admin_events: Vec<(&str, &str, &str)> = entries
         .iter()
@@ -133,7 +133,7 @@ async fn connections_of_a_revoked_certificate_are_closed() {
     closed.await.expect("the connection stays open");
     // Nobody waits for this entry: it is on disk shortly afterwards.
     let logged = |one: &Found| one.entry.reason == "CERTIFICATE_REVOKED" && one.entry.kind() == Kind::Connection;
-    crate::support::until("it is in the log", Duration::from_secs(3), || stage.entries().iter().any(logged));
+    crate::support::until("it is in the log", || stage.entries().iter().any(logged));
     let entries = stage.entries();
     assert_eq!(entries.iter().find(|one| logged(one)).unwrap().entry.status, Code::Unauthenticated as u32);
     other.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();

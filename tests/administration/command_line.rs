@@ -258,7 +258,7 @@ fn a_changed_byte_is_named_by_verify() {
     });
     // While it runs, an admin event may still be sealed, which replaces the file that is changed below.
     drop((actor, runtime, stage.gateway.take()));
-    crate::support::until("everything is sealed", std::time::Duration::from_secs(30), || {
+    crate::support::until("everything is sealed", || {
         let report =
             ndxp_gateway::exchange_log::verify::verify_data(&stage.data(), None, None, Default::default(), |_, _| {})
                 .unwrap();

@@ -10,7 +10,6 @@ use ndxp_gateway::keyfile::Vault;
 use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS};
 use ndxp_gateway::registry::Store;
 use ndxp_gateway::sandbox::samples::samples;
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_see_only_the_sign_in_page() {
@@ -225,7 +224,7 @@ async fn an_auditor_finds_an_exchange_sees_its_proof_and_downloads_its_receipt()
     let sample = all.iter().find(|one| format!("/{}", one.operation) == VERIFY).unwrap();
     assert_eq!(system.call(VERIFY, sample.requests[0].clone()).await.reason(), "");
     let reader = || LogReader::open(&stage.data()).unwrap();
-    until("everything is sealed", Duration::from_secs(10), || reader().sealed() == reader().size());
+    until("everything is sealed", || reader().sealed() == reader().size());
     let log = key::read(&stage.data(), &Vault::default(), "ndxp.quangninh.gov.vn/log").unwrap().verifier();
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     let found = kiem.get("/console/exchanges?client=one-stop-shop&operation=VerifyCitizen").await;

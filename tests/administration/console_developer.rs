@@ -5,7 +5,6 @@ use crate::support::{CITIZEN, UNIT, until};
 use ndxp_gateway::contract::ContractSet;
 use ndxp_gateway::registry::Store;
 use serde_json::json;
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_has_a_page_with_its_fields_an_example_and_snippets() {
@@ -98,7 +97,7 @@ async fn a_client_s_developers_see_their_own_grants_calls_and_failures_and_nobod
     stage.settle();
     assert_eq!(browser.get("/console/own").await.to(), "/console/sign-in");
     stage.verify();
-    until("it is in the log", Duration::from_secs(3), || {
+    until("it is in the log", || {
         stage
             .entries()
             .iter()

@@ -115,7 +115,7 @@ async fn the_checkpoint_is_shown_and_taken_away_as_it_was_signed() {
     auditor(&stage);
     look_up(&stage, &CLIENTS[..1]).await;
     let reader = || LogReader::open(&stage.data()).unwrap();
-    until("everything is sealed", Duration::from_secs(10), || reader().sealed() == reader().size());
+    until("everything is sealed", || reader().sealed() == reader().size());
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     let page = kiem.get("/console/checkpoints").await;
     assert!(page.status == 200 && page.text.contains("policy names no witness"), "{}", page.text);
@@ -219,7 +219,7 @@ async fn an_export_is_started_watched_and_taken_away_by_who_started_it() {
     auditor(&stage);
     look_up(&stage, &["portal", "portal", "tax"]).await;
     let reader = || LogReader::open(&stage.data()).unwrap();
-    until("everything is sealed", Duration::from_secs(10), || reader().sealed() == reader().size());
+    until("everything is sealed", || reader().sealed() == reader().size());
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     let here = "/console/exports";
     // The search hands its conditions on.

@@ -10,7 +10,7 @@ use ndxp_gateway::exchange_log::Entry;
 use ndxp_gateway::registry::{Store, now};
 use ndxp_gateway::sandbox::folder::DevFolder;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const COOKIE: &str = "__Host-ndxp-openid";
 const SESSION: &str = "__Host-ndxp-console";
@@ -109,7 +109,7 @@ async fn a_person_of_the_provider_acts_in_their_own_name_with_each_signature_alg
     assert_eq!(both.get("/console/exchanges").await.status, 403);
     assert_eq!(both.submit("/console/", "/console/sign-out", &[]).await.to(), "/console/sign-in");
     assert_eq!(both.get("/console/").await.to(), "/console/sign-in");
-    until("the entry of signing out", Duration::from_secs(5), || {
+    until("the entry of signing out", || {
         let out = |entry: &Entry| entry.event == "console.sign_out" && entry.identity_provider == provider.issuer;
         stage.entries().iter().any(|one| out(&one.entry))
     });

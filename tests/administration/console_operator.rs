@@ -5,7 +5,6 @@ use crate::support::{Stage, VERIFY, until};
 use ndxp_gateway::pki::{CertificateRole as Certificate, DEFAULT_DAYS};
 use ndxp_gateway::registry::{Role, Store};
 use ndxp_gateway::sandbox::samples::samples;
-use std::time::Duration;
 
 /// The router's own list: each path with its methods.
 fn routes() -> Vec<(String, bool, bool)> {
@@ -390,7 +389,7 @@ async fn a_maintenance_notice_is_set_by_form_and_reaches_callers() {
     assert_eq!(cleared.to(), "/console/sources/land#notice", "{}", cleared.text);
     assert!(!van.get(page).await.text.contains("Gỡ thông báo"));
     stage.verify();
-    until("both changes are in the log", Duration::from_secs(20), || {
+    until("both changes are in the log", || {
         let entries = stage.entries().into_iter().map(|one| one.entry.event);
         let events: Vec<String> = entries.filter(|event| event.starts_with("notice.")).collect();
         events == ["notice.set", "notice.clear"]

@@ -79,7 +79,7 @@ async fn the_alarm_about_a_fork_is_on_the_page_until_an_auditor_says_what_it_was
     let told = WitnessService::open(&of).unwrap().add_checkpoint(forked.to_text().as_bytes(), now().unsigned_abs());
     assert!(matches!(told, WitnessResponse::Cosigned(_)), "{told:?}");
     let (_witness, _) = started(&mut stage, of);
-    until("the alarm stands", Duration::from_secs(30), || alarm::read(&stage.data()).is_some());
+    until("the alarm stands", || alarm::read(&stage.data()).is_some());
     let mut kiem = Browser::signed_in(&stage, "kiem").await;
     until_shown(&mut kiem, &["role=\"alert\"", "dc2", "Acknowledge the alarm"]).await;
     let id = alarm::read(&stage.data()).unwrap().id();
@@ -90,7 +90,7 @@ async fn the_alarm_about_a_fork_is_on_the_page_until_an_auditor_says_what_it_was
     assert_eq!((ended.status, ended.to()), (303, HERE), "{}", ended.text);
     let page = kiem.get(HERE).await.text;
     assert!(!page.contains("Acknowledge the alarm"), "{page}");
-    until("its reason is in the log", Duration::from_secs(20), || {
+    until("its reason is in the log", || {
         let events = stage.entries().into_iter().filter(|one| one.entry.event == "audit.acknowledge");
         events
             .map(|one| one.entry)

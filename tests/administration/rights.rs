@@ -424,9 +424,7 @@ async fn t3_a_wider_grant_waits_and_a_narrower_one_does_not() {
     let refused = minh.ask::<api::ApproveChangeResponse>("ApproveChange", id(&told.pending_change)).await;
     assert!(refused.unwrap_err().starts_with("OBJECT_UNKNOWN"));
     // T4: the entry of the approval holds all of it.
-    crate::support::until("the acts are in the log", Duration::from_secs(5), || {
-        stage.store.admin_events().unwrap().is_empty()
-    });
+    crate::support::until("the acts are in the log", || stage.store.admin_events().unwrap().is_empty());
     let entries = stage.entries();
     let approved = entries.iter().find(|one| one.entry.event == "change.approve").unwrap();
     let entry = &approved.entry;

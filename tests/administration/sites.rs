@@ -46,9 +46,7 @@ fn a_gateway_of_another_site_reads_the_log_and_verifies_it() {
     stage.settle();
     let key = LogVerifier::parse(&std::fs::read_to_string(stage.data().join("log/vkey")).unwrap()).unwrap();
     let there = remote(&stage, &https(&stage), Some("gateway-dc2"));
-    until("the exchange is sealed", Duration::from_secs(10), || {
-        verify(&there, &key, Default::default(), |_, _| {}).unwrap().sealed >= 3
-    });
+    until("the exchange is sealed", || verify(&there, &key, Default::default(), |_, _| {}).unwrap().sealed >= 3);
     assert_eq!(there.read("tile/entries/x999/999").unwrap(), None);
     // Its names in the registry would be rights of two kinds in one certificate: neither is there then.
     let client = Client {

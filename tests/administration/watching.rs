@@ -63,7 +63,7 @@ async fn long_streams_block_no_call_and_are_bounded_per_client() {
     let asked = stage.sandbox.faults.count("criminalrecord") - looked;
     assert!(asked >= 10 + 6, "asked {asked} times");
     drop(streams);
-    until("all have ended", Duration::from_secs(5), || gauge(0));
+    until("all have ended", || gauge(0));
     drop(watch(&stage, &one, STAYS).await.unwrap());
 }
 
@@ -90,7 +90,7 @@ async fn a_watch_survives_a_temporary_failure_of_its_source() {
     let mut watching = watch(&stage, &actor, 0).await.unwrap();
     stage.sandbox.faults.set("criminalrecord", FaultKind::Close);
     // Looks, and their retries, fail meanwhile.
-    until("it was looked at", Duration::from_secs(10), || stage.sandbox.faults.count("criminalrecord") >= 4);
+    until("it was looked at", || stage.sandbox.faults.count("criminalrecord") >= 4);
     stage.sandbox.faults.clear("criminalrecord");
     let mut states = Vec::new();
     while let Some(state) = watching.next().await.unwrap() {

@@ -1,6 +1,6 @@
 //! The commands themselves: a gateway that runs alone becomes one of several while calls go on, and one alone again.
 
-use crate::etcd::{EtcdCluster, LIMIT};
+use crate::etcd::EtcdCluster;
 use crate::support::{
     Actor, CITIZEN, PURPOSE, Running, add_client, approved, edit, exchanges, files, issue, lay, make_key, show, until,
 };
@@ -56,7 +56,7 @@ impl Calls {
 
     fn more(&self, what: &str, number: usize) {
         let before = self.count.load(Ordering::Relaxed);
-        until(what, LIMIT, || self.count.load(Ordering::Relaxed) >= before + number);
+        until(what, || self.count.load(Ordering::Relaxed) >= before + number);
     }
 
     fn end(self) -> (Vec<String>, Vec<String>) {
@@ -146,7 +146,7 @@ fn a_gateway_goes_into_the_cluster_while_calls_go_on_and_out_again() {
     assert!(alone.0.wait().unwrap().success(), "the one that ran alone has ended by itself");
     calls.more("a gateway of a cluster responds", 50);
     let mut status = Value::Null;
-    until("its site is known", LIMIT, || {
+    until("its site is known", || {
         status = json(&folder, &["cluster", "status", "--config", "cluster.toml"]).unwrap();
         status["sites"][0]["site"] == "qn-dc1" && status["gateways"][0]["gateway"] == "qn-dc1"
     });
@@ -181,7 +181,7 @@ fn a_gateway_goes_into_the_cluster_while_calls_go_on_and_out_again() {
             (status["log"]["sealer"] == "qn-dc1").then(|| status["log"]["sealed"].as_u64().unwrap())
         };
         let mut last = None;
-        until("everything is sealed", LIMIT, || {
+        until("everything is sealed", || {
             let before = std::mem::replace(&mut last, sealed());
             last.is_some() && before == last
         });

@@ -2,6 +2,7 @@
 //! all three logs exactly once, and they are the same.
 
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
+use crate::support::until;
 use ndxp_gateway::cluster::etcd::EtcdChannel;
 use ndxp_gateway::cluster::keys::MARKS;
 use ndxp_gateway::cluster::member::RangeRead;
@@ -64,16 +65,6 @@ pub fn append_some(log: &ExchangeLog, text: &str) -> String {
         runtime.block_on(log.append(&entry(&whole))).is_ok()
     });
     whole
-}
-
-/// Waits for a fact.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LIMIT, "{what}: not within {} s", LIMIT.as_secs());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    began.elapsed()
 }
 
 /// Three gateways, each with its own data folder.

@@ -2,7 +2,8 @@
 //! lost, none is there twice, and never do two write.
 
 use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
-use crate::log::{append_some, entry, named, settings, until};
+use crate::log::{append_some, entry, named, settings};
+use crate::support::until;
 use ndxp_gateway::cluster::adoption::{self, EtcdLog};
 use ndxp_gateway::cluster::etcd::Members;
 use ndxp_gateway::cluster::member::{RangeRead, Txn, TxnOperation};

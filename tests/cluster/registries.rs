@@ -2,7 +2,7 @@
 //! share, and over etcd with two gateways that each have a replica. Every change is tried from both sides, and races are decided.
 
 use crate::etcd::{EtcdCluster, LIMIT};
-use crate::log::until;
+use crate::support::until;
 use ndxp_gateway::cluster::etcd::EtcdChannel;
 use ndxp_gateway::cluster::registry::{
     BlockingCommits, ClusterRegistry, IssuedTokens, RegistrySettings, import::begin_registry,

@@ -45,7 +45,7 @@ fn since_when_a_suspension_is_in_force_at_each_gateway_is_seen_and_what_is_lost_
 
     let began_us = now_us();
     province.by(ADMINISTRATOR, 0, &["client", "suspend", "shop"]).unwrap();
-    until("another gateway shows since when all apply it", LIMIT, || {
+    until("another gateway shows since when all apply it", || {
         let seen = seen(&province, 2);
         change_of(&seen, "client:shop").is_some_and(|change| {
             change.gateways.len() == MEMBERS && change.gateways.iter().all(|one| one.in_force && one.since_us > 0)
@@ -68,7 +68,7 @@ fn since_when_a_suspension_is_in_force_at_each_gateway_is_seen_and_what_is_lost_
     );
     assert!(now.sealer.as_ref().is_some_and(|sealer| names.contains(&sealer.gateway)), "{:?}", now.sealer);
     let size = province.settle();
-    until("every site stores everything", LIMIT, || {
+    until("every site stores everything", || {
         let seen = seen(&province, 0);
         seen.checkpoint.is_some_and(|checkpoint| checkpoint.entries >= size)
             && seen.gateways.len() == MEMBERS
@@ -99,14 +99,14 @@ fn since_when_a_suspension_is_in_force_at_each_gateway_is_seen_and_what_is_lost_
 
     // One member is lost: it has its name, and everything is still read.
     province.etcd.kill(2);
-    until("the lost member is named", LIMIT, || {
+    until("the lost member is named", || {
         let seen = seen(&province, 0);
         let away: Vec<bool> = seen.members.iter().map(|one| !one.fault.is_empty()).collect();
         away == [false, false, true] && seen.faults.is_empty() && seen.checkpoint.is_some()
     });
     // So is the majority: the gateway says what it knows by itself, in bounded time.
     province.etcd.kill(1);
-    until("what is not known is said", LIMIT, || {
+    until("what is not known is said", || {
         let began = Instant::now();
         let seen = seen(&province, 0);
         // The bound of two seconds, and a busy machine.
@@ -117,7 +117,7 @@ fn since_when_a_suspension_is_in_force_at_each_gateway_is_seen_and_what_is_lost_
     let known: Vec<&str> = now.gateways.iter().map(|one| one.name.as_str()).collect();
     assert_eq!((known, now.gateways[0].entries >= size), (vec!["qn-dc1"], true), "{now:?}");
     (1..MEMBERS).for_each(|at| province.etcd.restart(at));
-    until("everything is read again", LIMIT, || seen(&province, 0).faults.is_empty());
+    until("everything is read again", || seen(&province, 0).faults.is_empty());
 }
 
 async fn browser(province: &Province, at: usize, person: &str) -> Browser {

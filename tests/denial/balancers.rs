@@ -132,9 +132,9 @@ async fn d5_probes_are_counted_and_not_logged() {
         let line = text.lines().find(|line| line.starts_with("ndxp_probes_total ")).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    crate::support::until("all probes counted", Duration::from_secs(3), || probes() == 60);
+    crate::support::until("all probes counted", || probes() == 60);
     assert!(!stage.entries().iter().any(|one| one.entry.kind() == Kind::Connection), "a probe is in the log");
-    crate::support::until("the disk looked at", Duration::from_secs(5), || {
+    crate::support::until("the disk looked at", || {
         let text = crate::support::ops_text(&stage, "/metrics");
         text.contains("ndxp_disk_days_remaining 3650") && !text.contains("ndxp_disk_free_bytes 0\n")
     });
@@ -198,7 +198,7 @@ async fn d5_silent_connections_behind_a_balancer_count_for_the_real_peer() {
     let by =
         |peer: &str, cause: &str| stage.entries().iter().any(|one| one.entry.peer == peer && one.entry.cause == cause);
     // Nobody waits for such entries.
-    crate::support::until("entries of the real peers", Duration::from_secs(3), || {
+    crate::support::until("entries of the real peers", || {
         by("10.20.7.7:50000", "timeout") && by("10.20.9.9:50000", "too_many")
     });
 }
@@ -226,10 +226,8 @@ async fn d5_half_a_header_counts_for_its_balancer_and_blocks_nobody_else() {
     assert_eq!(call_on(&stage, &shop, "shop", first).await.unwrap().0, "0");
     // The others time out, and the balancer is named.
     assert!(is_turned_away(held.last_mut().unwrap(), 8_000).await);
-    crate::support::until("all of them over", Duration::from_secs(5), || refused(&stage, "timeout") == 63);
-    crate::support::until("their entries", Duration::from_secs(3), || {
-        stage.entries().iter().any(|one| one.entry.cause == "timeout")
-    });
+    crate::support::until("all of them over", || refused(&stage, "timeout") == 63);
+    crate::support::until("their entries", || stage.entries().iter().any(|one| one.entry.cause == "timeout"));
     let timeouts = stage.entries().into_iter().filter(|one| one.entry.cause == "timeout");
     assert!(timeouts.into_iter().all(|one| one.entry.peer.starts_with("127.0.0.2:")));
     let again = from("127.0.0.2", grpc, &header).await;

@@ -453,5 +453,5 @@ async fn d3_one_client_s_large_messages_leave_room_for_another_s() {
     assert_eq!(stage.entry(beyond.headers()["ndxp-exchange-id"].to_str().unwrap()).entry.reason, "RATE_LIMITED");
     // A cancelled call releases its memory.
     drop((first, second, answers, _body, beyond));
-    crate::support::until("all of it back", Duration::from_secs(5), || held() == 0);
+    crate::support::until("all of it back", || held() == 0);
 }

@@ -192,9 +192,7 @@ async fn d1_watches_are_bounded_per_certificate_and_other_calls_continue() {
         assert!(freed.elapsed() < Duration::from_secs(5), "its place does not come back");
     }
     drop((send, again, other, held));
-    crate::support::until("all places back", Duration::from_secs(5), || {
-        metric(&stage, "ndxp_own_calls{service=\"watch\"}") == 0
-    });
+    crate::support::until("all places back", || metric(&stage, "ndxp_own_calls{service=\"watch\"}") == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +210,7 @@ async fn d1_calls_without_a_message_block_no_other_call() {
             held.push(begin(&mut send, path).await);
         }
         let gauge = format!("ndxp_own_calls{{service=\"{service}\"}}");
-        crate::support::until("all of them under way", Duration::from_secs(5), || metric(&stage, &gauge) == places);
+        crate::support::until("all of them under way", || metric(&stage, &gauge) == places);
         // Five are refused, with a delay: a caller that ignores it is slowed down.
         let began = Instant::now();
         let mut more = connect(&stage, id).await;
@@ -228,7 +226,7 @@ async fn d1_calls_without_a_message_block_no_other_call() {
         assert_eq!(whole(&mut others, path, framed(b"")).await.code(), tonic::Code::Ok, "{service}");
         // They are cancelled with their connection.
         drop((held, send, more));
-        crate::support::until("their places back", Duration::from_secs(5), || metric(&stage, &gauge) == 0);
+        crate::support::until("their places back", || metric(&stage, &gauge) == 0);
     }
 }
 

@@ -36,7 +36,7 @@ async fn garbage_on_the_port_is_refused_and_logged() {
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
     }
     // A connection without a byte has only probed the port.
-    until("three refused handshakes", Duration::from_secs(5), || refused_connections(&stage, "HANDSHAKE_FAILED") == 3);
+    until("three refused handshakes", || refused_connections(&stage, "HANDSHAKE_FAILED") == 3);
     alive(&stage, &actor).await;
 }
 
@@ -56,7 +56,7 @@ async fn a_connection_without_a_certificate_of_the_ca_is_refused() {
     let stranger =
         ndxp_gateway::caller::GatewayClient::with_identity(&stage.base(), &own.ca, Some((&certificate, &key))).unwrap();
     assert!(stranger.call(UNIT, &[], vec![Bytes::new()]).await.is_err());
-    until("both in the log", Duration::from_secs(5), || refused_connections(&stage, "HANDSHAKE_FAILED") >= 2);
+    until("both in the log", || refused_connections(&stage, "HANDSHAKE_FAILED") >= 2);
     // A server certificate is not valid for a client (extended key usage).
     let server = stage.folder.path.join("pki/gateway.pem");
     let key = server.with_extension("key");
@@ -97,7 +97,7 @@ async fn http_1_on_the_grpc_port_is_refused_and_logged() {
     stream.write_all(b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
-    until("the refusal", Duration::from_secs(5), || refused_connections(&stage, "PROTOCOL_UNSUPPORTED") == 1);
+    until("the refusal", || refused_connections(&stage, "PROTOCOL_UNSUPPORTED") == 1);
     alive(&stage, &actor).await;
 }
 

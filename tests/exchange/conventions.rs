@@ -286,7 +286,7 @@ fn c_the_data_folder_is_its_owner_s_whatever_the_umask() {
     assert!(gateway.first_line().starts_with("gRPC on"));
     assert_eq!(mode(&data), 0o700);
     let mut seen = 0;
-    until("files in the folder", std::time::Duration::from_secs(10), || data.join("registry.sqlite").exists());
+    until("files in the folder", || data.join("registry.sqlite").exists());
     let mut folders = vec![data];
     while let Some(folder) = folders.pop() {
         for one in std::fs::read_dir(folder).unwrap() {

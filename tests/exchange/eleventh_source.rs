@@ -127,7 +127,7 @@ async fn soap_1_2_is_used_if_the_contract_requires_it() {
         reason = actor.call(verify, claim.clone()).await.reason();
     }
     assert_eq!(reason, "SOURCE_CREDENTIALS_REFUSED");
-    until("the log is whole", Duration::from_secs(1), || stage.verify() > 0);
+    until("the log is whole", || stage.verify() > 0);
 }
 
 /// Files change for years: a revocation list alone each hour.

@@ -142,7 +142,7 @@ async fn a_call_that_its_caller_cancels_is_logged_as_cancelled() {
     let code = stage.sandbox.province.enterprises[0].code.clone();
     let call = actor.call(crate::support::ENTERPRISE, json!({ "enterpriseCode": code }));
     assert!(tokio::time::timeout(std::time::Duration::from_millis(500), call).await.is_err());
-    crate::support::until("the cancelled exchange", std::time::Duration::from_secs(5), || {
+    crate::support::until("the cancelled exchange", || {
         let all = stage.entries();
         let mut cancelled = all.iter().map(|one| &one.entry).filter(|entry| entry.reason == "CANCELLED_BY_CALLER");
         cancelled.any(|entry| entry.source == "business" && entry.status == Code::Cancelled as u32)

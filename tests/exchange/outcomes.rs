@@ -124,7 +124,7 @@ async fn l10_a_caller_that_stops_waiting_leaves_a_write_open() {
         let all = stage.entries();
         all.iter().skip(asked).map(|one| one.entry.clone()).find(|entry| entry.kind() == Kind::Exchange)
     };
-    until("its end is in the log", Duration::from_secs(10), || ended().is_some());
+    until("its end is in the log", || ended().is_some());
     let entry = ended().unwrap();
     assert_eq!((entry.reason.as_str(), entry.cause.as_str()), ("WRITE_OUTCOME_UNKNOWN", "CANCELLED_BY_CALLER"));
     let told = hasty(&actor, DOSSIER, &json!({ "dossierNumber": "H49.12-261125-7001" }), "300m").await;

@@ -48,11 +48,11 @@ async fn only_reached_stages_are_timed() {
         })
     };
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    until("the stages", Duration::from_secs(5), || counts("budgetunit") == [1; 6]);
+    until("the stages", || counts("budgetunit") == [1; 6]);
     // Refused without a grant: it reaches no source.
     let refused = clerk.call(crate::support::PARCEL, json!({})).await;
     assert_ne!(refused.code(), tonic::Code::Ok);
-    until("the refusal's stages", Duration::from_secs(5), || counts("land")[0] == 1);
+    until("the refusal's stages", || counts("land")[0] == 1);
     assert_eq!(counts("land")[2..5], [0, 0, 0]);
     assert_eq!(counts("budgetunit"), [1; 6]);
     let page = ops_text(&stage, "/metrics");
@@ -125,7 +125,7 @@ impl Followed {
         let mut running = Running::spawn(&outside.folder, &[("NDXP_LOG", log)]);
         let out = collect(running.0.stdout.take().unwrap());
         let log = collect(running.0.stderr.take().unwrap());
-        until("the gateway", Duration::from_secs(30), || out.lock().unwrap().contains("gRPC on"));
+        until("the gateway", || out.lock().unwrap().contains("gRPC on"));
         Followed { running, out, log }
     }
 
@@ -149,7 +149,7 @@ async fn each_exchange_has_one_line_with_its_stages() {
     let done = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok().exchange();
     let none = actor.call(UNIT, json!({ "unitCode": "0000001" })).await;
     let unknown = actor.raw("/invented.v1.Service/Method", &[("ndxp-purpose", "x")], vec![]).await.unwrap();
-    until("three lines", Duration::from_secs(5), || gateway.lines().len() >= 3);
+    until("three lines", || gateway.lines().len() >= 3);
     let lines = gateway.lines();
     let of = |id: &str| lines.iter().filter(|line| line["exchange"] == id).collect::<Vec<_>>();
     let [line] = of(&done)[..] else { panic!("{lines:#?}") };
@@ -169,9 +169,7 @@ async fn each_exchange_has_one_line_with_its_stages() {
     let last = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok().exchange();
     gateway.running.signal(rustix::process::Signal::TERM);
     gateway.running.0.wait().unwrap();
-    until("the last line", Duration::from_secs(5), || {
-        gateway.lines().iter().any(|line| line["exchange"] == last.as_str())
-    });
+    until("the last line", || gateway.lines().iter().any(|line| line["exchange"] == last.as_str()));
     assert!(!gateway.log.lock().unwrap().contains(&last), "the log is apart from them");
 }
 
@@ -237,7 +235,7 @@ async fn no_person_is_in_metrics_lines_or_log() {
     }
     actor.raw(&format!("/{}", person.citizen_id), &[("ndxp-purpose", "x")], vec![]).await.unwrap();
     let exchanges = samples(province).len() + 4;
-    until("every line", Duration::from_secs(10), || gateway.lines().len() >= exchanges);
+    until("every line", || gateway.lines().len() >= exchanges);
     let names = seeded(province);
     let address = outside.config.listen.operator_http.unwrap().to_string();
     for page in ["/metrics", "/readyz"] {
@@ -261,7 +259,7 @@ async fn a_rejected_configuration_is_reported_while_the_gateway_stays_ready() {
         |count: u32| ops_text(&stage, "/metrics").contains(&format!("ndxp_faults{{part=\"configuration\"}} {count}\n"));
     assert!(faults(0));
     std::fs::write(&file, format!("{good}\nnonsense = 1\n")).unwrap();
-    until("the fault is counted", Duration::from_secs(10), || faults(1));
+    until("the fault is counted", || faults(1));
     let ready = ops_text(&stage, "/readyz");
     assert!(
         ready.contains(" 200 OK")
@@ -272,6 +270,6 @@ async fn a_rejected_configuration_is_reported_while_the_gateway_stays_ready() {
     );
     stage.system("one-stop-shop").call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     std::fs::write(&file, good).unwrap();
-    until("it is in order again", Duration::from_secs(10), || faults(0));
+    until("it is in order again", || faults(0));
     assert!(!ops_text(&stage, "/readyz").contains("land.toml"));
 }

@@ -81,7 +81,7 @@ impl Receiver {
     /// Waits for the spans of one exchange; its own is first.
     fn exchange(&self, id: &str) -> Vec<Span> {
         let mut own = Vec::new();
-        until("the spans", Duration::from_secs(10), || {
+        until("the spans", || {
             let spans = self.spans();
             let Some(root) = spans.iter().find(|span| text(span, "ndxp.exchange_id") == id) else { return false };
             own = vec![root.clone()];
@@ -169,9 +169,7 @@ async fn an_exchange_continues_its_caller_s_trace_to_the_collector_and_to_its_so
     for none in [unrecorded, malformed, stranger] {
         assert!(receiver.spans().iter().all(|span| text(span, "ndxp.exchange_id") != none));
     }
-    until("the count", Duration::from_secs(5), || {
-        ops_text(&stage, "/metrics").contains("ndxp_traces_exported_total 2")
-    });
+    until("the count", || ops_text(&stage, "/metrics").contains("ndxp_traces_exported_total 2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +238,7 @@ async fn a_failing_collector_costs_traces_but_no_call() {
             call(&actor, READ, "").await;
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-        until("traces are dropped and counted", Duration::from_secs(15), || {
+        until("traces are dropped and counted", || {
             let page = ops_text(&stage, "/metrics");
             let line = page.lines().find(|line| line.starts_with("ndxp_traces_dropped_total{cause=\"collector\"}"));
             line.is_some_and(|line| !line.ends_with(" 0"))
@@ -266,7 +264,7 @@ async fn no_person_is_in_a_trace() {
     let id = stage.sandbox.province.people[0].citizen_id.clone();
     actor.raw(&format!("/{id}"), &[("ndxp-purpose", &id), ("tracestate", &format!("a={id}"))], vec![]).await.unwrap();
     receiver.exchange(&last);
-    until("every exchange", Duration::from_secs(10), || {
+    until("every exchange", || {
         receiver.spans().iter().filter(|span| span.kind == SpanKind::Server as i32).count()
             > samples(&stage.sandbox.province).len()
     });

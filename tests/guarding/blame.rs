@@ -99,7 +99,7 @@ async fn b1_a_probe_with_a_short_deadline_continues_without_its_caller_and_close
     tokio::time::sleep(Duration::from_millis(350)).await;
     // All deadlines are shorter than the source's time.
     assert_eq!(hasty(&actor, ENTERPRISE, &request, "40m").await.reason(), "CALLER_DEADLINE");
-    until("the probe has shown that it answers", Duration::from_secs(5), || breaker(&stage, "business") == 0);
+    until("the probe has shown that it answers", || breaker(&stage, "business") == 0);
     actor.call(ENTERPRISE, request).await.ok();
 }
 
@@ -192,7 +192,7 @@ async fn b1_a_source_that_fails_for_two_clients_is_blocked_for_all_and_one_of_th
     let (one, two, third) = (stage.system("one"), stage.system("two"), stage.system("third"));
     let request = enterprise(&stage);
     let fault = || Fault { kind: FaultKind::Status, status: Some(500), ..Fault::default() };
-    let reopened = || until("its time is over", Duration::from_secs(5), || breaker_for_all(&stage, "business") != 2);
+    let reopened = || until("its time is over", || breaker_for_all(&stage, "business") != 2);
     for client in [&one, &two, &one, &two] {
         assert_eq!(crafted(&stage, client, "business", fault(), &request).await, "SOURCE_UNAVAILABLE");
     }

@@ -189,7 +189,7 @@ async fn b1_a_slow_upload_neither_probes_nor_counts_as_slow() {
     tokio::time::sleep(Duration::from_millis(450)).await;
     let StartedCall { mut request, response: _response, .. } = upload().await;
     request.send_part(message.clone()).await.unwrap();
-    until("it is at the source", Duration::from_secs(5), || source.calls() == 10);
+    until("it is at the source", || source.calls() == 10);
     actor.call(READ, json!({ "parts": 1 })).await.ok();
     assert_eq!(breaker(&stage, "bulk"), 0);
 }
@@ -226,7 +226,7 @@ async fn s1_unread_lists_take_no_capacity_from_calls_and_other_lists() {
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         assert_eq!(breaker(&stage, "bulk"), 0);
         drop((lists, list));
-        until("the source is told that nobody reads", Duration::from_secs(5), || source.under_way() == 0);
+        until("the source is told that nobody reads", || source.under_way() == 0);
     }
 }
 

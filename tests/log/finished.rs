@@ -144,7 +144,7 @@ impl Finished {
         let person = request["citizenId"].as_str().unwrap().to_owned();
         let data = stage.data();
         let sealed = |least: u64| {
-            until("acts are sealed", Duration::from_secs(60), || {
+            until("acts are sealed", || {
                 let reader = LogReader::open(&data).unwrap();
                 reader.sealed() > least && reader.sealed() == reader.size()
             });
@@ -173,23 +173,23 @@ impl Finished {
         let witnesses = [witness(&stage, "w.example/dc2", "dc2", false), witness(&stage, "w.example/dc3", "dc3", true)];
         let policy = format!("{}{}quorum dc2\n", witnesses[0].1, witnesses[1].1);
         with_policy(&mut stage, &policy);
-        until("the alarm stands", Duration::from_secs(60), || alarm::read(&data).is_some());
-        until("it is cosigned", Duration::from_secs(60), || cosigned(&stage) > 300);
+        until("the alarm stands", || alarm::read(&data).is_some());
+        until("it is cosigned", || cosigned(&stage) > 300);
         let (older, taken) = (files_while_it_runs(&data), std::time::Instant::now());
         (300..560).for_each(|number: u32| stage.store.note("test.act", format!("number:{number}")).unwrap());
         sealed(560);
         let archive = stage.folder.path.join("archive");
         // Where the log does not state it in time, it is to be tried again.
-        until("it is pruned", Duration::from_secs(60), || {
+        until("it is pruned", || {
             audit_cli(&stage, &["prune", "--keep", "0s", "--archive", archive.to_str().unwrap()]).0
         });
         let indexed = || {
             let (reader, index) = (LogReader::open(&data).unwrap(), SearchIndex::read(&data, &Vault::default()));
             index.is_some_and(|index| index.indexed(&reader) == reader.sealed() / 256 * 256)
         };
-        until("the index follows", Duration::from_secs(60), indexed);
+        until("the index follows", indexed);
         assert!(audit_cli(&stage, &["verify", "--index"]).0);
-        until("the older state is old enough", LAG * 2, || taken.elapsed() > LAG);
+        until("the older state is old enough", || taken.elapsed() > LAG);
         // Tokens with pruned entries would have expired long before; a valid one replaces them.
         stage.store.remove_ended_tokens(i64::MAX, 100).unwrap();
         stage.token("one-stop-shop", Duration::from_secs(3_600), Duration::ZERO);
@@ -200,7 +200,7 @@ impl Finished {
                 && reader.size() == reader.sealed()
                 && cosigned(&stage) == reader.size()
         };
-        until("everything is cosigned", Duration::from_secs(60), all_cosigned);
+        until("everything is cosigned", all_cosigned);
         stage.gateway.take().unwrap().stop();
         drifted(&data);
         // Its last connection closes the registry's file.

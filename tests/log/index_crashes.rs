@@ -15,7 +15,7 @@ use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind};
 use ndxp_gateway::keyfile::Vault;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Seeds; `NDXP_INDEX_CRASHES` for more.
 const SEEDS: u64 = 40;
@@ -116,10 +116,10 @@ impl Indexed {
             let index = SearchIndex::read(self.data(), &Vault::default());
             index.is_some_and(|index| index.indexed(&reader) == self.size / 256 * 256)
         };
-        until(what, Duration::from_secs(60), has_all);
+        until(what, has_all);
         self.tells_the_truth(what);
         // Also if the search has found a file that SQLite cannot read, and removed it.
-        until(what, Duration::from_secs(60), has_all);
+        until(what, has_all);
         drop(following);
     }
 }

@@ -12,7 +12,6 @@ use ndxp_gateway::server::Gateway;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// Runs a command to its end: success and output.
 fn run(folder: &DevFolder, arguments: &[&str]) -> (bool, String) {
@@ -41,7 +40,7 @@ fn refused(folder: &DevFolder) -> String {
 fn starts(folder: &DevFolder) {
     let mut gateway = Running::start(folder, &[]);
     gateway.signal(rustix::process::Signal::TERM);
-    until("it ends", Duration::from_secs(20), || gateway.0.try_wait().unwrap().is_some());
+    until("it ends", || gateway.0.try_wait().unwrap().is_some());
 }
 
 fn files(data: &Path) -> Vec<String> {
@@ -127,7 +126,7 @@ fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
         (content, told)
     };
     exchange(&stage);
-    until("the log states the mark", Duration::from_secs(20), || is_stated(&stage));
+    until("the log states the mark", || is_stated(&stage));
     stage.gateway.take().unwrap().stop();
     assert!(verify(&stage).0, "{:?}", verify(&stage));
     let own = (of(&key), of(&mark));
@@ -143,7 +142,7 @@ fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
     let config = stage.folder.gateway_config();
     let start = || Gateway::start(Config::load(&config).map_err(show).unwrap()).unwrap();
     stage.gateway = Some(start());
-    until("it has looked", Duration::from_secs(20), || {
+    until("it has looked", || {
         support::ops_text(&stage, "/metrics").lines().any(|line| line == "ndxp_registry_differences 0")
     });
     stage.gateway.take().unwrap().stop();
@@ -156,7 +155,7 @@ fn l11_a_month_s_key_and_its_mark_cannot_be_replaced_together_undetected() {
     assert!(!content && told.contains("keys/pseudonyms"), "{told}");
     stage.gateway = Some(start());
     exchange(&stage);
-    until("the log states the new mark", Duration::from_secs(20), || is_stated(&stage));
+    until("the log states the new mark", || is_stated(&stage));
     stage.gateway.take().unwrap().stop();
     let (content, told) = verify(&stage);
     assert!(content && told.contains("was made anew") && told.contains("WARNING"), "{told}");

@@ -134,7 +134,7 @@ fn while_writes_fail_calls_are_refused_and_service_resumes_automatically() {
     let answered =
         runtime.block_on(refused_then_answered(&actor, || file_limit(pid, Some(0)), || file_limit(pid, None)));
     let sealed = || LogReader::open(&outside.config.data).unwrap();
-    crate::support::until("it is sealed again", Duration::from_secs(10), || sealed().tail().is_empty());
+    crate::support::until("it is sealed again", || sealed().tail().is_empty());
     all_there(&outside, &answered);
     gateway.kill();
     Running::start(&outside.folder, &[]).kill();
@@ -178,7 +178,7 @@ fn l10_a_write_without_a_logged_end_has_an_unknown_outcome() {
     let gateway = Running::start(&outside.folder, &[]);
     let (actor, pid) = (outside.actor(), gateway.0.id());
     let told = write(&actor);
-    crate::support::until("its intent is there", Duration::from_secs(10), || intents() == 1);
+    crate::support::until("its intent is there", || intents() == 1);
     file_limit(pid, Some(0));
     let told = runtime.block_on(told).unwrap().unwrap();
     assert_eq!((told.code(), told.reason().as_str()), (Code::Unknown, "WRITE_OUTCOME_UNKNOWN"), "{:?}", told.answered);
@@ -188,7 +188,7 @@ fn l10_a_write_without_a_logged_end_has_an_unknown_outcome() {
     file_limit(pid, None);
     runtime.block_on(call(&actor)).unwrap();
     drop(write(&actor));
-    crate::support::until("its intent is there", Duration::from_secs(10), || intents() == 2);
+    crate::support::until("its intent is there", || intents() == 2);
     gateway.kill();
     assert!(ends(&outside).iter().all(|(reason, _)| reason != "WRITE_OUTCOME_UNKNOWN"), "{:?}", ends(&outside));
     let ending = ("WRITE_OUTCOME_UNKNOWN".to_owned(), "GATEWAY_ENDING".to_owned());
@@ -196,7 +196,7 @@ fn l10_a_write_without_a_logged_end_has_an_unknown_outcome() {
         // The second start adds nothing.
         let gateway = Running::start(&outside.folder, &[]);
         let ended = || ends(&outside).iter().filter(|end| **end == ending).count();
-        crate::support::until("both have an end", Duration::from_secs(10), || ended() == 2);
+        crate::support::until("both have an end", || ended() == 2);
         runtime.block_on(call(&outside.actor())).unwrap();
         gateway.kill();
         assert_eq!(ended(), 2);
@@ -246,9 +246,7 @@ fn a_full_disk_refuses_calls_until_there_is_space_again() {
     };
     let free = || std::fs::remove_file(&ballast).unwrap();
     let answered = runtime.block_on(refused_then_answered(&actor, fill, free));
-    crate::support::until("it is sealed again", Duration::from_secs(10), || {
-        LogReader::open(&data).is_ok_and(|reader| reader.tail().is_empty())
-    });
+    crate::support::until("it is sealed again", || LogReader::open(&data).is_ok_and(|reader| reader.tail().is_empty()));
     all_there(&outside, &answered);
     gateway.kill();
     Running::start(&outside.folder, &[]).kill();

@@ -132,9 +132,7 @@ fn an_administrator_prunes_while_the_gateway_runs() {
     for number in 0..300 {
         stage.store.note("test.act", format!("number:{number}")).unwrap();
     }
-    crate::support::until("the acts are sealed", std::time::Duration::from_secs(10), || {
-        LogReader::open(&stage.data()).unwrap().sealed() > 300
-    });
+    crate::support::until("the acts are sealed", || LogReader::open(&stage.data()).unwrap().sealed() > 300);
     std::thread::sleep(std::time::Duration::from_secs(1));
     let (code, told) = run(&["audit", "prune", "--keep", "0s", "--archive", "archive", "--dry-run"]);
     assert_eq!((code, told.contains("256 entries could be pruned")), (Some(0), true), "{told}");
@@ -173,7 +171,7 @@ fn a_gateway_prunes_by_its_policy() {
         ndxp_gateway::config::Config::load(&stage.folder.gateway_config()).map_err(crate::support::show).unwrap();
     stage.gateway = Some(ndxp_gateway::server::Gateway::start(config).unwrap());
     let pruned = || verify_data(&stage.data(), None, None, Default::default(), |_, _| {}).unwrap().pruned;
-    crate::support::until("what is old is pruned", std::time::Duration::from_secs(10), || pruned() >= 256);
+    crate::support::until("what is old is pruned", || pruned() >= 256);
     let archive = stage.folder.path.join("archive");
     let report = verify_data(&stage.data(), Some(&archive), None, Default::default(), |_, _| {}).unwrap();
     assert!(report.pruned >= 256 && report.sealed > report.pruned);

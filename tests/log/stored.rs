@@ -120,9 +120,7 @@ fn reason(told: WitnessResponse) -> String {
 
 /// Asks until it is cosigned.
 fn cosigned_soon(site: &Site, witness: &WitnessService, old: usize, size: usize) {
-    until("it is cosigned", Duration::from_secs(20), || {
-        matches!(site.ask(witness, old, size), WitnessResponse::Cosigned(_))
-    });
+    until("it is cosigned", || matches!(site.ask(witness, old, size), WitnessResponse::Cosigned(_)));
 }
 
 fn replace(file: &Path, from: &[u8], to: &[u8]) {
@@ -242,18 +240,18 @@ fn entries_that_were_promised_and_are_lost_are_an_alarm_until_they_are_back() {
     witness.look();
     assert_eq!(witness.losses().len(), 1);
     std::fs::rename(&away, &file).unwrap();
-    until("it is back", Duration::from_secs(20), || witness.look() && witness.losses().is_empty());
+    until("it is back", || witness.look() && witness.losses().is_empty());
     cosigned_soon(&site, &witness, 1_000, 1_100);
     // One letter of an entry that was promised.
     replace(&file, b"entry 300", b"entry 3OO");
     witness.look();
     assert!(witness.losses()[0].1.contains("001"), "{:?}", witness.losses());
     replace(&file, b"entry 3OO", b"entry 300");
-    until("it is back", Duration::from_secs(20), || witness.look() && witness.losses().is_empty());
+    until("it is back", || witness.look() && witness.losses().is_empty());
     // The whole folder, which a request finds.
     std::fs::rename(site.log(), site.folder.path().join("gone")).unwrap();
     reason(site.ask(&witness, 1_100, 1_200));
-    until("it is an alarm", Duration::from_secs(20), || !witness.losses().is_empty());
+    until("it is an alarm", || !witness.losses().is_empty());
     assert!(witness.losses()[0].1.contains("checkpoint"), "{:?}", witness.losses());
 }
 
@@ -300,7 +298,7 @@ fn pruned_bundles_are_no_loss_if_an_entry_says_so() {
     witness.look();
     assert!(witness.losses()[0].1.contains("tile/entries/00"), "{:?}", witness.losses());
     std::fs::rename(&away, &list).unwrap();
-    until("it is listed", Duration::from_secs(20), || witness.look() && witness.losses().is_empty());
+    until("it is listed", || witness.look() && witness.losses().is_empty());
     // A line in the list alone hides nothing, from either.
     pruned::prune(&LogPaths::new(&site.data()), &[2..=2]).unwrap();
     witness.look();
@@ -374,12 +372,10 @@ fn a_gateway_waits_for_a_witness_whose_site_lacks_the_entries() {
     let vkey = vkey.lines().next().unwrap();
     with_policy(&mut stage, &format!("witness dc2 {vkey} https://127.0.0.1:{}\nquorum dc2\n", witness.port));
     let metrics = || crate::support::ops_text(&stage, "/metrics");
-    until("it was asked", Duration::from_secs(20), || {
-        metrics().contains("ndxp_witness_failures_total{witness=\"dc2\"} 1")
-    });
+    until("it was asked", || metrics().contains("ndxp_witness_failures_total{witness=\"dc2\"} 1"));
     let published = || LogReader::open(&stage.data()).unwrap().published().unwrap();
     assert_eq!(published(), None);
     std::os::unix::fs::symlink(stage.data().join("log"), &site).unwrap();
-    until("it is cosigned", Duration::from_secs(60), || published().is_some());
+    until("it is cosigned", || published().is_some());
     assert!(ndxp_gateway::witness::alarm::read(&stage.data()).is_none(), "that is no fork");
 }

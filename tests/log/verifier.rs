@@ -5,7 +5,6 @@ use crate::support::{Stage, UNIT, audit_cli, until};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 const OTHER_KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 
@@ -29,9 +28,7 @@ async fn carried(stage: &Stage) -> tempfile::TempDir {
     }
     let folder = tempfile::tempdir().unwrap();
     let to = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    until("it is sealed", Duration::from_secs(20), || {
-        audit_cli(stage, &["prove", &exchange, "--out", &to("one.tlog-proof"), "--force"]).0
-    });
+    until("it is sealed", || audit_cli(stage, &["prove", &exchange, "--out", &to("one.tlog-proof"), "--force"]).0);
     for form in ["jsonl", "csv", "parquet"] {
         let (done, _, error) =
             audit_cli(stage, &["export", "--client", "one-stop-shop", "--out", &to(&format!("e.{form}"))]);

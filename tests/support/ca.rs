@@ -15,8 +15,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
-/// Timeout for something that should happen at once.
-pub const MOMENT: Duration = Duration::from_secs(8);
 
 /// A CA of clients.
 pub struct Ca {
@@ -173,12 +171,12 @@ pub fn check(folder: &DevFolder) -> (i32, String) {
 
 /// Waits until the gateway is not ready and readiness reports this.
 pub fn unready(stage: &Stage, reason: &str) {
-    until(reason, MOMENT, || ops_text(stage, "/readyz").contains(reason));
+    until(reason, || ops_text(stage, "/readyz").contains(reason));
     assert!(ops_text(stage, "/readyz").starts_with("HTTP/1.1 503"), "{}", ops_text(stage, "/readyz"));
 }
 
 pub fn ready(stage: &Stage) {
-    until("ready", MOMENT, || ops_text(stage, "/readyz").starts_with("HTTP/1.1 200"));
+    until("ready", || ops_text(stage, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
 /// Publishes the content of the slot, and counts the requests.

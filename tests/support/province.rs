@@ -1,6 +1,6 @@
 //! Three gateways of one province over a real etcd, with the sandbox as their sources.
 
-use crate::etcd::{EtcdCluster, LIMIT, MEMBERS};
+use crate::etcd::{EtcdCluster, MEMBERS};
 use crate::support::{Actor, add_client, add_grant, approved, edit, files, issue, lay, make_key, show, until};
 use ndxp_gateway::caller::GatewayClient;
 use ndxp_gateway::cluster::registry::import::{begin_registry, import_rows};
@@ -172,7 +172,7 @@ impl Province {
         let running = || self.gateways.iter().flatten();
         running().for_each(|gateway| assert!(gateway.log().seal_now().is_ok()));
         let sizes = || running().map(|gateway| *gateway.log().watch_sealed().borrow()).collect::<Vec<_>>();
-        until("the sites store the same", LIMIT, || sizes().windows(2).all(|pair| pair[0] == pair[1]));
+        until("the sites store the same", || sizes().windows(2).all(|pair| pair[0] == pair[1]));
         sizes()[0]
     }
 }

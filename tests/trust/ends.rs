@@ -137,7 +137,7 @@ async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flig
     assert!(heard.windows(6).any(|frame| frame[0] == 7 && frame[2..6] == [0; 4]), "no GOAWAY: {heard:?}");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     // Each of its connections has an entry; another client's continues.
-    crate::support::until("entries of the closed connections", Duration::from_secs(2), || {
+    crate::support::until("entries of the closed connections", || {
         let closed = |one: &&ndxp_gateway::exchange_log::reader::Found| {
             one.entry.kind() == Kind::Connection && one.entry.reason == "CERTIFICATE_REVOKED"
         };
@@ -216,7 +216,7 @@ async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list()
         told.sort();
         told
     };
-    crate::support::until("an entry of each", Duration::from_secs(3), || told() == expected);
+    crate::support::until("an entry of each", || told() == expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,9 +251,7 @@ async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
     let ended = |reason: &str| {
         stage.entries().iter().filter(|one| one.entry.event == "stream.end" && one.entry.reason == reason).count()
     };
-    crate::support::until("entries of both", Duration::from_secs(2), || {
-        ended("STAFF_UNKNOWN") == 1 && ended("CERTIFICATE_REVOKED") == 1
-    });
+    crate::support::until("entries of both", || ended("STAFF_UNKNOWN") == 1 && ended("CERTIFICATE_REVOKED") == 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

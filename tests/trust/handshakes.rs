@@ -1,8 +1,8 @@
 //! Handshakes that explain themselves: each refused one with its cause, certificate and port in entry and metric; and a gateway that
 //! reports what cannot work before a client is affected. Row T7 of the findings.
 
-use crate::support::ca::{Ca, HOUR, MOMENT, check, lay_cas, over, unready};
-use crate::support::{Stage, edit, ops_text, secured, until};
+use crate::support::ca::{Ca, HOUR, check, lay_cas, over, unready};
+use crate::support::{LIMIT, Stage, edit, ops_text, secured, until};
 use ndxp_gateway::exchange_log::Entry;
 use ndxp_gateway::identity::tls;
 use ndxp_gateway::pki::CertificateRole;
@@ -51,7 +51,7 @@ async fn alert(stage: &Stage, at: std::net::SocketAddr, name: Option<&str>, alpn
         Err(error) => error,
         Ok(mut stream) => {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.ok();
-            match tokio::time::timeout(MOMENT, stream.read(&mut [0; 1])).await.unwrap() {
+            match tokio::time::timeout(LIMIT, stream.read(&mut [0; 1])).await.unwrap() {
                 Err(error) => error,
                 Ok(read) => return format!("passed, {read} bytes"),
             }
@@ -73,9 +73,9 @@ fn counted(stage: &Stage, cause: &str) -> u64 {
 
 /// Waits for the newest entry of a cause at a port, and its count.
 fn entry(stage: &Stage, cause: &str, port: &str, counted_before: u64) -> Entry {
-    until(cause, MOMENT, || counted(stage, cause) > counted_before);
+    until(cause, || counted(stage, cause) > counted_before);
     let found = || refusals(stage).into_iter().rfind(|entry| entry.cause == cause && entry.listener == port);
-    until(cause, MOMENT, || found().is_some());
+    until(cause, || found().is_some());
     found().unwrap()
 }
 
@@ -225,7 +225,7 @@ fn t7_an_untrusted_certificate_of_our_own_is_reported_by_readiness_and_check() {
     let (code, told) = check(folder);
     assert!(code == 2 && told.contains("is not for 127.0.0.1"), "{told}");
     own(folder, |_| {});
-    until("ready", MOMENT, || ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200"));
+    until("ready", || ops_text(&stage, "/readyz").starts_with("HTTP/1.1 200"));
     assert_eq!(check(folder).0, 0);
 }
 

@@ -1,8 +1,8 @@
 //! Revocation lists: which clients are admitted when a list is missing, garbled, old, foreign or partial, and when a CA gets a new key.
 //! Rows T1 and T5 of the findings.
 
-use crate::support::ca::{Ca, HOUR, MOMENT, check, clients, crl, lay_cas, over, publish, ready, unready};
-use crate::support::{Stage, UNIT, edit, ops_text, until};
+use crate::support::ca::{Ca, HOUR, check, clients, crl, lay_cas, over, publish, ready, unready};
+use crate::support::{LIMIT, Stage, UNIT, edit, ops_text, until};
 use ndxp_gateway::audit::logged_files;
 use ndxp_gateway::caller::CallerFiles;
 use ndxp_gateway::config::Config;
@@ -35,7 +35,7 @@ async fn passes(stage: &Stage, files: &CallerFiles) -> bool {
 
 /// Waits until a client's handshake passes, or does not.
 async fn becomes(stage: &Stage, files: &CallerFiles, passing: bool) {
-    let end = tokio::time::Instant::now() + MOMENT;
+    let end = tokio::time::Instant::now() + LIMIT;
     while passes(stage, files).await != passing {
         assert!(tokio::time::Instant::now() < end, "{}: passes is not {passing}", files.certificate.display());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -342,7 +342,7 @@ async fn t5_lists_of_intermediate_cas_are_neither_rolled_back_nor_removed() {
     // So may that of a removed CA.
     std::fs::write(crl(&stage.folder), root.list(2, &[40])).unwrap();
     ready(&stage);
-    until("taken", MOMENT, || ops_text(&stage, "/metrics").contains("ndxp_faults{part=\"tls_files\"} 0"));
+    until("taken", || ops_text(&stage, "/metrics").contains("ndxp_faults{part=\"tls_files\"} 0"));
     assert!(stage.gateway.as_ref().unwrap().reload().is_ok());
     let nine = issuing.client(&stage.folder, "9", 9, &issuing.pem);
     assert!(!passes(&stage, &nine).await);
@@ -356,11 +356,11 @@ async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     let mut stage = stage(&[&root], &format!("{}{}", root.list(5, &[]), issuing.list(5, &[7])));
     let record = stage.folder.path.join("data/state/revocation.json");
     let recorded = |name: &str| std::fs::read_to_string(&record).is_ok_and(|text| text.contains(name));
-    until("the record", MOMENT, || recorded("CN=root"));
+    until("the record", || recorded("CN=root"));
     assert!(!recorded("CN=issuing"));
     let eight = issuing.client(&stage.folder, "eight", 8, &issuing.pem);
     assert!(passes(&stage, &eight).await);
-    until("the record of a CA that a client came under", MOMENT, || recorded("CN=issuing"));
+    until("the record of a CA that a client came under", || recorded("CN=issuing"));
     for (lists, reason) in [
         (format!("{}{}", root.list(4, &[]), issuing.list(5, &[7])), "CN=root (number 04) is older"),
         (format!("{}{}", root.list(5, &[]), issuing.list(4, &[])), "CN=issuing (number 04) is older"),
@@ -384,7 +384,7 @@ async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     unready(&stage, "CN=root (number 01) is older");
     std::fs::remove_file(&record).unwrap();
     ready(&stage);
-    until("a new record", MOMENT, || recorded("CN=root"));
+    until("a new record", || recorded("CN=root"));
     stage.gateway.take().unwrap().stop();
     std::fs::write(&record, "spoilt").unwrap();
     assert!(check(&stage.folder).1.contains("revocation.json: cannot be read"));
@@ -393,7 +393,7 @@ async fn t5_a_start_with_rolled_back_or_removed_lists_is_reported() {
     // Nor is a record trusted whose state was lowered, so that an older list could return.
     std::fs::remove_file(&record).unwrap();
     ready(&stage);
-    until("a new record", MOMENT, || recorded("CN=root"));
+    until("a new record", || recorded("CN=root"));
     stage.gateway.take().unwrap().stop();
     let own = std::fs::read_to_string(&record).unwrap();
     let lowered = own.replace("\"01\"", "\"00\"");
@@ -469,9 +469,9 @@ async fn t5_several_urls_are_fetched_and_only_valid_lists_are_used_and_cached() 
     for bad in [part, one.list(4, &[]), one.list_with(9, &[], over), foreign, "garbage".into(), large, many] {
         let before = asked.load(Ordering::Relaxed);
         *slots[0].lock().unwrap() = bad.into_bytes();
-        until("asked again", MOMENT, || asked.load(Ordering::Relaxed) > before + 1);
+        until("asked again", || asked.load(Ordering::Relaxed) > before + 1);
         assert!(!passes(&stage, &seven).await && passes(&stage, &eight).await);
-        until("told", MOMENT, || ops_text(&stage, "/metrics").contains(&format!("list_fetched{{url=\"{first}\"}} 0")));
+        until("told", || ops_text(&stage, "/metrics").contains(&format!("list_fetched{{url=\"{first}\"}} 0")));
     }
     *slots[0].lock().unwrap() =
         format!("{}{}{}{}", one.list(4, &[]), Ca::root("x").list(1, &[]), "\n".repeat(1 << 20), other.list(6, &[9]))
@@ -516,12 +516,12 @@ async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetecte
     let mut stage = stage(&[&root], &root.list(5, &[]));
     let record = stage.data().join(RECORD);
     let recorded = |number: &str| std::fs::read_to_string(&record).is_ok_and(|text| text.contains(number));
-    until("the record", MOMENT, || recorded("\"05\"") && is_stated(&stage, RECORD));
+    until("the record", || recorded("\"05\"") && is_stated(&stage, RECORD));
     let older = std::fs::read(&record).unwrap();
     let seven = root.client(&stage.folder, "seven", 7, "");
     std::fs::write(crl(&stage.folder), root.list(6, &[7])).unwrap();
     becomes(&stage, &seven, false).await;
-    until("the newer record", MOMENT, || recorded("\"06\"") && is_stated(&stage, RECORD));
+    until("the newer record", || recorded("\"06\"") && is_stated(&stage, RECORD));
     let newer = std::fs::read(&record).unwrap();
     stage.gateway.take().unwrap().stop();
     assert!(verified(&stage).0, "{:?}", verified(&stage));
@@ -553,7 +553,7 @@ async fn t5_an_older_record_of_the_lists_in_force_undoes_no_revocation_undetecte
     assert!(!content && told.contains(RECORD) && told.contains("is gone"), "{told}");
     std::fs::write(crl(&stage.folder), root.list(4, &[])).unwrap();
     stage.gateway = Some(starts(&stage.folder).unwrap());
-    until("a new record", MOMENT, || recorded("\"04\"") && is_stated(&stage, RECORD));
+    until("a new record", || recorded("\"04\"") && is_stated(&stage, RECORD));
     ready(&stage);
     stage.gateway.take().unwrap().stop();
     assert!(verified(&stage).0, "{:?}", verified(&stage));
@@ -570,12 +570,12 @@ async fn t5_a_rolled_back_or_altered_fetched_list_is_named_by_verify() {
     });
     let file = kept(&stage.folder.path).pop().unwrap();
     let name = file.strip_prefix(stage.data()).unwrap().to_str().unwrap().to_owned();
-    until("it is stated", MOMENT, || is_stated(&stage, &name));
+    until("it is stated", || is_stated(&stage, &name));
     let older = std::fs::read(&file).unwrap();
     let seven = one.client(&stage.folder, "seven", 7, "");
     *slot.lock().unwrap() = one.list(6, &[7]).into_bytes();
     becomes(&stage, &seven, false).await;
-    until("the newer one is stated", MOMENT, || is_stated(&stage, &name) && is_stated(&stage, RECORD));
+    until("the newer one is stated", || is_stated(&stage, &name) && is_stated(&stage, RECORD));
     let newer = std::fs::read(&file).unwrap();
     stage.gateway.take().unwrap().stop();
     assert!(verified(&stage).0, "{:?}", verified(&stage));
