@@ -3,6 +3,7 @@
 use super::TileStoreError;
 use crate::secret::Secret;
 use bytes::Bytes;
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -113,6 +114,10 @@ impl OwnService {
             HttpError::new(kind, error)
         })?;
         let (head, body) = response.into_parts();
+        // An object that is larger is none of the log's: its size, which is in the headers, says so.
+        if body.size_hint().lower() > MAX_RESPONSE as u64 {
+            return Ok(HttpResponse::from_parts(head, Bytes::new().into()));
+        }
         let body = Limited::new(body, MAX_RESPONSE).collect().await;
         let body: Bytes = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error))?.to_bytes();
         Ok(HttpResponse::from_parts(head, body.into()))

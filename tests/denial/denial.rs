@@ -118,7 +118,7 @@ async fn d3_requests_for_unknown_receipts_take_no_threads_memory_or_capacity_of_
                 match told.reason().as_str() {
                     "RATE_LIMITED" => limited += 1,
                     "OBJECT_UNKNOWN" => unknown += 1,
-                    other => panic!("{other}"),
+                    other => panic!("{other}: {}", told.answered.status.message()),
                 }
             }
         }

@@ -30,6 +30,7 @@ def of_processes(world, chance, site):
 
     yield Fault(f"kill -9 {name}", process.kill, chance.uniform(0.5, 3))
     yield Fault(f"stop {name}", lambda: process.send(signal.SIGSTOP), pause)
+    yield Fault("the object store is lost, with all that it had", world.processes["store"].kill, pause)
     yield Fault("stop the sealer past its lease", stop_sealer, LEASE + pause)
 
 

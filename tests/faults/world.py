@@ -1,6 +1,7 @@
 """Three data centres, each in its own network namespace: a member of etcd, a gateway, the sandbox. A bridge joins them, and a
 fourth namespace for the callers. Faults of the network are rules of iptables in the namespace that would receive; disks are small
-and in memory, so that they can be full; a gateway's clock can be wrong (libfaketime)."""
+and in memory, so that they can be full; a gateway's clock can be wrong (libfaketime). The three copy the log to one object store, which
+is beside the callers."""
 import ctypes
 import errno
 import json
@@ -15,6 +16,10 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Also for those who import this.
+sys.path.insert(0, str(ROOT / "tests/python"))
+import object_store  # noqa: E402
+
 BINARY = pathlib.Path(os.environ.get("NDXP_BIN", ROOT / "target/debug/ndxp-gateway")).resolve()
 ETCD = pathlib.Path(os.environ.get("NDXP_ETCD", ROOT / "target/etcd/usr/bin/etcd")).resolve()
 CERTIFICATES = ROOT / "deploy/cluster/certificates.sh"
@@ -28,7 +33,7 @@ CALLERS = 9
 DISKS = {"gateway": 1024, "etcd": 1024}
 # linux/sched.h
 CLONE_NEWNET = 0x40000000
-GRPC, HTTPS, CLIENT, PEER = 7443, 8443, 2379, 2380
+GRPC, HTTPS, CLIENT, PEER, STORE = 7443, 8443, 2379, 2380, 9000
 SECRET = "".join(random.choice("0123456789abcdef") for _ in range(64))
 
 
@@ -36,6 +41,7 @@ def ip(number):
     return f"10.77.0.{number}"
 
 
+STORE_URL = f"https://{ip(CALLERS)}:{STORE}"
 MEMBERS = ",".join(f"etcd{site}=https://{ip(site)}:{PEER}" for site in SITES)
 
 
@@ -256,12 +262,13 @@ class World:
         run(BINARY, "sandbox", "init", "--folder", self.dev, cwd=self.folder)
         shutil.move(self.dev / "data", self.data(1))
         self.certify()
+        object_store.lay(self.dev, ip(CALLERS))
         text = (self.dev / "gateway.toml").read_text()
         (self.dev / "secrets/cluster").write_text(SECRET)
         (self.dev / "secrets/cluster").chmod(0o600)
         for number in SITES:
             (self.dev / f"gateway{number}.toml").write_text(self.configuration(text, number))
-        # Alone at first: no [cluster].
+        # Alone at first.
         alone = self.configuration(text, 1).split("\n[cluster]")[0]
         (self.dev / "alone.toml").write_text(alone)
         local = ("--config", "alone.toml")
@@ -321,7 +328,7 @@ tiles = [{tiles}]
 tiles_certificate = "pki/to-sources.pem"
 tiles_key = "pki/to-sources.key"
 max_view_age_s = 10
-"""
+""" + object_store.configuration(STORE_URL)
 
     def member(self, number, token="ndxp-faults", state="new"):
         clients, peers, name = self.folder / "clients", self.folder / "peers", f"etcd{number}"
@@ -349,6 +356,8 @@ max_view_age_s = 10
             self.processes[f"gateway{number}"] = Process(
                 f"gateway{number}", self.namespace(number), serve, self.dev, self.folder / f"gateway{number}.log",
                 {"NDXP_LOG": os.environ.get("NDXP_LOG", "info")})
+        serve_objects = [sys.executable, object_store.__file__, "serve", ip(CALLERS), STORE, self.dev]
+        self.processes["store"] = Process("store", self.namespace(CALLERS), serve_objects, self.dev, self.folder / "store.log")
         for name, process in self.processes.items():
             if not name.startswith("gateway"):
                 process.start()
@@ -427,6 +436,11 @@ max_view_age_s = 10
     def entries(self, number):
         status = json.loads(self.cli("--output", "json", "audit", "status", "--config", f"gateway{number}.toml", at=number))
         return status["sealed"]
+
+    def objects(self, command, *into):
+        """What `object_store.py` says of the bucket."""
+        words = (sys.executable, object_store.__file__, command, STORE_URL, self.dev, *into)
+        return run(*words, inside=self.namespace(CALLERS), check=command != "size").strip()
 
     def stop(self):
         self.ended.set()

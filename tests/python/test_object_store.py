@@ -1,58 +1,34 @@
-"""The log's tiles in an object store: moto's S3, a real gateway, and the verifier that shares nothing with it."""
+"""The log's tiles in an object store: moto's S3 over TLS, a real gateway, and the verifier that shares nothing with it."""
 import json
 import shutil
 import subprocess
 import sys
 import urllib.request
 
-import boto3
 import foreign
+import object_store
 import pytest
 import verify_log
-from botocore.config import Config
 from conftest import Stage, eventually, settled
 
-BUCKET, PREFIX = "ndxp-log", "quangninh/log"
 
+class Store(object_store.Bucket):
+    """A store that can be away."""
 
-class Store:
-    """moto's server, with one bucket; what it holds is lost when it ends."""
-
-    def __init__(self, port):
-        self.port, self.process = port, None
-        retries = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
-        self.s3 = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", config=retries,
-                               aws_access_key_id="gateway", aws_secret_access_key="a key of the test")
+    def __init__(self, port, folder):
+        self.port, self.folder, self.process = port, folder, None
+        self.url = f"https://localhost:{port}"
+        object_store.lay(folder, "localhost")
+        super().__init__(self.url, folder)
 
     def start(self):
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = [sys.executable, object_store.__file__, "serve", "127.0.0.1", str(self.port), str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: foreign.listens(self.port), "moto's server answers")
-        self.s3.create_bucket(Bucket=BUCKET)
+        eventually(lambda: foreign.listens(self.port), "the store answers")
 
     def stop(self):
-        self.process.terminate()
+        self.process.kill()
         self.process.wait(timeout=20)
-
-    def names(self):
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=PREFIX + "/")
-        return {one["Key"].removeprefix(PREFIX + "/") for page in pages for one in page.get("Contents", [])}
-
-    def get(self, name):
-        try:
-            return self.s3.get_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}")["Body"].read()
-        except self.s3.exceptions.NoSuchKey:
-            raise FileNotFoundError(name) from None
-
-    def put(self, name, body):
-        self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{name}", Body=body)
-
-    def size(self):
-        """Entries under the checkpoint; none if there is no checkpoint."""
-        try:
-            return int(self.get("checkpoint").decode().splitlines()[1])
-        except FileNotFoundError:
-            return 0
 
     def verified(self, stage, folder):
         """Downloads everything, and verifies it as anybody can who has the log's key. Returns its size."""
@@ -60,9 +36,7 @@ class Store:
 
         def downloaded():
             shutil.rmtree(folder, ignore_errors=True)
-            for name in self.names():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(self.get(name))
+            self.download(folder)
             assert (folder / "vkey").read_text() == vkey
             return verify_log.verify_log(vkey, verify_log.from_folder(folder))[0]
 
@@ -70,8 +44,8 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def store():
-    store = Store(foreign.free_port())
+def store(tmp_path_factory):
+    store = Store(foreign.free_port(), tmp_path_factory.mktemp("store"))
     store.start()
     yield store
     store.stop()
@@ -80,16 +54,14 @@ def store():
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, store):
     """A gateway that copies its log to the store."""
-    stage = Stage(tmp_path_factory.mktemp("store") / "dev")
+    stage = Stage(tmp_path_factory.mktemp("gateway") / "dev")
     try:
         config = stage.folder / "gateway.toml"
         text = config.read_text()
         stage.operator = "http://" + text.split('operator_http = "')[1].split('"')[0]
-        (stage.folder / "store.key").write_text("a key of the test\n")
-        (stage.folder / "store.key").chmod(0o600)
-        config.write_text(text + f'\n[log.object_store]\nendpoint = "http://127.0.0.1:{store.port}"\n'
-                                 f'bucket = "{BUCKET}"\nprefix = "{PREFIX}"\naccess_key_id = "gateway"\n'
-                                 'secret_access_key = { file = "store.key" }\n')
+        for file in ("store-ca.pem", "store.key"):
+            shutil.copy(store.folder / file, stage.folder)
+        config.write_text(text + object_store.configuration(store.url))
         stage.prepare(rate=10_000)
         yield stage
     finally:
@@ -143,18 +115,19 @@ def test_the_bucket_holds_a_log_that_anybody_can_verify(stored, store, tmp_path)
     assert (faults(stored, "object_store"), faults(stored, "object_store_access")) == (0, 0)
 
 
-def test_a_tile_that_is_changed_is_an_alarm_and_nothing_is_overwritten(stored, store, tmp_path):
+@pytest.mark.parametrize("wrong", [lambda right: right[:-1] + bytes([right[-1] ^ 1]), lambda right: bytes(21 << 20)],
+                         ids=["one bit", "more than a gateway reads"])
+def test_a_tile_that_is_changed_is_an_alarm_and_nothing_is_overwritten(stored, store, tmp_path, wrong):
     copied(stored, store, "the log is in the store")
     size = store.size()
     name = f"tile/entries/{size // 256:03}.p/{size % 256}"
     right, checkpoint = store.get(name), store.get("checkpoint")
-    wrong = right[:-1] + bytes([right[-1] ^ 1])
-    store.put(name, wrong)
+    store.put(name, wrong(right))
     eventually(lambda: faults(stored, "object_store") == 1, "the alarm is raised", 60)
     assert f"the object store: its object {name} is not this log's" in page(stored, "readyz")
     call(stored)
     eventually(lambda: metric(stored, "ndxp_log_object_store_pending_entries") > 0, "entries wait", 60)
-    assert store.get(name) == wrong and store.get("checkpoint") == checkpoint and store.size() >= size
+    assert store.get(name) == wrong(right) and store.get("checkpoint") == checkpoint and store.size() >= size
     errors = [json.loads(line) for line in (stored.folder / "serve.log").read_text().splitlines() if name in line]
     assert [error["level"] for error in errors] == ["ERROR"], errors
     store.put(name, right)
