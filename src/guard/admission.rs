@@ -132,6 +132,11 @@ impl Admission {
         Ok(())
     }
 
+    /// Returns whether a delay persists.
+    pub fn is_late(&self) -> bool {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).standing
+    }
+
     /// Returns how long a refusal is held at present.
     fn held_for(&self) -> Duration {
         let held = self.held.load(Ordering::Relaxed) as u64;

@@ -1,11 +1,13 @@
 //! Limits of the calls of the gateway's own services (health, reflection, administration, audit). They are admitted
 //! beside the exchanges ([`crate::guard::Admission::admit_own`]), so each kind has a separate share here, by
-//! certificate and in all: a response that its caller does not read holds its permit until the caller is cut off.
+//! certificate and in all: a response that its caller does not read holds its permit until the caller is cut off. While
+//! a worker is late, each certificate has a rate for all of them, too.
 
 use crate::identity::Thumbprint;
-use crate::shares::{Share, ShareError, ShareLimits, ShareRate, Shares};
+use crate::shares::{Share, ShareError, ShareLimits, ShareMetrics, ShareRate, Shares};
 use crate::status::{Reason, Refusal};
 use crate::telemetry::Metrics;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,33 +109,56 @@ impl OwnService {
 /// A call's permit; released when dropped.
 pub(super) type OwnCallPermit = Share<Thumbprint>;
 
+/// What one certificate may begin while a worker is late: a fifth of what the worker accepts then of all
+/// ([`crate::guard::Admission::admit_own`]), so that no caller takes it from everybody.
+const UNDER_DELAY: ShareRate = ShareRate { per_second: 100, burst: 0 };
+
 /// Permits for calls of the gateway's own services, by certificate, for all workers.
 #[derive(Debug)]
-pub(super) struct OwnCallPermits([Arc<Shares<Thumbprint>>; OwnService::ALL.len()]);
+pub(super) struct OwnCallPermits {
+    services: [Arc<Shares<Thumbprint>>; OwnService::ALL.len()],
+    /// A rate alone, of all services together.
+    under_delay: Arc<Shares<Thumbprint>>,
+    refused: [Counter; OwnService::ALL.len()],
+}
 
 impl OwnCallPermits {
     /// Makes permits that are counted in these metrics.
     pub(super) fn new(metrics: &Metrics) -> Self {
-        OwnCallPermits(OwnService::ALL.map(|service| Shares::new(service.limits(), metrics.own_calls(service.label()))))
+        let (total, rate) = (usize::MAX, Some(UNDER_DELAY));
+        let limits = ShareLimits { total, per_owner: total, has_headroom: 0, rate };
+        OwnCallPermits {
+            services: OwnService::ALL.map(|of| Shares::new(of.limits(), metrics.own_calls(of.label()))),
+            under_delay: Shares::new(limits, ShareMetrics::default()),
+            refused: OwnService::ALL.map(|of| metrics.own_calls(of.label()).refused),
+        }
     }
 
-    /// Returns a permit for one call of a certificate.
+    /// Returns a permit for one call of a certificate; `is_late`: a delay persists at its worker.
     ///
     /// # Errors
     /// `TOO_MANY_WATCHES` or `RATE_LIMITED` if the certificate has too many or makes them too fast,
     /// `GATEWAY_OVERLOADED` if all together have too many; each has a retry delay.
-    pub(super) fn begin(&self, service: OwnService, by: &Thumbprint) -> Result<OwnCallPermit, Refusal> {
-        self.0[service as usize].take(by, 1).map_err(|error| {
-            let (reason, wait) = match error {
-                ShareError::OwnerFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
-                ShareError::OwnerFull(_) => (Reason::RateLimited, RETRY),
-                ShareError::TooFast(wait) => (Reason::RateLimited, wait),
-                ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
-            };
-            let detail = format!("calls of the service {}: {error}", service.label());
-            Refusal { retry_after: Some(wait), ..Refusal::with(reason, detail) }
-        })
+    pub(super) fn begin(&self, service: OwnService, by: &Thumbprint, is_late: bool) -> Result<OwnCallPermit, Refusal> {
+        if is_late {
+            self.under_delay.take(by, 1).map_err(|error| {
+                self.refused[service as usize].inc();
+                refused(service, error)
+            })?;
+        }
+        self.services[service as usize].take(by, 1).map_err(|error| refused(service, error))
     }
+}
+
+fn refused(service: OwnService, error: ShareError) -> Refusal {
+    let (reason, wait) = match error {
+        ShareError::OwnerFull(_) if service == OwnService::HealthWatch => (Reason::TooManyWatches, RETRY),
+        ShareError::OwnerFull(_) => (Reason::RateLimited, RETRY),
+        ShareError::TooFast(wait) => (Reason::RateLimited, wait),
+        ShareError::Full(_) => (Reason::GatewayOverloaded, RETRY),
+    };
+    let detail = format!("calls of the service {}: {error}", service.label());
+    Refusal { retry_after: Some(wait), ..Refusal::with(reason, detail) }
 }
 
 #[cfg(test)]
@@ -169,19 +194,22 @@ mod tests {
         let metrics = Metrics::default();
         let calls = OwnCallPermits::new(&metrics);
         let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
-        let mut held: Vec<_> = (0..4).map(|_| calls.begin(OwnService::HealthWatch, &by(0)).unwrap()).collect();
-        let refusal = calls.begin(OwnService::HealthWatch, &by(0)).unwrap_err();
+        let mut held: Vec<_> = (0..4).map(|_| calls.begin(OwnService::HealthWatch, &by(0), false).unwrap()).collect();
+        let refusal = calls.begin(OwnService::HealthWatch, &by(0), false).unwrap_err();
         assert_eq!((refusal.reason, refusal.retry_after), (Reason::TooManyWatches, Some(RETRY)));
-        assert!(calls.begin(OwnService::Health, &by(0)).is_ok());
+        assert!(calls.begin(OwnService::Health, &by(0), false).is_ok());
         held.pop();
-        held.push(calls.begin(OwnService::HealthWatch, &by(0)).unwrap());
-        held.extend((4..256).map(|number| calls.begin(OwnService::HealthWatch, &by(number / 4)).unwrap()));
-        assert_eq!(calls.begin(OwnService::HealthWatch, &by(1_000)).unwrap_err().reason, Reason::GatewayOverloaded);
+        held.push(calls.begin(OwnService::HealthWatch, &by(0), false).unwrap());
+        held.extend((4..256).map(|number| calls.begin(OwnService::HealthWatch, &by(number / 4), false).unwrap()));
+        assert_eq!(
+            calls.begin(OwnService::HealthWatch, &by(1_000), false).unwrap_err().reason,
+            Reason::GatewayOverloaded
+        );
         let text = metrics.text();
         assert!(text.contains("ndxp_own_calls{service=\"watch\"} 256"), "{text}");
         assert!(text.contains("ndxp_own_calls_refused_total{service=\"watch\"} 2"), "{text}");
         drop(held);
-        assert!(calls.begin(OwnService::HealthWatch, &by(1_000)).is_ok());
+        assert!(calls.begin(OwnService::HealthWatch, &by(1_000), false).is_ok());
     }
 
     #[test]
@@ -189,8 +217,28 @@ mod tests {
         let calls = OwnCallPermits::new(&Metrics::default());
         let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
         let _receipts: Vec<_> =
-            (0..256).map(|number| calls.begin(OwnService::Receipts, &by(number / 8)).unwrap()).collect();
-        assert_eq!(calls.begin(OwnService::Receipts, &by(99)).unwrap_err().reason, Reason::GatewayOverloaded);
-        assert!(calls.begin(OwnService::Audit, &by(99)).is_ok() && calls.begin(OwnService::Audit, &by(0)).is_ok());
+            (0..256).map(|number| calls.begin(OwnService::Receipts, &by(number / 8), false).unwrap()).collect();
+        assert_eq!(calls.begin(OwnService::Receipts, &by(99), false).unwrap_err().reason, Reason::GatewayOverloaded);
+        assert!(
+            calls.begin(OwnService::Audit, &by(99), false).is_ok()
+                && calls.begin(OwnService::Audit, &by(0), false).is_ok()
+        );
+    }
+
+    #[test]
+    fn d1_while_a_worker_is_late_one_certificate_leaves_most_of_the_share_to_the_others() {
+        let metrics = Metrics::default();
+        let calls = OwnCallPermits::new(&metrics);
+        let by = |number: usize| Thumbprint::of(&number.to_be_bytes());
+        let begun = (0..1_000).filter(|_| calls.begin(OwnService::Receipts, &by(0), true).is_ok()).count();
+        // Its rate, and what came back while this ran.
+        assert!((100..300).contains(&begun), "{begun}");
+        let refusal = calls.begin(OwnService::Receipts, &by(0), true).unwrap_err();
+        assert_eq!(refusal.reason, Reason::RateLimited);
+        assert!(refusal.retry_after.is_some());
+        assert!(calls.begin(OwnService::Receipts, &by(1), true).is_ok(), "another one is not refused");
+        assert!(calls.begin(OwnService::Receipts, &by(0), false).is_ok(), "nor this one when no delay persists");
+        let counted = format!("ndxp_own_calls_refused_total{{service=\"receipts\"}} {}\n", 1_001 - begun);
+        assert!(metrics.text().contains(&counted), "{counted}");
     }
 }

@@ -222,10 +222,11 @@ impl Worker {
         admitted.map(Admitted::Exchange).inspect_err(|refusal| self.refusals.call(peer, refusal))
     }
 
-    /// Admits a call of one of the gateway's own services: by its certificate's limit first, so that what one caller asks beyond
+    /// Admits a call of one of the gateway's own services: by its certificate's limits first, so that what one caller asks beyond
     /// that takes nothing of the share that all callers have while a delay persists.
     fn admit_own(&self, peer: &Peer, service: OwnService, delay: Duration) -> Result<Admitted, Refusal> {
-        let call = self.exchange.shared.own_calls.begin(service, &peer.certificate.thumbprint)?;
+        let by = &peer.certificate.thumbprint;
+        let call = self.exchange.shared.own_calls.begin(service, by, self.admission.is_late())?;
         self.admission.admit_own(delay).inspect_err(|refusal| self.refusals.call(peer, refusal))?;
         Ok(Admitted::Own(service, call))
     }
