@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/ndxp-gateway" && cd "$work/ndxp-gateway"
 cp -r "$root/deploy/deb/debian" debian
-cp "$root/deploy/systemd/ndxp-gateway.service" "$root/deploy/systemd/ndxp-gateway.socket" debian/
+cp "$root"/deploy/systemd/ndxp-gateway{.service,.socket,-witness.service} debian/
 packed=$(sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)
 if [ "$packed" != "$release" ]; then
   echo "deploy/deb/debian/changelog begins with $packed, not with $release of Cargo.toml" >&2

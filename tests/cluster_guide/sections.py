@@ -289,6 +289,43 @@ def database_full(world):
     return f"NOSPACE: calls are refused, and answered again; defrag returns {max(large) - max(small)} bytes of {max(large)}"
 
 
+def witnesses(world):
+    """A witness beside each gateway, and the policy of two of three."""
+    log = world.sites[0].sh("cat /var/lib/ndxp/log/vkey").strip()
+    keys = {log.split("+")[0]: log}
+    whole = lambda text: re.sub(r"(\S+)\+…", lambda found: keys[found[1].strip('"')], text)
+    for site in world.sites:
+        text = world.guide["witness.toml"].text.replace("dc2", site.name)
+        site.write("/etc/ndxp/witness.toml", re.sub(r'"[^"]+\+…"', f'"{log}"', text))
+        name = world.guide["witness.toml"].toml()["name"].replace("dc2", site.name)
+        keys[name] = site.sh(world.guide["witness"].text).splitlines()[0]
+    for site in world.sites:
+        site.write("/etc/ndxp/witnesses.policy", whole(world.guide["policy"].text) + "\n")
+        path = site.path("/etc/ndxp/gateway.toml")
+        path.write_text(merged(path.read_text(), '[log]\nwitness_policy = "witnesses.policy"'))
+        site.sh("systemctl restart ndxp-gateway.service")
+        world.callers.all_answer()
+
+    def cosigned(size, sites):
+        """Each site has a checkpoint of this size at least with the signatures of these sites and of no other."""
+        for site in world.sites:
+            said = site.try_("cat /var/lib/ndxp/log/cosigned") or "\n0"
+            signed = {name for name in SITES if f"— stores.{name}.quangninh.gov.vn " in said}
+            if int(said.splitlines()[1]) < size or len(signed) < 2 or not signed <= sites:
+                return False
+        return True
+    sealed = lambda: cluster_status(world, world.sites[0])["log"]["sealed"]
+    size = sealed()
+    until("two sites sign", lambda: cosigned(size, set(SITES)))
+    # "While one data centre is away": its gateway goes on here, its witness does not.
+    world.sites[1].sh("systemctl stop ndxp-gateway-witness")
+    world.callers.all_answer()
+    size = sealed()
+    until("the two others sign", lambda: cosigned(size, {"dc1", "dc3"}))
+    world.sites[1].sh("systemctl start ndxp-gateway-witness")
+    return f"a witness at each site, two of three sign {size} entries, also without that of dc2"
+
+
 def key_destroyed(world):
     """Of the month that runs: there is no other. What the program says of it is what it says of one that is over."""
     period = time.strftime("%Y-%m", time.gmtime(time.time() + 7 * 3600))
@@ -323,4 +360,4 @@ def one_log(world):
 
 
 SECTIONS = [certificates, first_start, rights, first_gateway, other_gateways, restarts, member_lost, backup, all_lost, next_epoch,
-            database_full, key_destroyed, one_log]
+            database_full, witnesses, key_destroyed, one_log]

@@ -30,6 +30,9 @@ BLOCKS = {
     "join": (PAGE, "Gateways", "apt install ./ndxp-gateway"),
     "status": (PAGE, "Gateways", "ndxp-gateway cluster status"),
     "destroy": (PAGE, "Gateways", "etcdctl del secret/pseudonyms"),
+    "witness.toml": (PAGE, "A second site signs that it stores the log", "# /etc/ndxp/witness.toml of dc2"),
+    "witness": (PAGE, "A second site signs that it stores the log", "install -d -o ndxp"),
+    "policy": (PAGE, "A second site signs that it stores the log", "log ndxp.quangninh.gov.vn/log+"),
     "epoch": ("docs/cluster-migration.md", "After a restore of etcd as a whole", "ndxp-gateway cluster epoch --request"),
 }
 

@@ -50,7 +50,7 @@ skip=(-X documentation/manual)
 [ -n "${CLEAN:-}" ] && skip=()
 lintian --allow-root --fail-on error,warning "${skip[@]}" "$dir/$old" > "$dir/lintian.log" 2>&1 & lintian=$!
 deb=$(dpkg-deb -c "$dir/$old")
-for file in ./lib/systemd/system/ndxp-gateway.{service,socket} ./etc/ndxp/environment ./usr/share/man/man1/ndxp-gateway-init.1.gz \
+for file in ./lib/systemd/system/ndxp-gateway{.service,.socket,-witness.service} ./etc/ndxp/environment ./usr/share/man/man1/ndxp-gateway-init.1.gz \
   ./usr/share/bash-completion/completions/ndxp-gateway ./usr/share/zsh/vendor-completions/_ndxp-gateway \
   ./usr/share/fish/vendor_completions.d/ndxp-gateway.fish ./usr/share/ndxp-gateway/contracts/criminalrecord-v2.proto \
   ./usr/share/doc/ndxp-gateway/{copyright,changelog.gz,third-party.txt.gz}; do
@@ -83,14 +83,16 @@ inside systemctl is-active -q basic.target || fail "the container's systemd has 
 
 install_package "$old"
 grep -q 'runuser -u ndxp -- ndxp-gateway init' "$dir/apt.log" || fail "the installation does not say what comes next"
-for unit in ndxp-gateway.socket ndxp-gateway.service; do
+for unit in ndxp-gateway.socket ndxp-gateway.service ndxp-gateway-witness.service; do
   inside systemctl is-enabled -q $unit && fail "$unit is enabled before it is configured"
   inside systemctl is-active -q $unit && fail "$unit runs before it is configured"
 done
 [ "$(inside stat -c '%U %a' /var/lib/ndxp /etc/ndxp /etc/ndxp/pki | paste -sd' ')" = "ndxp 700 ndxp 750 ndxp 750" ] || fail "rights of the folders"
 proved "apt installs it: user ndxp, its folders; neither enabled nor started; it says what comes next"
-inside systemd-analyze security --threshold=20 ndxp-gateway.service > "$dir/security.log" || fail "the unit's exposure is above 2.0"
-proved "systemd-analyze security:$(sed -n 's/.*Overall exposure level[^:]*://p' "$dir/security.log")"
+for unit in ndxp-gateway.service ndxp-gateway-witness.service; do
+  inside systemd-analyze security --threshold=20 $unit >> "$dir/security.log" || fail "the exposure of $unit is above 2.0"
+done
+proved "systemd-analyze security, gateway and witness:$(sed -n 's/.*Overall exposure level[^:]*://p' "$dir/security.log" | paste -sd,)"
 
 # Configured as postinst says, with the certificates and sources of a sandbox.
 inside sh -e > "$dir/init.log" 2>&1 << 'SETUP'
@@ -132,14 +134,17 @@ proved "init, enable, start: a call is answered, and doctor finds nothing wrong"
 # The load is this machine's Python in the container's network.
 pid() { inside systemctl show -P MainPID ndxp-gateway.service; }
 count() { "$python" -c 'import json, sys; log = json.load(sys.stdin); print(log["sealed"] + log["tail"])'; }
-entries() { gateway --output json audit verify --registry --vkey "$vkey" 2> "$dir/verify.log" | count; }
+entries() { # while the gateway seals, verify may take a newer cosigned checkpoint for one of another tree: it is run again then
+  for _ in 1 2 3; do gateway --output json audit verify --registry --vkey "$vkey" > "$dir/verify.json" 2> "$dir/verify.log" && break; done
+  count < "$dir/verify.json"
+}
 serves_calls() { # the process that runs now has answered a second's worth of the load
   nsenter -t "$leader" -n "$python" -c 'import re, sys, urllib.request
 page = urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=5).read().decode()
 sys.exit(sum(map(int, re.findall(r"^ndxp_exchanges_total\{.*reason=\"OK\"\} (\d+)$", page, re.M))) < 30)'
 }
 under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, and another process serves them afterwards
-  local before flag=$dir/calls; before=$(pid)
+  local before starts flag=$dir/calls; before=$(pid) starts=$(witness_starts)
   nsenter -t "$leader" -n "$python" tests/packages/load.py "$dir/machine/root/srv/shop" "$flag" > "$dir/load.json" 2> "$dir/load.log" & local load=$!
   until_true "calls run" test -e "$flag"
   install_package "$1" || fail "$2: apt"
@@ -148,8 +153,60 @@ under_load() { # PACKAGE WHAT: the package comes while calls run; none fails, an
   until_true "it has answered calls" serves_calls
   rm "$flag"
   wait $load || fail "$2: $(cat "$dir/load.json")"
+  [ "$(witness_starts)" -eq $((starts + 1)) ] || fail "$2: the witness was not restarted once"
+  cosigns
   proved "$2: $(cat "$dir/load.json")"
 }
+
+# docs/cluster.md, "A second site signs that it stores the log": a witness beside the gateway, which reads the gateway's folder.
+witness() { inside systemctl show -P "$1" ndxp-gateway-witness.service; }
+inside systemctl start ndxp-gateway-witness.service || true
+until_true "without witness.toml, the unit has failed" inside systemctl is-failed -q ndxp-gateway-witness.service
+inside systemctl status ndxp-gateway-witness.service > "$dir/witness.log" 2>&1 || true
+grep -q '/etc/ndxp/witness.toml: cannot be read' "$dir/witness.log" || fail "its status does not say what is missing"
+inside sh -ec 'cat > /etc/ndxp/witness.toml; install -d -o ndxp -g ndxp -m 0700 /var/lib/ndxp-witness' << TOML
+name = "stores.localhost"
+listen = "0.0.0.0:8444"
+state = "/var/lib/ndxp-witness"
+logs = ["$vkey"]
+
+[tls]
+certificate = "pki/gateway.pem"
+key = "pki/gateway.key"
+
+[stores]
+"localhost/log" = "/var/lib/ndxp/log"
+TOML
+cosigner=$(inside runuser -u ndxp -- ndxp-gateway witness --config /etc/ndxp/witness.toml --key | head -n 1)
+inside systemctl enable --now -q ndxp-gateway-witness.service 2>> "$dir/witness.log"
+inside sh -ec 'cat > /etc/ndxp/witnesses.policy
+sed -i "s|^\[log\]|&\nwitness_policy = \"witnesses.policy\"\nwitness_ca = \"pki/hubs.pem\"|" /etc/ndxp/gateway.toml' << POLICY
+log $vkey
+witness here $cosigner https://localhost:8444
+quorum here
+POLICY
+witness_starts() { inside journalctl -q -o cat -u ndxp-gateway-witness.service | grep -c "^Started "; }
+cosigned_above() {
+  inside cat /var/lib/ndxp/log/cosigned > "$dir/cosigned" && grep -q '^— stores.localhost ' "$dir/cosigned" && [ "$(sed -n 2p "$dir/cosigned")" -gt "$1" ]
+}
+cosigns() { # a call is answered, and its entry is under a checkpoint with the witness's signature
+  local sealed; sealed=$(inside sed -n 2p /var/lib/ndxp/log/checkpoint)
+  call shop || fail "a call is not answered"
+  until_true "the witness cosigns" cosigned_above "$sealed"
+}
+witness_pid=$(witness MainPID)
+inside systemctl restart ndxp-gateway.service
+until_true "a call is answered" call shop
+cosigns
+[ "$(witness MainPID)" = "$witness_pid" ] || fail "the witness was restarted with the gateway"
+as_witness() { inside nsenter -t "$witness_pid" -m setpriv --reuid ndxp --regid ndxp --clear-groups sh -ec "$1" 2> "$dir/view.log"; }
+[ "$(inside stat -c %U "/proc/$witness_pid")" = ndxp ] || fail "the witness runs as another user"
+as_witness 'cd /var/lib; touch ndxp-witness/x; rm ndxp-witness/x; cat ndxp/log/checkpoint > /dev/null' || fail "$(cat "$dir/view.log")"
+as_witness 'touch /var/lib/ndxp/log/x' && fail "the witness may write the log"
+grep -q 'Read-only file system' "$dir/view.log" || fail "$(cat "$dir/view.log")"
+as_witness 'cat /var/lib/ndxp/keys/log.key' && fail "the witness may read the log's key"
+proved "a witness beside it says what it lacks, cosigns what it reads, does not end with it, and may neither write the log nor read its keys"
+
 wait $packed && mv "$dir/$new" "$dir/machine/root/srv/"
 inside sed -i 's/^NDXP_LOG=.*/NDXP_LOG=warn/' /etc/ndxp/environment
 contents etc/ndxp > "$dir/etc.before"
@@ -180,28 +237,33 @@ call next || fail "a certificate of the new CA no longer calls"
 [ "$(pid)" = "$before" ] || fail "it was restarted"
 proved "the CA is replaced: certificates of both call, then those of the new one alone, without a restart"
 
-contents etc/ndxp var/lib/ndxp/keys > "$dir/before"
+keys=(var/lib/ndxp/keys var/lib/ndxp-witness/mirror{,-mldsa44}.key)
+contents etc/ndxp "${keys[@]}" > "$dir/before"
 last=$(entries)
 inside apt-get remove -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
 inside sh -c 'command -v ndxp-gateway || find /proc -maxdepth 1 -name "[0-9]*" -user ndxp | grep .' && fail "something of it is left running"
-nsenter -t "$leader" -n bash -c ': < /dev/tcp/127.0.0.1/7443' 2> /dev/null && fail "its port is still open"
+for port in 7443 8444; do
+  nsenter -t "$leader" -n bash -c ": < /dev/tcp/127.0.0.1/$port" 2> /dev/null && fail "its port $port is still open"
+done
 # Its end has sealed the log: no entry was taken away, and everything else is as it was.
-contents etc/ndxp var/lib/ndxp/keys | diff "$dir/before" - || fail "removing it changed keys or configuration"
+contents etc/ndxp "${keys[@]}" | diff "$dir/before" - || fail "removing it changed keys or configuration"
 verify_outside() { "$binary" --output json audit verify --data "$dir/machine/root/var/lib/ndxp" --vkey "$vkey" 2> "$dir/verify.log" | count; }
 [ "$(verify_outside)" -ge "$last" ] || fail "entries are missing after the removal"
-contents etc/ndxp var/lib/ndxp > "$dir/removed"
-proved "removed: the service is gone; log, keys and configuration are there ($(verify_outside) entries verify)"
+contents etc/ndxp var/lib/ndxp var/lib/ndxp-witness > "$dir/removed"
+proved "removed: both services are gone; log, keys and configuration are there ($(verify_outside) entries verify)"
 inside apt-get purge -y -qq ndxp-gateway > "$dir/apt.log" 2>&1
-grep -q '/var/lib/ndxp stays' "$dir/apt.log" || fail "purging does not say that the log stays"
-contents etc/ndxp var/lib/ndxp | diff <(grep -v ' etc/ndxp/environment$' "$dir/removed") - || fail "purging deleted more than the package's own configuration file"
-proved "purged: log, keys and what an administrator wrote are there, and it says so"
+for kept in /var/lib/ndxp /var/lib/ndxp-witness; do
+  grep -q "$kept stays" "$dir/apt.log" || fail "purging does not say that $kept stays"
+done
+contents etc/ndxp var/lib/ndxp var/lib/ndxp-witness | diff <(grep -v ' etc/ndxp/environment$' "$dir/removed") - || fail "purging deleted more than the package's own configuration file"
+proved "purged: log, keys, those of the witness and what an administrator wrote are there, and it says so"
 
 # docs/operation.md, "Backup, restore, another machine": only the archive goes over, and the account has another number there.
 inside sh -e > "$dir/move.log" 2>&1 << 'MOVE'
 install -m 0644 /var/lib/ndxp/log/checkpoint /srv/checkpoint
 tar -C / -cpf /srv/backup.tar etc/ndxp var/lib/ndxp
 number=$(id -u ndxp)
-rm -rf /etc/ndxp /var/lib/ndxp && userdel ndxp && useradd --system --uid "$number" somebody
+rm -rf /etc/ndxp /var/lib/ndxp /var/lib/ndxp-witness && userdel ndxp && useradd --system --uid "$number" somebody
 MOVE
 install_package "$old"
 inside tar -C / -xpf /srv/backup.tar

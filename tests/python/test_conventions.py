@@ -273,19 +273,20 @@ def test_c_can_i_names_the_rule(stage):
     assert refused_cli(stage, "client", "can-i", "asker", operation, "--from", "not-an-address")
 
 
-def test_c_the_unit_of_systemd_is_valid_and_hardened(tmp_path):
+def test_c_the_units_of_systemd_are_valid_and_hardened(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is installed by .ci/run")
-    for name in ("ndxp-gateway.service", "ndxp-gateway.socket"):
+    for name in ("ndxp-gateway.service", "ndxp-gateway.socket", "ndxp-gateway-witness.service"):
         text = (ROOT / "deploy/systemd" / name).read_text()
         (tmp_path / name).write_text(text.replace("/usr/bin/ndxp-gateway", BINARY))
     done = subprocess.run(["systemd-analyze", "verify", *map(str, tmp_path.iterdir())], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "ndxp-gateway" not in done.stderr, done.stderr
-    told = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15", str(tmp_path / "ndxp-gateway.service")],
-                          capture_output=True, text=True, timeout=60)
-    assert told.returncode == 0, told.stdout
-    for setting in ("ProtectClock", "ProtectKernelLogs", "ProtectHostname", "RestrictSUIDSGID", "RestrictRealtime", "RemoveIPC",
-                    "ProtectProc", "PrivateUsers"):
-        assert re.search(rf"✓ {setting}=", told.stdout), setting
+    for service in ("ndxp-gateway.service", "ndxp-gateway-witness.service"):
+        told = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15", str(tmp_path / service)],
+                              capture_output=True, text=True, timeout=60)
+        assert told.returncode == 0, told.stdout
+        for setting in ("ProtectClock", "ProtectKernelLogs", "ProtectHostname", "RestrictSUIDSGID", "RestrictRealtime", "RemoveIPC",
+                        "ProtectProc", "PrivateUsers"):
+            assert re.search(rf"✓ {setting}=", told.stdout), (service, setting)
     unit = (ROOT / "deploy/systemd/ndxp-gateway.service").read_text()
     assert "LimitCORE=0" in unit and "WatchdogSec=" in unit and "StartLimitIntervalSec=0" in unit
