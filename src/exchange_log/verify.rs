@@ -193,6 +193,8 @@ struct Leaves {
 impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
     fn run(&self, verifier: &LogVerifier, against: Against<'_>) -> Result<Report, LogError> {
         let path = self.files.path("checkpoint");
+        // First: a log that grows meanwhile has a checkpoint that is no smaller.
+        let cosigned = self.files.read(COSIGNED_FILE)?;
         let note = self.files.needed("checkpoint")?;
         let note = String::from_utf8(note).map_err(|_| LogError::corrupt(&path, 0, "is no text"))?;
         let checkpoint = verifier.check(&note).map_err(|error| LogError::corrupt(&path, 0, error.to_string()))?;
@@ -208,7 +210,8 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             let reason = format!("the checkpoint of {} entries from before is not of this tree", older.size);
             return Err(LogError::corrupt(&path, 0, reason));
         }
-        let cosigned = self.cosigned(verifier, against.policy, &checkpoint, &note)?;
+        let cosigned = cosigned.map_or(note, |bytes| String::from_utf8_lossy(&bytes).into());
+        let cosigned = self.cosigned(verifier, against.policy, &checkpoint, &cosigned)?;
         if let Some(cosigned) = &cosigned {
             self.check_lag(cosigned.size, checkpoint.size, against.max_lag.unwrap_or(MAX_LAG))?;
         }
@@ -232,7 +235,7 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
         verifier: &LogVerifier,
         policy: Option<&Policy>,
         checkpoint: &Checkpoint,
-        note: &str,
+        cosigned: &str,
     ) -> Result<Option<Cosigned>, LogError> {
         let own = match policy {
             Some(policy) => policy.clone(),
@@ -248,10 +251,8 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             return Ok(None);
         }
         let path = self.files.path(COSIGNED_FILE);
-        let cosigned =
-            self.files.read(COSIGNED_FILE)?.map_or(note.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into());
         let wrong = |reason: &str| LogError::corrupt(&path, 0, reason);
-        let counted = verifier.check(&cosigned).map_err(|error| wrong(&error.to_string()))?;
+        let counted = verifier.check(cosigned).map_err(|error| wrong(&error.to_string()))?;
         if !self.begins_with(checkpoint, &counted)? {
             return Err(wrong("it is of another tree"));
         }
@@ -259,13 +260,13 @@ impl<P: Fn(u64, u64) + Sync> Verification<'_, P> {
             Some(last) => self.entry_time_us(last, checkpoint.size)?.unwrap_or(0),
             None => 0,
         };
-        let quorum = own.quorum(&cosigned, &plausible_times(newest, jiff::Timestamp::now().as_second()));
+        let quorum = own.quorum(cosigned, &plausible_times(newest, jiff::Timestamp::now().as_second()));
         let found = quorum.map_err(|error| wrong(&error.to_string()))?;
         let found = found.ok_or_else(|| {
             wrong("it lacks cosignatures that the policy of witnesses wants, or they are from before its entries or from the future")
         })?;
         // Nothing reads other lines, and none was written: the file has the log's line and those of its witnesses.
-        let lines = Note::parse(&cosigned).map_or(0, |note| note.signatures.len());
+        let lines = Note::parse(cosigned).map_or(0, |note| note.signatures.len());
         if lines != found.len() + 1 {
             return Err(wrong("it holds a signature that is neither the log's nor a counted one of its witnesses"));
         }

@@ -275,7 +275,7 @@ fn make(data: &Path, key: &[u8]) -> LogVerifier {
     verifier
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }

@@ -10,17 +10,17 @@ use ndxp_gateway::exchange_log::cosignature::{Policy, plausible_times};
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash};
-use ndxp_gateway::exchange_log::verify::Against;
-use ndxp_gateway::exchange_log::{checkpoint::LogSigner, proof, verify};
+use ndxp_gateway::exchange_log::verify::{Against, LogFiles, LogFolder};
+use ndxp_gateway::exchange_log::{LogError, checkpoint::LogSigner, proof, verify};
 use ndxp_gateway::identity::tls;
 use ndxp_gateway::registry::now;
 use ndxp_gateway::witness::alarm;
 use ndxp_gateway::witness::request::AddCheckpoint;
 use ndxp_gateway::witness::server::{WitnessResponse, WitnessService};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -399,6 +399,45 @@ fn l8_cosigned_and_only_signed_entries_are_distinguished_and_the_lag_is_bounded(
     until("a lag is a failure", || {
         verify(Duration::from_secs(1)).is_err_and(|error| error.to_string().contains("--max-lag"))
     });
+}
+
+/// A log that was sealed, and cosigned, behind somebody who has read its checkpoint.
+struct Growing {
+    before: LogFolder,
+    after: LogFolder,
+    is_read: AtomicBool,
+}
+
+impl LogFiles for Growing {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let is_later = self.is_read.load(Ordering::Relaxed) && name == "cosigned";
+        self.is_read.fetch_or(name == "checkpoint", Ordering::Relaxed);
+        if is_later { self.after.read(name) } else { self.before.read(name) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.before.path(name)
+    }
+}
+
+/// Earlier, this was reported as a checkpoint of another tree.
+#[test]
+fn a_log_that_is_cosigned_while_it_is_verified_is_not_taken_for_another_one() {
+    let (mut stage, _witness) = scripted(|_, told| plain(told));
+    until("it cosigns", || cosigned(&stage) > 0);
+    let copy = tempfile::tempdir().unwrap();
+    let first = cosigned(&stage);
+    crate::log_faults::copy(&stage.data().join("log"), copy.path());
+    exchange(&stage);
+    until("it cosigns more", || cosigned(&stage) > first);
+    drop(stage.gateway.take());
+    let files = Growing {
+        before: LogFolder::with(copy.path(), None),
+        after: LogFolder::with(&stage.data().join("log"), None),
+        is_read: AtomicBool::new(false),
+    };
+    let report = verify::verify(&files, &log_signer(&stage).verifier(), Against::default(), |_, _| {}).unwrap();
+    assert_eq!(report.cosigned.unwrap().size, first);
 }
 
 /// A witness authenticates nobody, so silent connections must not take its capacity.
