@@ -5,7 +5,7 @@ use crate::disk::{Faults, Misdirected, SimDisk};
 use crate::exchange_log::archive::archive;
 use crate::exchange_log::checkpoint::LogSigner;
 use crate::exchange_log::clock::Clock;
-use crate::exchange_log::file_events::PRUNE_EVENT;
+use crate::exchange_log::pruned::PRUNE_EVENT;
 use crate::exchange_log::journal::Journal;
 use crate::exchange_log::pruned::prune;
 use crate::exchange_log::reader::LogReader;

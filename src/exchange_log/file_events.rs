@@ -3,8 +3,6 @@
 use super::Entry;
 use super::pruned::Pruned;
 
-/// The event of pruned bundles; its object is `bundles:first-last`.
-pub const PRUNE_EVENT: &str = "log.prune";
 /// The event of a legal hold; its object is `hold:ID reason:CASE sha256:DIGEST`.
 pub const HOLD_EVENT: &str = "log.hold";
 /// The event of its release; its object is `hold:ID sha256:DIGEST`.

@@ -2,7 +2,6 @@
 //! valid.
 
 use super::disk::{Disk, read_text, remove, write_atomically};
-use super::file_events::PRUNE_EVENT;
 use super::tiles::{bundle_path, split_words};
 use super::tree::TILE;
 use super::{Entry, LogError, LogPaths, crash_point};
@@ -11,6 +10,8 @@ use std::path::Path;
 
 /// The file, beside the checkpoint: a line for each run of bundles, first and last.
 pub const PRUNED_FILE: &str = "pruned";
+/// The admin event of pruned bundles; its object is `bundles:first-last`.
+pub const PRUNE_EVENT: &str = "log.prune";
 
 /// Runs of pruned bundles, in order and apart from each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

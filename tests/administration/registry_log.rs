@@ -4,7 +4,7 @@ use crate::support::{Stage, UNIT, ops_text, show, until};
 use ndxp_gateway::audit::replay::{RegistryDifference, Replay};
 use ndxp_gateway::audit::retention;
 use ndxp_gateway::config::Config;
-use ndxp_gateway::exchange_log::file_events::PRUNE_EVENT;
+use ndxp_gateway::exchange_log::pruned::PRUNE_EVENT;
 use ndxp_gateway::issuer::{Issuer, KeyAlgorithm};
 use ndxp_gateway::registry::sqlite::SqliteStore;
 use ndxp_gateway::registry::{Actor, Client, Digest, Grant, Page, Role, Staff, Store, TokenRecord, now};

@@ -8,7 +8,7 @@ use ndxp_gateway::audit::search;
 use ndxp_gateway::audit::statistics::from_log;
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::entry::Pseudonym;
-use ndxp_gateway::exchange_log::file_events::PRUNE_EVENT;
+use ndxp_gateway::exchange_log::pruned::PRUNE_EVENT;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::receipt::Receipt;
 use ndxp_gateway::exchange_log::verify::verify_data;

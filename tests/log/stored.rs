@@ -6,7 +6,7 @@ use crate::support::{Stage, until};
 use crate::witnesses::exchange;
 use http::StatusCode;
 use ndxp_gateway::exchange_log::checkpoint::{LogSigner, LogVerifier};
-use ndxp_gateway::exchange_log::file_events::PRUNE_EVENT;
+use ndxp_gateway::exchange_log::pruned::PRUNE_EVENT;
 use ndxp_gateway::exchange_log::reader::LogReader;
 use ndxp_gateway::exchange_log::seal::Sealer;
 use ndxp_gateway::exchange_log::tree::{Edge, Hash, leaf_hash, tree_hash};

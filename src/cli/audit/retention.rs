@@ -6,7 +6,7 @@ use crate::audit::service::api;
 use crate::cli::CliError;
 use crate::cli::output::{Output, bar, counted, entries, local, timestamp};
 use crate::cli::session::Session;
-use crate::exchange_log::file_events::PRUNE_EVENT;
+use crate::exchange_log::pruned::PRUNE_EVENT;
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
 use crate::time_zone::timestamp_text;

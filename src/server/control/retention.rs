@@ -4,7 +4,7 @@
 use crate::audit::AuditError;
 use crate::audit::retention::{archive, is_logged, is_restated, plan, prune, restate};
 use crate::config::{Config, Retention};
-use crate::exchange_log::file_events::PRUNE_EVENT;
+use crate::exchange_log::pruned::PRUNE_EVENT;
 use crate::exchange_log::{Entry, Kind};
 use crate::keyfile::Vault;
 use crate::registry::sqlite::SqliteStore;
