@@ -7,6 +7,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the lock is waited for: whoever looks for its holder has it for a moment ([`LockOwner::of`]), and so has a
+/// child process between its fork and its exec.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn lock_path(paths: &LogPaths) -> PathBuf {
     paths.journal.join("lock")
@@ -20,7 +25,7 @@ impl LogLock {
     /// Locks the log for this process; the lock's file holds the process id.
     ///
     /// # Errors
-    /// [`LogError::Locked`] while another process holds it; [`LogError::Io`] if its file cannot be created.
+    /// [`LogError::Locked`] if another process holds it for a second; [`LogError::Io`] if its file cannot be created.
     pub fn take(paths: &LogPaths) -> Result<Self, LogError> {
         lock(paths).map(LogLock)
     }
@@ -32,8 +37,12 @@ fn lock(paths: &LogPaths) -> Result<File, LogError> {
     let fail = |error: std::io::Error| LogError::io(&path, &error);
     // Not truncated before it is locked: the id in it may be another process's.
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(LogError::Locked(path));
+    let end = Instant::now() + PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > end {
+            return Err(LogError::Locked(path));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     // Overwritten in place, which needs no space. The id is for a process that signals this one to end; the lock holds without it.
     let id = format!("{}\n", std::process::id());
@@ -99,5 +108,21 @@ mod tests {
         drop(held);
         assert!(LockOwner::of(&paths).unwrap().is_none());
         lock(&paths).unwrap();
+    }
+
+    /// Earlier, a gateway that started at that moment ended as if another one ran.
+    #[test]
+    fn whoever_looks_for_the_holder_keeps_nobody_from_taking_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = LogPaths::new(folder.path());
+        drop(lock(&paths).unwrap());
+        let looking = File::open(lock_path(&paths)).unwrap();
+        flock(&looking, FlockOperation::NonBlockingLockShared).unwrap();
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| lock(&paths).is_ok());
+            std::thread::sleep(Duration::from_millis(50));
+            drop(looking);
+            assert!(taken.join().unwrap());
+        });
     }
 }

@@ -16,8 +16,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
@@ -140,10 +140,19 @@ async fn serve(stage: &Outside, seen: &Arc<Seen>) -> u16 {
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.unwrap();
                 let for_calls = seen.clone();
-                let service = hyper::service::service_fn(move |request| answer(request, for_calls.clone()));
+                let (called, is_called) = tokio::sync::oneshot::channel();
+                let called = Mutex::new(Some(called));
+                let service = hyper::service::service_fn(move |request| {
+                    if let Some(first) = called.lock().unwrap().take() {
+                        let _ = first.send(());
+                    }
+                    answer(request, for_calls.clone())
+                });
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+                // Not before its first call: nobody renews what was never used.
                 let renewed = async {
+                    is_called.await.ok();
                     tokio::time::sleep(Duration::from_millis(30)).await;
                     if !seen.renews.load(Ordering::Relaxed) {
                         std::future::pending().await
