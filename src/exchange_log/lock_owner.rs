@@ -1,5 +1,6 @@
 //! The lock of the log, and the process that holds it.
 
+use super::reader::settled;
 use super::{LogError, LogPaths, make_folder};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,11 +8,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// How long the lock is waited for: whoever looks for its holder has it for a moment ([`LockOwner::of`]), and so has a
-/// child process between its fork and its exec.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 fn lock_path(paths: &LogPaths) -> PathBuf {
     paths.journal.join("lock")
@@ -25,10 +21,16 @@ impl LogLock {
     /// Locks the log for this process; the lock's file holds the process id.
     ///
     /// # Errors
-    /// [`LogError::Locked`] if another process holds it for a second; [`LogError::Io`] if its file cannot be created.
+    /// [`LogError::Locked`] if another process holds it for 400 ms; [`LogError::Io`] if its file cannot be created.
     pub fn take(paths: &LogPaths) -> Result<Self, LogError> {
-        lock(paths).map(LogLock)
+        waited(|| lock(paths)).map(LogLock)
     }
+}
+
+/// Waits for a lock: whoever looks for its holder has it for a moment ([`LockOwner::of`]), and so has a child process
+/// between its fork and its exec.
+fn waited(attempt: impl FnMut() -> Result<File, LogError>) -> Result<File, LogError> {
+    settled(|error| matches!(error, LogError::Locked(_)), attempt)
 }
 
 fn lock(paths: &LogPaths) -> Result<File, LogError> {
@@ -37,12 +39,8 @@ fn lock(paths: &LogPaths) -> Result<File, LogError> {
     let fail = |error: std::io::Error| LogError::io(&path, &error);
     // Not truncated before it is locked: the id in it may be another process's.
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
-    let end = Instant::now() + PATIENCE;
-    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() > end {
-            return Err(LogError::Locked(path));
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(LogError::Locked(path));
     }
     // Overwritten in place, which needs no space. The id is for a process that signals this one to end; the lock holds without it.
     let id = format!("{}\n", std::process::id());
@@ -116,13 +114,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = LogPaths::new(folder.path());
         drop(lock(&paths).unwrap());
-        let looking = File::open(lock_path(&paths)).unwrap();
-        flock(&looking, FlockOperation::NonBlockingLockShared).unwrap();
-        std::thread::scope(|scope| {
-            let taken = scope.spawn(|| lock(&paths).is_ok());
-            std::thread::sleep(Duration::from_millis(50));
-            drop(looking);
-            assert!(taken.join().unwrap());
-        });
+        let mut looking = File::open(lock_path(&paths)).ok();
+        flock(looking.as_ref().unwrap(), FlockOperation::NonBlockingLockShared).unwrap();
+        let taken = waited(|| lock(&paths).inspect_err(|_| drop(looking.take())));
+        assert!(taken.is_ok() && looking.is_none());
     }
 }

@@ -30,7 +30,14 @@ pub(super) fn seeded(province: &Province) -> HashSet<String> {
     names
 }
 
-/// The first of these names in some bytes. A number inside of a longer one is none: 0.022100000000000002 s is nobody's telephone.
+/// Whether a digit is behind the point of a number: one with digits on both sides, and nothing but digits up to here.
+fn is_decimal(run: &[u8], at: usize) -> bool {
+    let point = run[..at].iter().rposition(|byte| !byte.is_ascii_digit());
+    let is_point = |point: usize| run[point] == b'.' && point > 0 && run[point - 1].is_ascii_digit();
+    run[at].is_ascii_digit() && point.is_some_and(is_point)
+}
+
+/// The first of these names in some bytes. Decimals are none: 0.022100000000000002 s is nobody's telephone.
 pub(super) fn found<'b>(bytes: &'b [u8], names: &HashSet<String>) -> Option<&'b str> {
     let lengths: HashSet<usize> = names.iter().map(String::len).collect();
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -40,15 +47,9 @@ pub(super) fn found<'b>(bytes: &'b [u8], names: &HashSet<String>) -> Option<&'b 
         let stop = bytes[start..end].iter().position(|byte| *byte < 0x20).map_or(end, |step| start + step);
         for length in &lengths {
             let run = &bytes[start..stop];
-            let is_digit = |at: Option<usize>| at.and_then(|at| run.get(at)).is_some_and(u8::is_ascii_digit);
-            let is_inside = |at: usize| {
-                let (first, end) = (run[at].is_ascii_digit(), is_digit(Some(at + length - 1)));
-                first && is_digit(at.checked_sub(1)) || end && is_digit(Some(at + length))
-            };
-            let texts = run.windows(*length).enumerate().filter_map(|(at, window)| {
-                std::str::from_utf8(window).ok().filter(|text| names.contains(*text) && !is_inside(at))
-            });
-            if let Some(text) = texts.into_iter().next() {
+            let texts = run.windows(*length).enumerate().filter(|(at, _)| !is_decimal(run, *at));
+            let mut texts = texts.filter_map(|(_, window)| std::str::from_utf8(window).ok());
+            if let Some(text) = texts.find(|text| names.contains(*text)) {
                 return Some(text);
             }
         }

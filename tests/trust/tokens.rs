@@ -156,12 +156,13 @@ async fn d2_reads_calls_and_changes_do_not_wait_for_each_other_s_writers() {
     drop(registry);
     // Tokens cannot be recorded, but a suspension is made and takes effect.
     person.ask::<api::Client>("SuspendClient", api::ClientId { id: "clerk".into() }).await.unwrap();
-    until("the suspension is in force", || {
+    let took = until("the suspension is in force", || {
         let told = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(clerk.call(UNIT, json!({ "unitCode": "1057000" })))
         });
         told.reason() == "CLIENT_SUSPENDED"
     });
+    assert!(took < Duration::from_secs(1), "{took:?}");
     drop(issued);
 }
 
