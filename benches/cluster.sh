@@ -1,6 +1,7 @@
 #!/bin/bash
-# Calls through three gateways over etcd, with TLS, beside one gateway that writes alone, in turns: CPU of the gateways and of etcd for each
-# call, and the time that a caller waits. Then a grant of 60 calls a second at three gateways together, with demand spread in four ways.
+# Calls through three gateways over etcd, with TLS, beside one gateway that writes alone ("alone") and three that each write alone ("apart":
+# what three processes cost without a cluster), in turns: CPU of the gateways and of etcd for each call, and the time that a caller waits.
+# Then a grant of 60 calls a second at three gateways together, with demand spread in four ways.
 # Everything on all cores: etcd and the load would fill one of two. (The log alone: benches/cluster/.)
 # Builds nothing: `cargo build --profile dist` first, or BIN. Usage: benches/cluster.sh [rounds] [seconds] [calls a second ...]
 #   BIN   another binary
@@ -23,12 +24,12 @@ kill "$gateway"; wait "$gateway" 2> /dev/null || true
   "$bin" grant add --client limited --scope budgetunit:read --purpose procedure:1.004222 --field '*' --rate 60 --burst 1 --legal-basis bench
   "$bin" token issue --client limited --certificate pki/limited.pem --out pki/limited.jwt
 } > limited.log 2>&1 || { cat limited.log; exit 1; }
-cp -a data data1
+cp -a data data1; cp -a data data4; cp -a data data5
 serve gateway.toml; alone=$! embedded=$port
 cp pki/client.pem pki/token.pem; cp pki/client.key pki/token.key
 read -r -a free < <(python3 -c '
 import socket
-all = [socket.socket() for _ in range(18)]
+all = [socket.socket() for _ in range(24)]
 for one in all: one.bind(("127.0.0.1", 0))
 print(*(one.getsockname()[1] for one in all))')
 for authority in clients peers; do "$deploy/certificates.sh" "$dir/$authority" ca; done > /dev/null
@@ -50,25 +51,31 @@ for _ in $(seq 30); do
   ETCDCTL=$(dirname "$etcd")/etcdctl "$deploy/roles.sh" "$(client 1),$(client 2),$(client 3)" "$dir/clients" > "$dir/roles.log" 2>&1 && break
   sleep 1
 done
+addresses() { # AT: its addresses and its folder
+  sed -e "s#^data = .*#data = \"data$1\"#; s#^grpc = .*#grpc = \"127.0.0.1:${free[$((3 * $1 + 6))]}\"#" \
+    -e "s#^https = .*#https = \"127.0.0.1:${free[$((3 * $1 + 7))]}\"#; s#^operator_http = .*#operator_http = \"127.0.0.1:${free[$((3 * $1 + 8))]}\"#" gateway.toml
+}
+apart=("$alone") apart_ports=("$embedded")
+for at in 4 5; do
+  addresses $at > "gateway$at.toml"
+  serve "gateway$at.toml"; apart+=($!); apart_ports+=("${free[$((3 * at + 6))]}")
+done
 ports=() gateways=()
 for at in 1 2 3; do
   order=$(python3 -c 'import sys; at = int(sys.argv[1]); print(*((at + next - 1) % 3 + 1 for next in range(3)))' "$at")
-  grpc=${free[$((9 + 3 * (at - 1)))]} https=${free[$((10 + 3 * (at - 1)))]} health=${free[$((11 + 3 * (at - 1)))]}
-  ports+=("$grpc")
+  ports+=("${free[$((3 * at + 6))]}")
   {
-    sed -e "s#^node = .*#node = \"m$at\"#; s#^data = .*#data = \"data$at\"#; s#^grpc = .*#grpc = \"127.0.0.1:$grpc\"#" \
-      -e "s#^https = .*#https = \"127.0.0.1:$https\"#; s#^operator_http = .*#operator_http = \"127.0.0.1:$health\"#" \
-      -e "s#^origin = .*#&\nsite_names = [\"spiffe://ndxp.quangninh.gov.vn/client/gateway\"]#" gateway.toml
+    addresses $at | sed -e "s#^node = .*#node = \"m$at\"#" -e "s#^origin = .*#&\nsite_names = [\"spiffe://ndxp.quangninh.gov.vn/client/gateway\"]#"
     printf '\n[cluster]\netcd = ['
     for other in $order; do printf '"%s", ' "$(client "$other")"; done
     printf ']\ntiles = ['
-    for other in ${order#* }; do printf '"https://127.0.0.1:%s", ' "${free[$((10 + 3 * (other - 1)))]}"; done
+    for other in ${order#* }; do printf '"https://127.0.0.1:%s", ' "${free[$((3 * other + 7))]}"; done
     printf ']\ntiles_certificate = "pki/to-sources.pem"\ntiles_key = "pki/to-sources.key"\nca = "%s/ca.pem"\ncertificate = "%s/gateway.pem"\nkey = "%s/gateway.key"\n' "$dir/clients" "$dir/clients" "$dir/clients"
   } > "gateway$at.toml"
 done
 "$bin" cluster begin --config gateway1.toml > begin.log 2>&1 || { cat begin.log; exit 1; }
 for at in 1 2 3; do serve "gateway$at.toml"; gateways+=($!); done
-for at in 1 2 3; do ready "gateway$at.log"; done
+for at in 1 2 3 4 5; do ready "gateway$at.log"; done
 ready gateway.log
 sleep 3
 cpu() { python3 -c '
@@ -87,7 +94,7 @@ all() { wait "${loads[@]}"; loads=(); }
 one() {
   local name=$1 rate=$2 port
   local before_own before_etcd
-  case $name in alone) own=("$alone") at=("$embedded");; *) own=("${gateways[@]}") at=("${ports[@]}");; esac
+  case $name in alone) own=("$alone") at=("$embedded");; apart) own=("${apart[@]}") at=("${apart_ports[@]}");; *) own=("${gateways[@]}") at=("${ports[@]}");; esac
   before_own=$(cpu "${own[@]}") before_etcd=$(cpu "${members[@]}")
   # A part of the rate at each port.
   for port in "${at[@]}"; do at token "$port" $((rate / ${#at[@]})) "$secs" 500; done
@@ -100,7 +107,7 @@ answered = sum(one["outcomes"].get("OK", 0) for one in all)
 others = {k: v for one in all for k, v in one["outcomes"].items() if k != "OK"}
 p = lambda which: sorted(one["answered_since_sent_us"][which] for one in all)[len(all) // 2] / 1000
 print(f"{name:7} {rate:>6} calls/s: p50 {p('p50'):7.2f}  p99 {p('p99'):7.2f} ms   gateways {int(own) * 1000 / max(answered, 1):7.1f}"
-      f"  etcd {int(etcd) * 1000 / max(answered, 1) if name != 'alone' else 0:7.1f} CPU us a call   {answered} answered {others or ''}")
+      f"  etcd {int(etcd) * 1000 / max(answered, 1) if name == 'cluster' else 0:7.1f} CPU us a call   {answered} answered {others or ''}")
 PY
 }
 idle() {
@@ -111,7 +118,7 @@ idle() {
     "$name" $(($(cpu $own) - before_own)) $(($(cpu "${members[@]}") - before_etcd))
 }
 idle alone "$alone"; idle cluster "${gateways[*]}"
-for rate in "${rates[@]}"; do for _ in $(seq "$rounds"); do one alone "$rate"; one cluster "$rate"; done; done
+for rate in "${rates[@]}"; do for _ in $(seq "$rounds"); do one alone "$rate"; one apart "$rate"; one cluster "$rate"; done; done
 
 # Fairness: demand at each gateway, calls a second.
 for demand in "40 40 40" "90 30 0" "120 0 0" "300 100 20"; do

@@ -2,18 +2,24 @@
 //!
 //! The bytes name the writer, the number, and the SHA-256 of the batch before it. So a batch that is put under another
 //! key, left out or exchanged is noticed by the sealer.
+//!
+//! The entries are compressed together, as one LZ4 block: entries of one time name the same systems, operations and
+//! officials, and each byte of a batch is encrypted, sent, synced and kept by three members, and read by every site.
 
 use super::ClusterError;
 use super::codec::{Decoder, Encoder};
 use super::keys::Incarnation;
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Maximum bytes of a batch's entries; a put costs per put, not per byte, and etcd keeps thousands of puts in memory.
+/// Maximum bytes of a batch's entries, before they are compressed; etcd keeps thousands of puts in memory.
 pub const MAX_BATCH_BYTES: usize = 128 << 10;
 /// Maximum number of a batch's entries.
 pub const MAX_BATCH_ENTRIES: usize = 4096;
 /// Before each batch: the format and its version.
-const MAGIC: &[u8; 8] = b"ndxpbat1";
+const MAGIC: &[u8; 8] = b"ndxpbat2";
+/// Maximum bytes of what is compressed: entries, each after its length, and their number. Whatever a block says of itself, no
+/// more memory is taken for it.
+const MAX_CONTENTS: usize = MAX_BATCH_BYTES + 4 * MAX_BATCH_ENTRIES + 8;
 
 /// The SHA-256 of a batch; zeros before the first one.
 pub type BatchHash = [u8; 32];
@@ -53,13 +59,15 @@ impl WriterBatch {
     /// Returns the bytes. The writer keeps the bounds ([`MAX_BATCH_BYTES`], [`MAX_BATCH_ENTRIES`]): a batch beyond them is
     /// not read by any sealer.
     pub fn encode(&self) -> EncodedBatch {
-        let mut out =
-            Encoder(Vec::with_capacity(128 + self.entries.iter().map(|entry| entry.len() + 4).sum::<usize>()));
-        out.fixed(MAGIC).bytes(self.writer.to_string().as_bytes()).u64(self.seq).fixed(&self.before);
-        out.u64(self.entries.len() as u64);
+        let size = 8 + self.entries.iter().map(|entry| entry.len() + 4).sum::<usize>();
+        let mut contents = Encoder(Vec::with_capacity(size));
+        contents.u64(self.entries.len() as u64);
         for entry in &self.entries {
-            out.bytes(entry);
+            contents.bytes(entry);
         }
+        let mut out = Encoder::default();
+        out.fixed(MAGIC).bytes(self.writer.to_string().as_bytes()).u64(self.seq).fixed(&self.before);
+        out.u64(contents.0.len() as u64).bytes(&lz4_flex::block::compress(&contents.0));
         EncodedBatch { writer: self.writer.clone(), seq: self.seq, bytes: out.0 }
     }
 
@@ -102,6 +110,11 @@ fn read(bytes: &[u8]) -> Option<WriterBatch> {
     let mut decoder = Decoder(bytes.strip_prefix(MAGIC)?);
     let writer = Incarnation::decode(&mut decoder)?;
     let (seq, before) = (decoder.u64()?, decoder.fixed()?);
+    let (size, block) = (usize::try_from(decoder.u64()?).ok()?, decoder.bytes()?);
+    decoder.end()?;
+    let mut contents = vec![0; Some(size).filter(|size| *size <= MAX_CONTENTS)?];
+    lz4_flex::block::decompress_into(block, &mut contents).ok().filter(|written| *written == size)?;
+    let mut decoder = Decoder(&contents);
     let entries = (0..decoder.count(4)?).map(|_| decoder.bytes().map(<[u8]>::to_vec)).collect::<Option<Vec<_>>>()?;
     decoder.end()?;
     Some(WriterBatch { writer, seq, before, entries })
@@ -134,9 +147,38 @@ mod tests {
             assert!(EncodedBatch::from_bytes(bytes[..length].to_vec()).is_err(), "{length}");
         }
         assert!(EncodedBatch::from_bytes([bytes.as_slice(), b"x"].concat()).is_err());
-        // A count beyond what is there takes no memory.
+    }
+
+    /// A batch with these contents, of which it says that they are so long.
+    fn with(contents: &[u8], size: u64) -> Result<EncodedBatch, ClusterError> {
         let mut out = Encoder::default();
-        out.fixed(MAGIC).bytes(b"dc1.0123456789abcdef").u64(1).fixed(&[0; 32]).u64(u64::MAX);
-        assert!(EncodedBatch::from_bytes(out.0).is_err());
+        out.fixed(MAGIC).bytes(b"dc1.0123456789abcdef").u64(1).fixed(&[0; 32]).u64(size);
+        out.bytes(&lz4_flex::block::compress(contents));
+        EncodedBatch::from_bytes(out.0)
+    }
+
+    #[test]
+    fn a_block_or_a_count_takes_no_more_memory_than_a_batch_may_have() {
+        let contents = [&1_u64.to_be_bytes()[..], &3_u32.to_be_bytes(), b"one"].concat();
+        assert!(with(&contents, 15).is_ok());
+        for size in [0, 14, 16, MAX_CONTENTS as u64 + 1, u64::MAX] {
+            assert!(with(&contents, size).is_err(), "{size}");
+        }
+        assert!(with(&u64::MAX.to_be_bytes(), 8).is_err());
+        // Some kilobytes that would become 16 MB.
+        assert!(with(&vec![0; 16 << 20], 16 << 20).is_err());
+        assert!(with(&vec![0; 16 << 20], MAX_CONTENTS as u64).is_err());
+    }
+
+    #[test]
+    fn the_largest_batches_are_read_back_also_where_nothing_can_be_compressed() {
+        let writer = batch().writer;
+        let mut random = fastrand::Rng::with_seed(7);
+        for entries in
+            [vec![(0..MAX_BATCH_BYTES).map(|_| random.u8(..)).collect()], vec![vec![7; 32]; MAX_BATCH_ENTRIES]]
+        {
+            let batch = WriterBatch { writer: writer.clone(), seq: 1, before: [0; 32], entries };
+            assert_eq!(WriterBatch::decode(&batch.encode().bytes, &writer, 1).unwrap(), batch);
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! The engine: one batch is under way at a time, the next one gathers meanwhile.
+//! The engine: the next batch gathers while one is under way; where that takes long, it does not wait for it.
 
-use super::own_disk::FileDisk;
+use super::own_disk::{FileDisk, locked};
 use super::progress::{Progress, unavailable};
 use super::spool::Spool;
 use crate::cluster::batch::{EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
@@ -8,9 +8,9 @@ use crate::cluster::etcd::{EtcdChannel, Members};
 use crate::cluster::timers::RuntimeTimers;
 use crate::cluster::{BatchWriter, ClusterError, Timers};
 use crate::exchange_log::LogError;
-use crate::exchange_log::engine::{BatchLimits, EngineWriter, Health, LogEngine};
+use crate::exchange_log::engine::{BatchLimits, BatchOutcome, EngineWriter, Health, LogEngine};
+use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
@@ -18,10 +18,12 @@ use tokio::sync::watch;
 
 /// How long [`LogEngine::seal`] waits for the sealer.
 const SEALED_WITHIN: Duration = Duration::from_secs(10);
-/// Minimum time between the beginnings of two small batches. A put costs members and gateways some milliseconds of CPU
-/// whatever its size, so at most a hundred a second come from each gateway until batches are large. Calls that are fewer
+/// Minimum time between the beginnings of two small batches, on average. A put costs members and gateways some milliseconds
+/// of CPU whatever its size, so at most fifty a second come from each gateway until batches are large. Calls that are fewer
 /// wait for none of it.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
+/// So many small batches in a row wait for nothing: the calls of a page that a person opens.
+const BURST: u32 = 5;
 /// How long the last batches may take to be sealed and stored here when the engine is closed: a site that has everything can
 /// leave the cluster at once.
 const LAST_SEALED_WITHIN: Duration = Duration::from_secs(2);
@@ -53,72 +55,91 @@ struct BatchOnItsWay {
     spool: Arc<Spool>,
     batch: EncodedBatch,
     contents: (u64, u64),
-    told: Sender<Result<(), LogError>>,
+    outcome: Mutex<Option<BatchOutcome>>,
+    began: Instant,
 }
 
 impl EngineWriter for ClusterWriter {
-    fn write(&mut self, batch: Vec<Vec<u8>>) -> Result<Option<u64>, LogError> {
-        // Also what was queued before the log began to refuse.
-        self.progress.admits()?;
+    fn write(&mut self, batch: Vec<Vec<u8>>, outcome: BatchOutcome) {
         let contents = (batch.len() as u64, batch.iter().map(|entry| entry.len() as u64).sum());
-        let batch = self.batches.next_batch(batch).map_err(|error| unavailable(&error))?;
-        let (seq, began) = (batch.seq, Instant::now());
-        self.progress.begin(seq);
-        let (told, outcome) = channel();
-        let way = BatchOnItsWay { progress: self.progress.clone(), spool: self.spool.clone(), batch, contents, told };
-        let (batches, members, delay) = (self.batches.clone(), self.members.clone(), self.progress.delay());
+        // Also what was queued before the log began to refuse.
+        let numbered = self.progress.admits();
+        let numbered = numbered.and_then(|()| self.batches.next_batch(batch).map_err(|error| unavailable(&error)));
+        let batch = match numbered {
+            Ok(batch) => batch,
+            Err(error) => return outcome(Err(error)),
+        };
+        self.progress.begin(batch.seq);
+        let (progress, spool, outcome) = (self.progress.clone(), self.spool.clone(), Mutex::new(Some(outcome)));
+        let way = BatchOnItsWay { progress, spool, batch, contents, outcome, began: Instant::now() };
+        let (batches, members, refuse_after) = (self.batches.clone(), self.members.clone(), self.refuse_after);
         self.tasks.spawn(async move {
-            // A timer of no time would wait for its next tick.
-            if !delay.is_zero() {
-                members.timers().sleep(delay).await;
+            let late = async {
+                members.timers().sleep(refuse_after).await;
+                let reason = format!("no majority of etcd has responded for {} ms", refuse_after.as_millis());
+                way.refuse(&reason);
+                std::future::pending::<Infallible>().await
+            };
+            tokio::select! {
+                () = way.go(&batches, members.timers()) => {}
+                never = late => match never {},
             }
-            way.go(&batches, began).await;
         });
-        let outcome = outcome.recv_timeout(self.refuse_after).or_else(|error| match error {
-            RecvTimeoutError::Timeout => {
-                let reason = format!("no majority of etcd has responded for {} ms", self.refuse_after.as_millis());
-                match self.progress.refuse(seq, &reason) {
-                    // It joins the log, now or later: whoever appends again appends twice.
-                    true => Ok(Err(LogError::Undecided(reason))),
-                    // It has just come through, or was refused.
-                    false => outcome.recv(),
-                }
-            }
-            RecvTimeoutError::Disconnected => outcome.recv(),
-        });
-        outcome.unwrap_or(Err(LogError::Closed)).map(|()| None)
+        self.progress.wait_for_room();
+    }
+
+    fn finish(&mut self) {
+        self.progress.wait_until_told();
     }
 
     fn limits(&self) -> BatchLimits {
-        BatchLimits { bytes: MAX_BATCH_BYTES, entries: MAX_BATCH_ENTRIES, interval_from: 1, interval: MIN_INTERVAL }
+        let (bytes, entries) = (MAX_BATCH_BYTES, MAX_BATCH_ENTRIES);
+        BatchLimits { bytes, entries, interval_from: 1, interval: MIN_INTERVAL, burst: BURST }
     }
 }
 
 impl BatchOnItsWay {
     /// Goes on until the batch is durable, whatever its appenders were told.
-    async fn go(self, batches: &BatchWriter<EtcdChannel, RuntimeTimers, FileDisk>, began: Instant) {
+    async fn go(&self, batches: &BatchWriter<EtcdChannel, RuntimeTimers, FileDisk>, timers: &RuntimeTimers) {
+        let delay = self.progress.delay();
+        // A timer of no time would wait for its next tick.
+        if !delay.is_zero() {
+            timers.sleep(delay).await;
+        }
         let seq = self.batch.seq;
         let failed = |error: &ClusterError| {
             // Of an unknown outcome another member may know more.
-            if !matches!(error, ClusterError::OutcomeUnknown(_)) && self.progress.refuse(seq, &error.to_string()) {
-                let _ = self.told.send(Err(LogError::Undecided(error.to_string())));
+            if !matches!(error, ClusterError::OutcomeUnknown(_)) {
+                self.refuse(&error.to_string());
             }
         };
-        let written = batches.write(&self.batch, failed, || self.progress.is_kept()).await;
-        let through = || self.progress.is_durable(seq, self.contents, began.elapsed());
+        let written = batches.write(&self.batch, failed, || self.progress.is_kept(seq)).await;
+        let through = || self.progress.is_durable(seq, self.contents, self.began.elapsed());
         let joined = match written {
-            Ok(()) => self.spool.join(through).await,
+            Ok(()) => self.spool.join(seq, through).await,
             Err(error) => Err(error),
         };
-        let told = match joined {
-            Ok(()) => Ok(()),
+        match joined {
+            Ok(()) => self.tell(Ok(None)),
             Err(error) => {
                 self.progress.stop(&error);
-                Err(unavailable(&error))
+                self.tell(Err(unavailable(&error)));
             }
-        };
-        // Nobody waits any more if it was refused.
-        let _ = self.told.send(told);
+        }
+    }
+
+    /// Tells its appenders that it is not through. It joins the log, now or later: whoever appends again appends twice.
+    fn refuse(&self, reason: &str) {
+        if self.progress.refuse(self.batch.seq, reason) {
+            self.tell(Err(LogError::Undecided(reason.to_owned())));
+        }
+    }
+
+    /// Nobody waits any more if it was refused.
+    fn tell(&self, result: Result<Option<u64>, LogError>) {
+        if let Some(outcome) = locked(&self.outcome).take() {
+            outcome(result);
+        }
     }
 }
 
@@ -159,7 +180,7 @@ impl LogEngine for ClusterEngine {
     }
 
     fn close(&self) {
-        let Some(runtime) = super::own_disk::locked(&self.runtime).take() else { return };
+        let Some(runtime) = locked(&self.runtime).take() else { return };
         // Without a majority nothing is sealed: what is durable is, by whoever comes later.
         if self.progress.is_writable() {
             let _ = self.progress.wait_until_sealed(LAST_SEALED_WITHIN);

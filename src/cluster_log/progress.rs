@@ -5,14 +5,18 @@ use crate::cluster::ClusterError;
 use crate::cluster::Incarnation;
 use crate::cluster::pressure::Pressure;
 use crate::cluster::state::SealedState;
+use crate::cluster::writer::MAX_IN_FLIGHT;
 use crate::exchange_log::{Health, LogError};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// While nothing was heard of a majority for this long, the log counts as not writable, also if nobody appends.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// A batch that takes longer than this is not waited for by the next one: rule 4 of the design's "one put at low load".
+const STEP: Duration = Duration::from_millis(10);
 
 /// How far this gateway's entries are.
 pub(super) struct Progress {
@@ -25,13 +29,13 @@ pub(super) struct Progress {
 }
 
 struct Now {
-    /// Durable batches that are not known to be sealed.
-    unsealed: VecDeque<OwnBatch>,
-    /// The batch that is under way.
-    in_flight: Option<u64>,
-    /// Whether it is on the own disk.
-    is_kept: bool,
-    /// Why it is not through yet: nothing else is accepted until it is.
+    /// Durable batches that are not known to be sealed, by their numbers.
+    unsealed: BTreeMap<u64, OwnBatch>,
+    /// The batches that are under way.
+    in_flight: BTreeMap<u64, BatchInFlight>,
+    /// The last one that has begun.
+    begun: u64,
+    /// Why one of them is refused: nothing else is accepted until all that are refused are through.
     stuck: Option<String>,
     /// Why the log has stopped on this gateway for good.
     stopped: Option<(&'static str, String)>,
@@ -47,18 +51,26 @@ struct Now {
 }
 
 struct OwnBatch {
-    seq: u64,
     entries: u64,
     bytes: u64,
     since: Instant,
 }
 
+/// How far a batch is that is not durable yet.
+#[derive(Default)]
+struct BatchInFlight {
+    /// It is on the own disk.
+    is_kept: bool,
+    /// Its appenders were told that its outcome is unknown.
+    is_refused: bool,
+}
+
 impl Progress {
     pub(super) fn new(writer: Incarnation, sealed: u64, offered: BTreeMap<Incarnation, u64>) -> Self {
         let now = Now {
-            unsealed: VecDeque::new(),
-            in_flight: None,
-            is_kept: false,
+            unsealed: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            begun: 0,
             stuck: None,
             stopped: None,
             seal_error: None,
@@ -93,57 +105,83 @@ impl Progress {
         }
     }
 
+    /// Waits until another batch may begin, or is refused: each one before is on the own disk, so that a crash leaves no gap
+    /// in front of one that is in etcd, and no more are under way than the time of the last one requires. A batch that is not
+    /// through is refused in time: nobody waits here without end.
+    pub(super) fn wait_for_room(&self) {
+        drop(self.moved.wait_while(locked(&self.now), |now| now.admits().is_ok() && !now.has_room()));
+    }
+
     /// A batch begins its way.
     pub(super) fn begin(&self, seq: u64) {
         let mut now = locked(&self.now);
-        (now.in_flight, now.is_kept) = (Some(seq), false);
+        now.in_flight.insert(seq, BatchInFlight::default());
+        now.begun = seq;
     }
 
-    /// The batch that is under way is on the own disk.
-    pub(super) fn is_kept(&self) {
-        locked(&self.now).is_kept = true;
+    /// A batch that is under way is on the own disk.
+    pub(super) fn is_kept(&self, seq: u64) {
+        if let Some(batch) = locked(&self.now).in_flight.get_mut(&seq) {
+            batch.is_kept = true;
+        }
+        self.moved.notify_all();
     }
 
-    /// Whether entries may be kept on the own disk alone, since no majority responds; true if the batch before them is there.
+    /// Whether no batch but this one is under way.
+    pub(super) fn is_last(&self, seq: u64) -> bool {
+        locked(&self.now).in_flight.keys().all(|other| *other == seq)
+    }
+
+    /// Waits until each batch is through or refused.
+    pub(super) fn wait_until_told(&self) {
+        let waits = |now: &mut Now| now.stopped.is_none() && now.in_flight.values().any(|batch| !batch.is_refused);
+        drop(self.moved.wait_while(locked(&self.now), waits));
+    }
+
+    /// Whether entries may be kept on the own disk alone, since no majority responds; true if the batches before them are there.
     pub(super) fn may_spool(&self) -> Result<bool, LogError> {
         let now = locked(&self.now);
         let unavailable = |reason: &str| Err(LogError::Unavailable(reason.to_owned()));
         match (&now.stopped, &now.stuck) {
             (Some((_, reason)), _) => unavailable(reason),
-            (None, Some(_)) => Ok(now.is_kept),
+            (None, Some(_)) => Ok(now.in_flight.values().all(|batch| batch.is_kept)),
             (None, None) => unavailable("a majority of etcd responds: entries are appended as usual"),
         }
     }
 
     /// A batch that was on the own disk alone is durable.
     pub(super) fn has_joined(&self, seq: u64, (entries, bytes): (u64, u64)) {
-        locked(&self.now).unsealed.push_back(OwnBatch { seq, entries, bytes, since: Instant::now() });
+        locked(&self.now).unsealed.insert(seq, OwnBatch { entries, bytes, since: Instant::now() });
     }
 
     /// Why the batch is not through: its appenders are refused now. False if it is through, or was refused before.
     pub(super) fn refuse(&self, seq: u64, reason: &str) -> bool {
-        let mut now = locked(&self.now);
-        let is_first = now.in_flight == Some(seq) && now.stuck.is_none();
-        if is_first {
+        let mut guard = locked(&self.now);
+        let now = &mut *guard;
+        let Some(batch) = now.in_flight.get_mut(&seq).filter(|batch| !batch.is_refused) else { return false };
+        batch.is_refused = true;
+        if now.stuck.is_none() {
             tracing::error!(
                 reason,
                 "the exchange log cannot be written: entries are refused until its batch is through"
             );
             now.stuck = Some(reason.to_owned());
         }
-        is_first
+        self.moved.notify_all();
+        true
     }
 
     /// A batch is durable.
     pub(super) fn is_durable(&self, seq: u64, (entries, bytes): (u64, u64), took: Duration) {
         let mut now = locked(&self.now);
-        now.in_flight = None;
+        now.in_flight.remove(&seq);
         now.last_sync = took.max(Duration::from_micros(1));
         now.heard = Instant::now();
-        now.unsealed.push_back(OwnBatch { seq, entries, bytes, since: Instant::now() });
-        if now.stuck.take().is_some() {
+        now.unsealed.insert(seq, OwnBatch { entries, bytes, since: Instant::now() });
+        if now.in_flight.values().all(|batch| !batch.is_refused) && now.stuck.take().is_some() {
             tracing::info!(seconds = took.as_secs(), "the exchange log's batch is through: entries are accepted again");
         }
+        self.moved.notify_all();
     }
 
     /// The log stops on this gateway: the first reason stays.
@@ -178,8 +216,8 @@ impl Progress {
     /// This site stores the log up to a state.
     pub(super) fn is_stored(&self, state: &SealedState) {
         let mut now = locked(&self.now);
-        while now.unsealed.front().is_some_and(|batch| state.is_sealed(&self.writer, batch.seq)) {
-            now.unsealed.pop_front();
+        while now.unsealed.first_key_value().is_some_and(|(seq, _)| state.is_sealed(&self.writer, *seq)) {
+            now.unsealed.pop_first();
         }
         if now.earlier.is_none() && self.offered.iter().all(|(writer, seq)| state.is_sealed(writer, *seq)) {
             now.earlier = Some(state.size());
@@ -212,8 +250,8 @@ impl Progress {
         let stopped = now.stopped.as_ref().map(|(_, reason)| LogError::Unavailable(reason.clone()));
         Health {
             unsealed_entries: now.unsealed_entries(),
-            unsealed_bytes: now.unsealed.iter().map(|batch| batch.bytes).sum(),
-            unsealed_age: now.unsealed.front().map_or(Duration::ZERO, |batch| batch.since.elapsed()),
+            unsealed_bytes: now.unsealed.values().map(|batch| batch.bytes).sum(),
+            unsealed_age: now.unsealed.values().next().map_or(Duration::ZERO, |batch| batch.since.elapsed()),
             checkpoint_age: now.sealed_at.elapsed(),
             last_sync: now.last_sync,
             seal_error: stopped.or_else(|| now.seal_error.clone()),
@@ -226,9 +264,9 @@ impl Progress {
     /// Waits until what is durable now is sealed and stored here, and returns the size of the checkpoint.
     pub(super) fn wait_until_sealed(&self, limit: Duration) -> Result<u64, LogError> {
         let now = locked(&self.now);
-        let last = now.unsealed.back().map_or(0, |batch| batch.seq);
+        let last = now.unsealed.keys().next_back().copied().unwrap_or(0);
         let waits =
-            |now: &mut Now| now.stopped.is_none() && now.unsealed.front().is_some_and(|batch| batch.seq <= last);
+            |now: &mut Now| now.stopped.is_none() && now.unsealed.keys().next().is_some_and(|first| *first <= last);
         let waited = self.moved.wait_timeout_while(now, limit, waits);
         let mut now = waited.unwrap_or_else(PoisonError::into_inner).0;
         if let Some((_, reason)) = now.stopped.clone() {
@@ -252,7 +290,24 @@ impl Now {
     }
 
     fn unsealed_entries(&self) -> u64 {
-        self.unsealed.iter().map(|batch| batch.entries).sum()
+        self.unsealed.values().map(|batch| batch.entries).sum()
+    }
+
+    fn has_room(&self) -> bool {
+        let first = self.in_flight.keys().next().copied().unwrap_or(self.begun + 1);
+        // By number, not by count: a batch that is late does not let those behind it go on without it.
+        let ahead = self.begun + 1 - first;
+        self.in_flight.values().all(|batch| batch.is_kept) && ahead < self.max_in_flight()
+    }
+
+    /// One batch, and one more for each [`STEP`] that the last one took: where the members are far from each other, a batch
+    /// need not wait for the one before. Where they are near, it does, and takes along what comes meanwhile.
+    fn max_in_flight(&self) -> u64 {
+        match self.pressure {
+            Pressure::None => (1 + self.last_sync.as_millis() / STEP.as_millis()).min(MAX_IN_FLIGHT as u128) as u64,
+            // Each waits for its delay, one after the other.
+            Pressure::Slow(_) | Pressure::Refuse => 1,
+        }
     }
 }
 
@@ -295,6 +350,50 @@ mod tests {
         progress.begin(2);
         progress.is_durable(2, (1, 100), TOOK);
         assert!(!progress.refuse(2, "late") && progress.admits().is_ok());
+    }
+
+    #[test]
+    fn a_batch_waits_for_the_one_before_only_where_that_takes_no_time() {
+        let (progress, _) = progress();
+        let room = || locked(&progress.now).has_room();
+        progress.begin(1);
+        progress.is_kept(1);
+        assert!(!room(), "nothing is known of the members: one at a time");
+        progress.is_durable(1, (1, 1), Duration::from_millis(85));
+        for seq in 2..10 {
+            assert!(room());
+            progress.begin(seq);
+            assert!(!room(), "batch {seq} is not on the own disk yet: a crash would leave a gap");
+            progress.is_kept(seq);
+        }
+        assert!(!room(), "no more than {MAX_IN_FLIGHT}");
+        // Those behind it are through: a batch that is missing is not left further behind.
+        (3..10).for_each(|seq| progress.is_durable(seq, (1, 1), Duration::from_millis(85)));
+        assert!(!room() && !progress.is_last(9) && progress.is_last(2));
+        progress.is_durable(2, (1, 1), Duration::from_millis(85));
+        assert!(room());
+        progress.press(Pressure::Slow(TOOK));
+        progress.begin(10);
+        progress.is_kept(10);
+        assert!(!room(), "while there is little room in etcd, each batch waits for its delay");
+    }
+
+    #[test]
+    fn entries_are_refused_until_each_batch_that_was_refused_is_through() {
+        let (progress, _) = progress();
+        for seq in 1..=3 {
+            progress.begin(seq);
+        }
+        assert!(progress.refuse(2, "no quorum") && progress.refuse(1, "no quorum"));
+        assert!(progress.may_spool().is_ok_and(|kept| !kept));
+        (1..=3).for_each(|seq| progress.is_kept(seq));
+        assert!(progress.may_spool().is_ok_and(|kept| kept));
+        progress.is_durable(2, (1, 1), TOOK);
+        progress.is_durable(3, (1, 1), TOOK);
+        assert!(progress.admits().is_err(), "batch 1 is not through");
+        progress.is_durable(1, (1, 1), TOOK);
+        assert!(progress.admits().is_ok() && progress.may_spool().is_err());
+        progress.wait_until_told();
     }
 
     #[test]

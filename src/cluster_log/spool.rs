@@ -139,16 +139,18 @@ impl Spool {
         next
     }
 
-    /// Puts everything that was kept into etcd, in order; when nothing is left, `done` is called before anything else can be
-    /// kept.
+    /// Puts everything that was kept into etcd, in order, once batch `after` is through; when nothing is left, `done` is called
+    /// before anything else can be kept. While other batches are under way, that is left to them: so what joins is never far
+    /// ahead of a batch that is missing.
     ///
     /// # Errors
     /// As for [`BatchWriter::write`]: only such that do not pass.
-    pub(super) async fn join(&self, done: impl FnOnce()) -> Result<(), ClusterError> {
+    pub(super) async fn join(&self, after: u64, done: impl FnOnce()) -> Result<(), ClusterError> {
         let mut joined = 0;
         loop {
             let mut kept = self.kept.lock().await;
-            let Some((batch, contents)) = kept.pop_front() else {
+            let next = if self.progress.is_last(after) { kept.pop_front() } else { None };
+            let Some((batch, contents)) = next else {
                 done();
                 if joined > 0 {
                     tracing::info!(entries = joined, "what was answered without a majority of etcd has joined the log");

@@ -2,7 +2,7 @@
 //! journal's next segment.
 
 use super::checkpoint::LogSigner;
-use super::engine::{BatchLimits, EngineWriter, Health, LogEngine, OpenEngine};
+use super::engine::{BatchLimits, BatchOutcome, EngineWriter, Health, LogEngine, OpenEngine};
 use super::journal::Journal;
 use super::pipeline::Pipeline;
 use super::storage::Storage;
@@ -114,14 +114,17 @@ impl Embedded {
 }
 
 impl EngineWriter for StorageWriter {
-    fn write(&mut self, batch: Vec<Vec<u8>>) -> Result<Option<u64>, LogError> {
+    fn write(&mut self, batch: Vec<Vec<u8>>, outcome: BatchOutcome) {
         let written = self.engine.pipeline.write(self.storage.as_mut(), batch);
         self.engine.writable.store(written.is_ok(), Ordering::Relaxed);
-        written.map(Some)
+        outcome(written.map(Some));
     }
 
+    fn finish(&mut self) {}
+
     fn limits(&self) -> BatchLimits {
-        BatchLimits { bytes: MAX_BATCH, entries: usize::MAX, interval_from: MANY_AT_ONCE, interval: MIN_INTERVAL }
+        let (interval_from, interval) = (MANY_AT_ONCE, MIN_INTERVAL);
+        BatchLimits { bytes: MAX_BATCH, entries: usize::MAX, interval_from, interval, burst: 1 }
     }
 }
 

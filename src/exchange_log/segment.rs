@@ -288,7 +288,6 @@ pub(super) fn parse(path: &Path, segment: &SegmentBytes<'_>, reading: Reading<'_
 /// some of its sectors never reached the disk, and nothing follows it.
 fn cut_short(bytes: &[u8], at: usize, first: u64) -> bool {
     let rest = bytes.get(at..).unwrap_or_default();
-    let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     if zeros(rest) {
         return true;
     }
@@ -361,9 +360,23 @@ fn sectors(from: usize, end: usize) -> impl Iterator<Item = std::ops::Range<usiz
 /// Returns whether the header of a batch of this segment, which begins with entry `first`, is anywhere from `from` on:
 /// a crash does not leave a misdirected last write either, even if it carried batches that are stored before.
 fn other_batch(bytes: &[u8], from: usize, first: u64) -> bool {
-    // The index excludes most positions; then the checksum decides.
+    // Most of a segment is zeros that were written in advance: a header is where something else is. The index excludes most
+    // positions there; then the checksum decides.
+    let written = bytes.chunks(ZEROS.len()).enumerate().filter(|(_, block)| !zeros(block));
+    let places = written.flat_map(|(block, _)| {
+        let start = block * ZEROS.len();
+        start.saturating_sub(BATCH_HEAD).max(from)..(start + ZEROS.len()).min(bytes.len())
+    });
     let own = |at: usize| number(bytes, at + 8).is_some_and(|index| u64::from_be_bytes(index) >= first);
-    (from..bytes.len()).any(|at| bytes[at] == 0 && own(at) && batch_head(bytes, at).is_some())
+    places.into_iter().any(|at| bytes[at] == 0 && own(at) && batch_head(bytes, at).is_some())
+}
+
+/// What is compared at once.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Returns whether there is nothing but zeros.
+fn zeros(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROS.len()).all(|block| *block == ZEROS[..block.len()])
 }
 
 #[cfg(test)]

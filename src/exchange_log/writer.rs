@@ -119,9 +119,9 @@ impl WriterState {
     }
 
     fn write_batches(&self, to: &mut dyn EngineWriter) {
-        let (mut taken, mut next_turn, limits) = (Vec::new(), None, to.limits());
-        while self.take(&mut taken, next_turn).is_some() {
-            next_turn = (taken.len() >= limits.interval_from).then(|| Instant::now() + limits.interval);
+        let (mut taken, mut spent, limits) = (Vec::new(), Instant::now(), to.limits());
+        while self.take(&mut taken, limits.turn(spent)).is_some() {
+            spent = limits.spend(spent, Instant::now(), taken.len());
             let mut rest = taken.drain(..).peekable();
             while rest.peek().is_some() {
                 let (mut batch, mut waiting, mut size) = (Vec::new(), Vec::new(), 0);
@@ -133,13 +133,16 @@ impl WriterState {
                     waiting.push(next.waiting);
                 }
                 let entries = batch.len();
-                let result = to.write(batch);
-                if let Err(error) = &result {
-                    tracing::error!(%error, entries, "the exchange log cannot be written");
-                }
-                completion_queue::complete(waiting, &result);
+                let outcome = Box::new(move |result: Result<Option<u64>, LogError>| {
+                    if let Err(error) = &result {
+                        tracing::error!(%error, entries, "the exchange log cannot be written");
+                    }
+                    completion_queue::complete(waiting, &result);
+                });
+                to.write(batch, outcome);
             }
         }
+        to.finish();
     }
 }
 

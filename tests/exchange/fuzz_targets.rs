@@ -22,6 +22,7 @@ macro_rules! targets {
 
 targets! {
     answer "../../fuzz/fuzz_targets/answer.rs",
+    cluster "../../fuzz/fuzz_targets/cluster.rs",
     frame "../../fuzz/fuzz_targets/frame.rs",
     json "../../fuzz/fuzz_targets/json.rs",
     log "../../fuzz/fuzz_targets/log.rs",

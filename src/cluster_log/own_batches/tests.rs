@@ -8,7 +8,9 @@ fn writer() -> Incarnation {
 }
 
 fn batch(seq: u64) -> EncodedBatch {
-    let entries = vec![vec![u8::try_from(seq % 250).unwrap() + 1; 900]];
+    // Nothing that could be compressed.
+    let mut random = fastrand::Rng::with_seed(seq);
+    let entries = vec![(0..900).map(|_| random.u8(1..)).collect()];
     WriterBatch { writer: writer(), seq, before: [7; 32], entries }.encode()
 }
 
