@@ -2,12 +2,14 @@
 //! carried out, and why.
 
 use crate::etcd::{EtcdCluster, certificate};
+use crate::support::{ops_page, until};
 use ndxp_gateway::cluster::ClusterError;
 use ndxp_gateway::cluster::etcd::EtcdAccess;
 use ndxp_gateway::cluster::member::{EtcdMember, RangeRead, Txn, TxnOperation};
 use ndxp_gateway::identity::tls::client_config;
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 /// Puts a key by each of the members.
 async fn put_by_each(access: &EtcdAccess) -> Vec<Result<bool, ClusterError>> {
@@ -66,4 +68,39 @@ async fn lets_in_nobody_else(etcd: &EtcdCluster) {
     );
     let found = etcd.access(0).channels()[0].range(&RangeRead::key(b"mark/of-a-test")).await.unwrap();
     assert_eq!(found.entries.len(), 1);
+}
+
+/// The streams of one kind that a member has begun and not ended.
+fn open_streams(etcd: &EtcdCluster, at: usize, method: &str) -> u64 {
+    let page = ops_page(&etcd.operator_http(at), "/metrics");
+    let count = |name: &str| -> u64 {
+        let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(&format!("\"{method}\"")));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    };
+    count("grpc_server_started_total") - count("grpc_server_handled_total")
+}
+
+#[test]
+fn whoever_has_waited_leaves_no_stream_behind_at_any_member() {
+    let Some(etcd) = EtcdCluster::start_secured() else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let member = runtime.block_on(async { etcd.access(0).channels().remove(0) });
+    let (before, began) = (open_streams(&etcd, 0, "Watch"), open_streams(&etcd, 0, "LeaseKeepAlive"));
+    runtime.block_on(async {
+        let put = Txn { then: vec![TxnOperation::Put(b"mark/of-a-test".to_vec(), vec![1], 0)], ..Txn::default() };
+        let revision = member.transact(&put).await.unwrap().header.revision;
+        let lease = member.grant_lease(Duration::from_secs(60)).await.unwrap();
+        for _ in 0..50 {
+            member.wait_for_change(b"mark/of-a-test", revision - 1).await.unwrap();
+            // Nothing changes: whoever waits goes away.
+            let nothing = member.wait_for_change(b"mark/of-a-test", revision);
+            assert!(tokio::time::timeout(Duration::from_millis(5), nothing).await.is_err());
+            member.renew_lease(lease).await.unwrap();
+        }
+    });
+    until("streams end with those who have waited", || {
+        // Of a connection that nobody uses, etcd ends all of them in the end.
+        runtime.block_on(member.status()).unwrap();
+        open_streams(&etcd, 0, "Watch") <= before && open_streams(&etcd, 0, "LeaseKeepAlive") <= began
+    });
 }

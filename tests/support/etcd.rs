@@ -274,6 +274,11 @@ impl EtcdCluster {
         self.ports.iter().map(|[_, peer, _]| self.url(*peer)).collect()
     }
 
+    /// The address of a member's health and metrics: a secured one has them without TLS, on this machine alone.
+    pub fn operator_http(&self, at: usize) -> String {
+        format!("http://127.0.0.1:{}", self.ports[at][2])
+    }
+
     /// The processes of the members that run.
     pub fn processes(&self) -> Vec<u32> {
         self.running.iter().flatten().map(Child::id).collect()

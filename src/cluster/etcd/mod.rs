@@ -14,11 +14,13 @@ use super::member::{
 use super::timers::RuntimeTimers;
 use super::{ClusterError, EtcdMembers};
 use access::MemberAddress;
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use prost::Message;
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tonic::client::Grpc;
 use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -76,18 +78,32 @@ impl EtcdChannel {
         response.map(tonic::Response::into_inner).map_err(|status| error(&status))
     }
 
-    async fn streaming<Q, R>(
-        &self,
-        path: &'static str,
-        messages: impl Stream<Item = Q> + Send + 'static,
-    ) -> Result<Streaming<R>, ClusterError>
+    /// Opens a stream with one message.
+    async fn streaming<Q, R>(&self, path: &'static str, message: Q) -> Result<OpenStream<R>, ClusterError>
     where
         Q: Message + Send + Sync + 'static,
         R: Message + Default + Send + Sync + 'static,
     {
         let (mut client, path) = (self.client().await?, PathAndQuery::from_static(path));
+        let (requests, closed) = oneshot::channel::<Infallible>();
+        let messages = stream::iter([message]).chain(stream::pending()).take_until(closed);
         let response = client.streaming(with_leader(messages), path, ProstCodec::<Q, R>::default()).await;
-        response.map(tonic::Response::into_inner).map_err(|status| error(&status))
+        let responses = response.map_err(|status| error(&status))?.into_inner();
+        Ok(OpenStream { responses, _requests: requests })
+    }
+}
+
+/// A stream whose both sides end when it is dropped. The side of the requests stays open until then, since etcd may end without
+/// a response where it has ended; it has to be ended itself, since HTTP/2 resets no stream whose other side is still written:
+/// etcd would go on to watch for it, and both would keep it as long as the connection.
+struct OpenStream<R> {
+    responses: Streaming<R>,
+    _requests: oneshot::Sender<Infallible>,
+}
+
+impl<R> OpenStream<R> {
+    async fn message(&mut self) -> Result<Option<R>, ClusterError> {
+        self.responses.message().await.map_err(|status| error(&status))
     }
 }
 
@@ -202,11 +218,9 @@ impl EtcdMember for EtcdChannel {
 
     async fn renew_lease(&self, lease: i64) -> Result<(), ClusterError> {
         let request = LeaseRequest { id: lease };
-        // The stream stays open until it is dropped: etcd may end without a response where the request's side ends.
-        let requests = stream::iter([request]).chain(stream::pending());
-        let mut responses: Streaming<LeaseResponse> =
-            self.streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
-        match responses.message().await.map_err(|status| error(&status))? {
+        let mut responses: OpenStream<LeaseResponse> =
+            self.streaming("/etcdserverpb.Lease/LeaseKeepAlive", request).await?;
+        match responses.message().await? {
             Some(response) if response.ttl > 0 => Ok(()),
             Some(_) => Err(ClusterError::LeaseExpired),
             None => Err(ClusterError::OutcomeUnknown("the stream has ended".into())),
@@ -222,10 +236,10 @@ impl EtcdMember for EtcdChannel {
     async fn wait_for_change(&self, prefix: &[u8], after: i64) -> Result<(), ClusterError> {
         let (key, range_end) = (prefix.to_vec(), prefix_end(prefix));
         let create = Some(WatchCreateRequest { key, range_end, start_revision: after + 1 });
-        let requests = stream::iter([WatchRequest { create }]).chain(stream::pending());
-        let mut responses: Streaming<WatchResponse> = self.streaming("/etcdserverpb.Watch/Watch", requests).await?;
+        let request = WatchRequest { create };
+        let mut responses: OpenStream<WatchResponse> = self.streaming("/etcdserverpb.Watch/Watch", request).await?;
         loop {
-            match responses.message().await.map_err(|status| error(&status))? {
+            match responses.message().await? {
                 Some(response) if response.compact_revision > 0 => return Err(ClusterError::Compacted),
                 Some(response) if !response.events.is_empty() => return Ok(()),
                 Some(response) if !response.canceled => {}
