@@ -17,6 +17,8 @@ pub const MAX_BATCH_BYTES: usize = 128 << 10;
 pub const MAX_BATCH_ENTRIES: usize = 4096;
 /// Before each batch: the format and its version.
 const MAGIC: &[u8; 8] = b"ndxpbat2";
+/// Before a batch whose entries are not compressed. It is read alone: an own disk keeps such for a week.
+const MAGIC_BEFORE: &[u8; 8] = b"ndxpbat1";
 /// Maximum bytes of what is compressed: entries, each after its length, and their number. Whatever a block says of itself, no
 /// more memory is taken for it.
 const MAX_CONTENTS: usize = MAX_BATCH_BYTES + 4 * MAX_BATCH_ENTRIES + 8;
@@ -107,14 +109,22 @@ impl EncodedBatch {
 }
 
 fn read(bytes: &[u8]) -> Option<WriterBatch> {
-    let mut decoder = Decoder(bytes.strip_prefix(MAGIC)?);
+    let (magic, rest) = bytes.split_first_chunk()?;
+    let mut decoder = Decoder(rest);
     let writer = Incarnation::decode(&mut decoder)?;
     let (seq, before) = (decoder.u64()?, decoder.fixed()?);
-    let (size, block) = (usize::try_from(decoder.u64()?).ok()?, decoder.bytes()?);
-    decoder.end()?;
-    let mut contents = vec![0; Some(size).filter(|size| *size <= MAX_CONTENTS)?];
-    lz4_flex::block::decompress_into(block, &mut contents).ok().filter(|written| *written == size)?;
-    let mut decoder = Decoder(&contents);
+    let mut contents = Vec::new();
+    match magic {
+        MAGIC => {
+            let (size, block) = (usize::try_from(decoder.u64()?).ok()?, decoder.bytes()?);
+            decoder.end()?;
+            contents.resize(Some(size).filter(|size| *size <= MAX_CONTENTS)?, 0);
+            lz4_flex::block::decompress_into(block, &mut contents).ok().filter(|written| *written == size)?;
+            decoder = Decoder(&contents);
+        }
+        MAGIC_BEFORE => {}
+        _ => return None,
+    }
     let entries = (0..decoder.count(4)?).map(|_| decoder.bytes().map(<[u8]>::to_vec)).collect::<Option<Vec<_>>>()?;
     decoder.end()?;
     Some(WriterBatch { writer, seq, before, entries })
@@ -147,6 +157,19 @@ mod tests {
             assert!(EncodedBatch::from_bytes(bytes[..length].to_vec()).is_err(), "{length}");
         }
         assert!(EncodedBatch::from_bytes([bytes.as_slice(), b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_batch_of_the_format_before_is_read() {
+        let (batch, mut out) = (batch(), Encoder::default());
+        out.fixed(MAGIC_BEFORE).bytes(batch.writer.to_string().as_bytes()).u64(batch.seq).fixed(&batch.before);
+        out.u64(batch.entries.len() as u64);
+        for entry in &batch.entries {
+            out.bytes(entry);
+        }
+        assert_eq!(WriterBatch::decode(&out.0, &batch.writer, 3).unwrap(), batch);
+        out.fixed(b"x");
+        assert!(WriterBatch::decode(&out.0, &batch.writer, 3).is_err());
     }
 
     /// A batch with these contents, of which it says that they are so long.

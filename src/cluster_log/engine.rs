@@ -62,14 +62,10 @@ struct BatchOnItsWay {
 impl EngineWriter for ClusterWriter {
     fn write(&mut self, batch: Vec<Vec<u8>>, outcome: BatchOutcome) {
         let contents = (batch.len() as u64, batch.iter().map(|entry| entry.len() as u64).sum());
-        // Also what was queued before the log began to refuse.
-        let numbered = self.progress.admits();
-        let numbered = numbered.and_then(|()| self.batches.next_batch(batch).map_err(|error| unavailable(&error)));
-        let batch = match numbered {
+        let batch = match self.progress.begin(|| self.batches.next_batch(batch)) {
             Ok(batch) => batch,
             Err(error) => return outcome(Err(error)),
         };
-        self.progress.begin(batch.seq);
         let (progress, spool, outcome) = (self.progress.clone(), self.spool.clone(), Mutex::new(Some(outcome)));
         let way = BatchOnItsWay { progress, spool, batch, contents, outcome, began: Instant::now() };
         let (batches, members, refuse_after) = (self.batches.clone(), self.members.clone(), self.refuse_after);
@@ -85,6 +81,7 @@ impl EngineWriter for ClusterWriter {
                 never = late => match never {},
             }
         });
+        // What comes meanwhile is taken along by the next one.
         self.progress.wait_for_room();
     }
 
@@ -114,7 +111,8 @@ impl BatchOnItsWay {
             }
         };
         let written = batches.write(&self.batch, failed, || self.progress.is_kept(seq)).await;
-        let through = || self.progress.is_durable(seq, self.contents, self.began.elapsed());
+        let through =
+            |nothing_spooled| self.progress.is_durable(seq, self.contents, self.began.elapsed(), nothing_spooled);
         let joined = match written {
             Ok(()) => self.spool.join(seq, through).await,
             Err(error) => Err(error),
@@ -124,6 +122,7 @@ impl BatchOnItsWay {
             Err(error) => {
                 self.progress.stop(&error);
                 self.tell(Err(unavailable(&error)));
+                self.progress.refuse(seq, &error.to_string());
             }
         }
     }
@@ -139,6 +138,15 @@ impl BatchOnItsWay {
     fn tell(&self, result: Result<Option<u64>, LogError>) {
         if let Some(outcome) = locked(&self.outcome).take() {
             outcome(result);
+        }
+    }
+}
+
+impl Drop for BatchOnItsWay {
+    /// Whatever ends its task: nobody waits for it without end.
+    fn drop(&mut self) {
+        if locked(&self.outcome).is_some() {
+            self.refuse("the task that writes it has ended");
         }
     }
 }

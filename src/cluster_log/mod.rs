@@ -5,8 +5,8 @@
 //! is sealed: by whichever gateway is elected, in about half a second. A background task stores what was sealed below this
 //! gateway's data folder ([`site_files`]).
 //!
-//! Without a majority of etcd's members, appends are refused in less than a second. The batch that was under way is repeated
-//! with the same bytes; further ones are refused at once until it is through, then the log goes on by itself. If etcd was
+//! Without a majority of etcd's members, appends are refused in less than a second. Batches that were under way are repeated
+//! with the same bytes; further ones are refused at once until they are through, then the log goes on by itself. If etcd was
 //! rolled back, or its members differ, the log stops on this gateway until a person has looked.
 //!
 //! What was signed here before is not signed differently: the checkpoint in etcd only moves forward, and each site compares

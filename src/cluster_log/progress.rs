@@ -3,12 +3,13 @@
 use super::own_disk::locked;
 use crate::cluster::ClusterError;
 use crate::cluster::Incarnation;
+use crate::cluster::batch::EncodedBatch;
 use crate::cluster::pressure::Pressure;
 use crate::cluster::state::SealedState;
 use crate::cluster::writer::MAX_IN_FLIGHT;
 use crate::exchange_log::{Health, LogError};
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -109,14 +110,45 @@ impl Progress {
     /// in front of one that is in etcd, and no more are under way than the time of the last one requires. A batch that is not
     /// through is refused in time: nobody waits here without end.
     pub(super) fn wait_for_room(&self) {
-        drop(self.moved.wait_while(locked(&self.now), |now| now.admits().is_ok() && !now.has_room()));
+        drop(self.room());
     }
 
-    /// A batch begins its way.
-    pub(super) fn begin(&self, seq: u64) {
-        let mut now = locked(&self.now);
-        now.in_flight.insert(seq, BatchInFlight::default());
-        now.begun = seq;
+    fn room(&self) -> MutexGuard<'_, Now> {
+        let waits = |now: &mut Now| now.admits().is_ok() && !now.has_room();
+        self.moved.wait_while(locked(&self.now), waits).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [Waits](Progress::wait_for_room); then a batch gets its number and begins its way, as one: nothing that is spooled comes
+    /// between.
+    ///
+    /// # Errors
+    /// As for [`admits`](Progress::admits), also for what was queued before the log began to refuse; those of `number`.
+    pub(super) fn begin(
+        &self,
+        number: impl FnOnce() -> Result<EncodedBatch, ClusterError>,
+    ) -> Result<EncodedBatch, LogError> {
+        let mut now = self.room();
+        now.admits()?;
+        let batch = number().map_err(|error| unavailable(&error))?;
+        now.in_flight.insert(batch.seq, BatchInFlight::default());
+        now.begun = batch.seq;
+        Ok(batch)
+    }
+
+    /// Numbers a batch that is spooled, if it [may be](Progress::may_spool): as one, so that every batch before it is on the own
+    /// disk.
+    ///
+    /// # Errors
+    /// As for [`may_spool`](Progress::may_spool); [`LogError::Unavailable`] if the disk does not have a batch before it.
+    pub(super) fn number_spooled(
+        &self,
+        number: impl FnOnce() -> Result<EncodedBatch, ClusterError>,
+    ) -> Result<EncodedBatch, LogError> {
+        let now = locked(&self.now);
+        match now.may_spool()? {
+            true => number().map_err(|error| unavailable(&error)),
+            false => Err(LogError::Unavailable("the own disk does not take the batch before".into())),
+        }
     }
 
     /// A batch that is under way is on the own disk.
@@ -134,19 +166,13 @@ impl Progress {
 
     /// Waits until each batch is through or refused.
     pub(super) fn wait_until_told(&self) {
-        let waits = |now: &mut Now| now.stopped.is_none() && now.in_flight.values().any(|batch| !batch.is_refused);
+        let waits = |now: &mut Now| now.in_flight.values().any(|batch| !batch.is_refused);
         drop(self.moved.wait_while(locked(&self.now), waits));
     }
 
     /// Whether entries may be kept on the own disk alone, since no majority responds; true if the batches before them are there.
     pub(super) fn may_spool(&self) -> Result<bool, LogError> {
-        let now = locked(&self.now);
-        let unavailable = |reason: &str| Err(LogError::Unavailable(reason.to_owned()));
-        match (&now.stopped, &now.stuck) {
-            (Some((_, reason)), _) => unavailable(reason),
-            (None, Some(_)) => Ok(now.in_flight.values().all(|batch| batch.is_kept)),
-            (None, None) => unavailable("a majority of etcd responds: entries are appended as usual"),
-        }
+        locked(&self.now).may_spool()
     }
 
     /// A batch that was on the own disk alone is durable.
@@ -171,14 +197,16 @@ impl Progress {
         true
     }
 
-    /// A batch is durable.
-    pub(super) fn is_durable(&self, seq: u64, (entries, bytes): (u64, u64), took: Duration) {
+    /// A batch is durable. Entries are accepted again when no other one is refused, and nothing is spooled: what is joins before
+    /// anything else, and nothing that comes later gets ahead of it.
+    pub(super) fn is_durable(&self, seq: u64, (entries, bytes): (u64, u64), took: Duration, nothing_spooled: bool) {
         let mut now = locked(&self.now);
         now.in_flight.remove(&seq);
         now.last_sync = took.max(Duration::from_micros(1));
         now.heard = Instant::now();
         now.unsealed.insert(seq, OwnBatch { entries, bytes, since: Instant::now() });
-        if now.in_flight.values().all(|batch| !batch.is_refused) && now.stuck.take().is_some() {
+        let is_over = nothing_spooled && now.in_flight.values().all(|batch| !batch.is_refused);
+        if is_over && now.stuck.take().is_some() {
             tracing::info!(seconds = took.as_secs(), "the exchange log's batch is through: entries are accepted again");
         }
         self.moved.notify_all();
@@ -202,6 +230,7 @@ impl Progress {
             );
         }
         now.pressure = pressure;
+        self.moved.notify_all();
     }
 
     /// The files of this site cannot be written now.
@@ -289,6 +318,15 @@ impl Now {
         }
     }
 
+    fn may_spool(&self) -> Result<bool, LogError> {
+        let unavailable = |reason: &str| Err(LogError::Unavailable(reason.to_owned()));
+        match (&self.stopped, &self.stuck) {
+            (Some((_, reason)), _) => unavailable(reason),
+            (None, Some(_)) => Ok(self.in_flight.values().all(|batch| batch.is_kept)),
+            (None, None) => unavailable("a majority of etcd responds: entries are appended as usual"),
+        }
+    }
+
     fn unsealed_entries(&self) -> u64 {
         self.unsealed.values().map(|batch| batch.entries).sum()
     }
@@ -329,6 +367,12 @@ mod tests {
         (Progress::new(writer.clone(), 10, BTreeMap::new()), writer)
     }
 
+    /// A batch of this number begins.
+    fn begin(progress: &Progress, seq: u64) {
+        let (writer, bytes) = (progress.writer.clone(), Vec::new());
+        progress.begin(|| Ok(EncodedBatch { writer, seq, bytes })).unwrap();
+    }
+
     /// A state of so many entries, in which the batches up to a number are sealed.
     fn state(writer: &Incarnation, size: u64, mark: u64) -> SealedState {
         let mut state = SealedState::begin([3; 16]);
@@ -340,15 +384,15 @@ mod tests {
     #[test]
     fn a_batch_that_is_stuck_keeps_others_out_until_it_is_through() {
         let (progress, _) = progress();
-        progress.begin(1);
+        begin(&progress, 1);
         assert!(progress.refuse(1, "no quorum") && !progress.refuse(1, "again"), "its appenders are told once");
         assert!(matches!(progress.admits(), Err(LogError::Unavailable(reason)) if reason == "no quorum"));
         assert!(!progress.is_writable());
-        progress.is_durable(1, (5, 500), TOOK);
+        progress.is_durable(1, (5, 500), TOOK, true);
         assert!(progress.admits().is_ok() && progress.is_writable());
         // A batch that has come through is not refused afterwards, and keeps nothing out.
-        progress.begin(2);
-        progress.is_durable(2, (1, 100), TOOK);
+        begin(&progress, 2);
+        progress.is_durable(2, (1, 100), TOOK, true);
         assert!(!progress.refuse(2, "late") && progress.admits().is_ok());
     }
 
@@ -356,24 +400,24 @@ mod tests {
     fn a_batch_waits_for_the_one_before_only_where_that_takes_no_time() {
         let (progress, _) = progress();
         let room = || locked(&progress.now).has_room();
-        progress.begin(1);
+        begin(&progress, 1);
         progress.is_kept(1);
         assert!(!room(), "nothing is known of the members: one at a time");
-        progress.is_durable(1, (1, 1), Duration::from_millis(85));
+        progress.is_durable(1, (1, 1), Duration::from_millis(85), true);
         for seq in 2..10 {
             assert!(room());
-            progress.begin(seq);
+            begin(&progress, seq);
             assert!(!room(), "batch {seq} is not on the own disk yet: a crash would leave a gap");
             progress.is_kept(seq);
         }
         assert!(!room(), "no more than {MAX_IN_FLIGHT}");
         // Those behind it are through: a batch that is missing is not left further behind.
-        (3..10).for_each(|seq| progress.is_durable(seq, (1, 1), Duration::from_millis(85)));
+        (3..10).for_each(|seq| progress.is_durable(seq, (1, 1), Duration::from_millis(85), true));
         assert!(!room() && !progress.is_last(9) && progress.is_last(2));
-        progress.is_durable(2, (1, 1), Duration::from_millis(85));
+        progress.is_durable(2, (1, 1), Duration::from_millis(85), true);
         assert!(room());
         progress.press(Pressure::Slow(TOOK));
-        progress.begin(10);
+        begin(&progress, 10);
         progress.is_kept(10);
         assert!(!room(), "while there is little room in etcd, each batch waits for its delay");
     }
@@ -381,19 +425,43 @@ mod tests {
     #[test]
     fn entries_are_refused_until_each_batch_that_was_refused_is_through() {
         let (progress, _) = progress();
-        for seq in 1..=3 {
-            progress.begin(seq);
-        }
+        three_under_way(&progress);
         assert!(progress.refuse(2, "no quorum") && progress.refuse(1, "no quorum"));
         assert!(progress.may_spool().is_ok_and(|kept| !kept));
-        (1..=3).for_each(|seq| progress.is_kept(seq));
+        assert!(progress.number_spooled(|| panic!("batch 3 is not on the own disk")).is_err());
+        progress.is_kept(3);
         assert!(progress.may_spool().is_ok_and(|kept| kept));
-        progress.is_durable(2, (1, 1), TOOK);
-        progress.is_durable(3, (1, 1), TOOK);
+        progress.is_durable(2, (1, 1), TOOK, true);
+        progress.is_durable(3, (1, 1), TOOK, true);
         assert!(progress.admits().is_err(), "batch 1 is not through");
-        progress.is_durable(1, (1, 1), TOOK);
+        progress.is_durable(1, (1, 1), TOOK, true);
         assert!(progress.admits().is_ok() && progress.may_spool().is_err());
         progress.wait_until_told();
+    }
+
+    #[test]
+    fn nothing_is_accepted_that_could_get_ahead_of_what_is_spooled() {
+        let (progress, _) = progress();
+        three_under_way(&progress);
+        progress.is_kept(3);
+        // One of them alone is refused, and is through; what was spooled behind them waits for the last one.
+        assert!(progress.refuse(1, "no quorum"));
+        progress.is_durable(1, (1, 1), TOOK, false);
+        assert!(progress.admits().is_err() && !progress.is_last(2));
+        progress.is_durable(3, (1, 1), TOOK, false);
+        assert!(progress.admits().is_err() && progress.is_last(2));
+        assert!(progress.begin(|| panic!("nothing begins")).is_err());
+        progress.is_durable(2, (1, 1), TOOK, true);
+        assert!(progress.admits().is_ok());
+    }
+
+    /// Batches 1, 2 and 3 are under way; the last one is not on the own disk.
+    fn three_under_way(progress: &Progress) {
+        locked(&progress.now).last_sync = Duration::from_millis(85);
+        for seq in 1..=3 {
+            (1..seq).for_each(|before| progress.is_kept(before));
+            begin(progress, seq);
+        }
     }
 
     #[test]
@@ -401,8 +469,8 @@ mod tests {
         let (progress, writer) = progress();
         let mut sealed = progress.watch_sealed();
         for seq in 1..=3 {
-            progress.begin(seq);
-            progress.is_durable(seq, (2, 50), TOOK);
+            begin(&progress, seq);
+            progress.is_durable(seq, (2, 50), TOOK, true);
         }
         assert_eq!((progress.durable(), progress.health().unsealed_bytes), (16, 150));
         // Entries of others between those of this gateway.
@@ -431,10 +499,10 @@ mod tests {
     #[test]
     fn a_log_that_has_stopped_says_why_and_does_not_go_on() {
         let (progress, writer) = progress();
+        begin(&progress, 1);
         progress.stop(&ClusterError::RolledBack("revision 7 was seen, it is 5".into()));
         progress.stop(&ClusterError::NoLog);
-        progress.begin(1);
-        progress.is_durable(1, (1, 1), TOOK);
+        progress.is_durable(1, (1, 1), TOOK, true);
         progress.is_stored(&state(&writer, 30, 1));
         let reason = progress.admits().unwrap_err().to_string();
         assert!(reason.contains("ETCD_ROLLED_BACK") && progress.health().is_behind(), "{reason}");

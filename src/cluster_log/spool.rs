@@ -1,5 +1,5 @@
 //! Entries that are answered while no majority of etcd responds, where policy permits it: durable on this gateway's own disk
-//! alone, as batches that follow the one that is stuck. They join the log in their order when it is through, before
+//! alone, as batches that follow those that are stuck. They join the log in their order when these are through, before
 //! anything else is accepted; a start offers them again like every batch. If this machine is lost meanwhile, they are lost.
 //!
 //! Bound: [`MAX_SPOOLED`] entries. Those that come while the disk is busy are written together.
@@ -107,11 +107,8 @@ impl Spool {
         }
         let contents = (entries.len() as u64, entries.iter().map(|entry| entry.len() as u64).sum());
         // It may have ended just now: then they are appended as usual.
-        let batch = self
-            .progress
-            .may_spool()
-            .and_then(|_| self.batches.spooled_batch(entries).map_err(|error| unavailable(&error)));
-        let outcome = match batch {
+        let number = || self.progress.number_spooled(|| self.batches.spooled_batch(entries));
+        let outcome = match self.wait_for_the_disk().await.and_then(|()| number()) {
             Ok(batch) => {
                 // Repeated until it succeeds: the batches on the disk follow each other without a gap.
                 let stored = self.batches.keep(&batch).await.map_err(|error| unavailable(&error));
@@ -139,19 +136,19 @@ impl Spool {
         next
     }
 
-    /// Puts everything that was kept into etcd, in order, once batch `after` is through; when nothing is left, `done` is called
-    /// before anything else can be kept. While other batches are under way, that is left to them: so what joins is never far
-    /// ahead of a batch that is missing.
+    /// Puts everything that was kept into etcd, in order, once batch `after` is through; then `done` is called with whether
+    /// nothing is left, before anything else can be kept. While other batches are under way, what is left joins after the last of
+    /// them: so it is never far ahead of a batch that is missing, and none is accepted meanwhile that could be ahead of it.
     ///
     /// # Errors
     /// As for [`BatchWriter::write`]: only such that do not pass.
-    pub(super) async fn join(&self, after: u64, done: impl FnOnce()) -> Result<(), ClusterError> {
+    pub(super) async fn join(&self, after: u64, done: impl FnOnce(bool)) -> Result<(), ClusterError> {
         let mut joined = 0;
         loop {
             let mut kept = self.kept.lock().await;
             let next = if self.progress.is_last(after) { kept.pop_front() } else { None };
             let Some((batch, contents)) = next else {
-                done();
+                done(kept.is_empty());
                 if joined > 0 {
                     tracing::info!(entries = joined, "what was answered without a majority of etcd has joined the log");
                 }

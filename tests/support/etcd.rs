@@ -276,7 +276,7 @@ impl EtcdCluster {
 
     /// The address of a member's health and metrics: a secured one has them without TLS, on this machine alone.
     pub fn operator_http(&self, at: usize) -> String {
-        format!("http://127.0.0.1:{}", self.ports[at][2])
+        format!("127.0.0.1:{}", self.ports[at][2])
     }
 
     /// The processes of the members that run.
