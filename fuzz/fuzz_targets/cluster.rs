@@ -1,4 +1,4 @@
-//! Values of a log over etcd, and frames of batches on a gateway's own disk: never a panic, and no more memory than a batch may have.
+//! Keys and values of a log over etcd: never a panic, and no batch that is larger than permitted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,7 @@
 //! The frame of a batch in a segment, and what a crash may leave of it.
 
 use crate::cluster::batch::MAX_BATCH_BYTES;
+use crate::exchange_log::segment::zeros;
 
 const MAGIC: &[u8; 4] = b"nown";
 /// Magic, length, time, CRC-32C of the batch, CRC-32C of the head before it.
@@ -75,7 +76,7 @@ fn head(rest: &[u8]) -> Option<(usize, u64, u32)> {
 
 /// Nothing is ever written behind a frame that is not durable.
 fn unfinished_if(torn: bool, bytes: &[u8], end: usize) -> Frame<'_> {
-    let is_last = bytes.get(end..).is_none_or(|behind| behind.iter().all(|byte| *byte == 0));
+    let is_last = bytes.get(end..).is_none_or(zeros);
     if torn && is_last { Frame::Unfinished } else { Frame::Damaged }
 }
 
@@ -84,6 +85,6 @@ fn has_unwritten(bytes: &[u8], at: usize, end: usize) -> bool {
     let ends = std::iter::successors(Some(at), |from| Some((from / SECTOR + 1) * SECTOR).filter(|next| *next < end));
     ends.into_iter().any(|from| {
         let part = bytes.get(from..((from / SECTOR + 1) * SECTOR).min(end)).unwrap_or_default();
-        part.iter().all(|byte| *byte == 0)
+        zeros(part)
     })
 }

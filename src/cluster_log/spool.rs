@@ -5,7 +5,7 @@
 //! Bound: [`MAX_SPOOLED`] entries. Those that come while the disk is busy are written together.
 
 use super::own_disk::{FileDisk, locked};
-use super::progress::{Progress, unavailable};
+use super::progress::{Progress, not_kept, unavailable};
 use crate::cluster::batch::{EncodedBatch, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES};
 use crate::cluster::etcd::EtcdChannel;
 use crate::cluster::timers::RuntimeTimers;
@@ -90,7 +90,7 @@ impl Spool {
             }
             tokio::time::sleep(DISK_PAUSE).await;
         }
-        Err(LogError::Unavailable("the own disk does not take the batch before".into()))
+        Err(not_kept())
     }
 
     /// Writes what waits in one batch, if nobody else has meanwhile.
@@ -107,8 +107,7 @@ impl Spool {
         }
         let contents = (entries.len() as u64, entries.iter().map(|entry| entry.len() as u64).sum());
         // It may have ended just now: then they are appended as usual.
-        let number = || self.progress.number_spooled(|| self.batches.spooled_batch(entries));
-        let outcome = match self.wait_for_the_disk().await.and_then(|()| number()) {
+        let outcome = match self.progress.number_spooled(|| self.batches.spooled_batch(entries)) {
             Ok(batch) => {
                 // Repeated until it succeeds: the batches on the disk follow each other without a gap.
                 let stored = self.batches.keep(&batch).await.map_err(|error| unavailable(&error));

@@ -375,7 +375,7 @@ fn other_batch(bytes: &[u8], from: usize, first: u64) -> bool {
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Returns whether there is nothing but zeros.
-fn zeros(bytes: &[u8]) -> bool {
+pub(crate) fn zeros(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROS.len()).all(|block| *block == ZEROS[..block.len()])
 }
 
