@@ -276,10 +276,10 @@ mod tests {
         admission.hold(None).await;
         assert!(began.elapsed() >= HOLD.0 * 3 / 4);
         admission.hold(Some(Duration::from_millis(20))).await;
-        assert!(began.elapsed() < HOLD.0 * 2);
         admission.held.store(MAX_HELD, Ordering::Relaxed);
         admission.hold(None).await;
-        assert!(began.elapsed() < HOLD.0 * 2);
+        // Neither was held for the longest time.
+        assert!(began.elapsed() < HOLD.1 * 3 / 4);
         assert_eq!(admission.held_for(), HOLD.1);
         assert_eq!(admission.held.load(Ordering::Relaxed), MAX_HELD);
     }

@@ -1,6 +1,6 @@
 //! Changes by administrators are in force at once, everywhere, and in the log.
 
-use crate::support::{Actor, Stage, UNIT, files, show, until};
+use crate::support::{Actor, LIMIT, STALL, Stage, UNIT, files, show, until};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::exchange_log::file_events::FILE_EVENT;
@@ -83,9 +83,9 @@ async fn open_streams_end_within_a_second_of_the_revocation() {
         take(&stage, id);
         let began = Instant::now();
         let ended =
-            tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = stream.next().await {} });
+            tokio::time::timeout(Duration::from_secs(10), async { while let Ok(Some(_)) = stream.next().await {} });
         ended.await.unwrap_or_else(|_| panic!("{id}: the stream goes on"));
-        assert!(began.elapsed() < Duration::from_secs(1), "{id}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(1) + STALL, "{id}: {:?}", began.elapsed());
         let (metadata, status) = stream.end();
         use tonic_types::StatusExt;
         assert_eq!(status.get_details_error_info().unwrap().reason, reason);
@@ -99,7 +99,7 @@ async fn open_streams_end_within_a_second_of_the_revocation() {
 async fn a_call_in_flight_gets_no_response_after_its_grant_is_withdrawn() {
     let stage = Stage::start();
     let actor = stage.system("clerk");
-    stage.sandbox.faults.set("budgetunit", ndxp_gateway::sandbox::Fault { latency_ms: 1_500, ..Default::default() });
+    stage.sandbox.faults.set("budgetunit", ndxp_gateway::sandbox::Fault { latency_ms: 6_000, ..Default::default() });
     let call = actor.call(UNIT, json!({ "unitCode": "1057000" }));
     let (told, ()) = tokio::join!(call, async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -148,13 +148,13 @@ async fn an_old_connection_is_renewed_without_a_failed_call() {
         });
     });
     let actor = stage.system("clerk");
-    let end = Instant::now() + Duration::from_secs(4);
+    let end = Instant::now() + LIMIT;
     let mut peers = std::collections::HashSet::new();
-    while Instant::now() < end {
+    while peers.len() < 4 && Instant::now() < end {
         let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
         peers.insert(stage.entry(&told.exchange()).entry.peer);
     }
-    assert!(peers.len() >= 3, "{peers:?}");
+    assert!(peers.len() >= 4, "{peers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +225,7 @@ async fn a_call_outside_the_grant_never_reaches_the_source() {
         let began = Instant::now();
         let told = actor.raw(path, &metadata, vec![message.clone()]).await.unwrap();
         assert_eq!(told.reason(), reason);
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(5), "it has waited for the source");
         let entry = stage.entry(&told.exchange()).entry;
         assert_eq!((entry.source_us, entry.grant.as_str(), entry.reason.as_str()), (0, "", reason));
     }

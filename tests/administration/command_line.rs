@@ -434,7 +434,7 @@ fn bench_reports_percentiles() {
     };
     let (code, closed) = bench(&[r#"{"unitCode": "1057000"}"#]);
     assert_eq!((code, &closed["mode"], &closed["calls"]), (Some(0), &json!("closed"), &closed["outcomes"]["OK"]));
-    assert!(closed["calls"].as_u64().unwrap() > 20, "{closed}");
+    assert!(closed["calls"].as_u64().unwrap() > 4, "{closed}");
     // At their scheduled times: some 60 a second, however slow the source is; a slow one is visible in their times.
     let (code, open) = bench(&[r#"{"unitCode": "1057000"}"#, "--rate", "60"]);
     assert_eq!((code, &open["mode"]), (Some(0), &json!("open")));

@@ -31,8 +31,13 @@ fn the_documented_administration_works_unchanged() {
             command.replace("https://localhost:7443", "$NDXP_GATEWAY").replace("https://localhost:8443", "$HTTPS");
         script.push_str(&format!("echo '@@{number}'\n"));
         match command.strip_suffix(" &") {
-            Some(server) => script.push_str(&format!("{server} > server{number}.log 2>&1 &\nsleep 1.5\n")),
-            None => script.push_str(&format!("{command}\n")),
+            Some(server) => {
+                let ready = format!("grep -qE 'gRPC on|people in' server{number}.log");
+                let waits = format!("for i in $(seq 600); do {ready} && break; sleep 0.1; done");
+                script.push_str(&format!("{server} > server{number}.log 2>&1 &\n{waits}\n"));
+            }
+            // A person waits a second; a busy machine may stand still for that long.
+            None => script.push_str(&format!("{}\n", command.replace("sleep 1", "sleep 4"))),
         }
         if number == 0 {
             for (name, key) in [("NDXP_GATEWAY", "grpc"), ("HTTPS", "https")] {

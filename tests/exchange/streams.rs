@@ -1,6 +1,6 @@
 //! Streams: a slow end slows the other end down, memory stays bounded, and a caller that leaves also ends the call at the source.
 
-use crate::support::{Actor, Outside, Running, memory, show, until};
+use crate::support::{Actor, LIMIT, Outside, Running, memory, show, until};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use h2::client::SendRequest;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
+const SECOND: Duration = Duration::from_secs(1);
 const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
 const WAIT: &str = "/ndxp.bulk.v1.BulkService/Wait";
 const PUSH: &str = "/ndxp.bulk.v1.BulkService/Push";
@@ -68,6 +69,8 @@ struct Seen {
     /// Whether it closes its connections after 30 ms, and how many it has closed (GOAWAY; calls in flight finish).
     renews: AtomicBool,
     renewed: AtomicU64,
+    /// Calls that wait for a response.
+    waiting: AtomicU64,
     /// Calls that were cancelled before their end.
     dropped: AtomicU64,
 }
@@ -102,6 +105,7 @@ async fn answer(
     seen.timeout_ms.store(timeout.unwrap_or(0), Ordering::Relaxed);
     let call = Call(seen.clone(), false);
     if [WAIT, PUSH].contains(&request.uri().path()) {
+        seen.waiting.fetch_add(1, Ordering::Relaxed);
         std::future::pending::<()>().await;
     }
     let part = part();
@@ -243,13 +247,20 @@ async fn a_cancelled_call_is_cancelled_at_the_source() {
     drop(answering);
     gone(1);
     // A call that waits for its response, and one whose own deadline passes.
-    let waiting = tokio::time::timeout(Duration::from_millis(500), start(&actor, WAIT)).await;
-    assert!(waiting.is_err());
+    let at_source = async |count: u64| {
+        while seen.waiting.load(Ordering::Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = start(&actor, WAIT) => panic!("it was answered"),
+        () = at_source(1) => {}
+    }
     gone(2);
     let message = actor.encode(WAIT, &json!({ "parts": 1 }));
-    let told = actor.raw(WAIT, &[("grpc-timeout", "300m")], vec![message]).await.unwrap();
+    let told = actor.raw(WAIT, &[("grpc-timeout", "3S")], vec![message]).await.unwrap();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    assert!((1..=300).contains(&seen.timeout_ms.load(Ordering::Relaxed)), "what is left of it goes with the call");
+    assert!((1..=3_000).contains(&seen.timeout_ms.load(Ordering::Relaxed)), "what is left of it goes with the call");
     gone(3);
     drop(gateway);
     let reasons: Vec<String> =
@@ -263,21 +274,22 @@ async fn a_source_that_renews_its_connections_fails_no_call() {
     let seen = Arc::new(Seen::default());
     seen.renews.store(true, Ordering::Relaxed);
     let (_gateway, actor, _outside) = running(&seen).await;
-    let end = tokio::time::Instant::now() + Duration::from_secs(3);
+    let end = tokio::time::Instant::now() + LIMIT;
     // Not reads, so that no retry by the gateway hides anything.
     let callers = (0..8).map(|_| async {
-        while tokio::time::Instant::now() < end {
+        while seen.renewed.load(Ordering::Relaxed) <= 20 && tokio::time::Instant::now() < end {
             actor.call(TOUCH, json!({ "parts": 1 })).await.ok();
         }
     });
     futures_util::future::join_all(callers).await;
     let renewed = seen.renewed.load(Ordering::Relaxed);
-    assert!(renewed > 10, "only {renewed} connections were renewed");
+    assert!(renewed > 20, "only {renewed} connections were renewed");
 }
 
-/// A gateway with a send timeout of one second, and one concurrent call and one stream per client at the source.
-async fn impatient(seen: &Arc<Seen>) -> (Running, Actor, Outside) {
-    configured(seen, "workers = 1\nsend_timeout_ms = 1000", "[guard]\nconcurrency = 1\nqueue = 0\nstreams = 1").await
+/// A gateway with a send timeout of a second or more, and one concurrent call and one stream per client at the source.
+async fn impatient(seen: &Arc<Seen>, send_timeout: Duration) -> (Running, Actor, Outside) {
+    let listen = format!("workers = 1\nsend_timeout_ms = {}", send_timeout.as_millis());
+    configured(seen, &listen, "[guard]\nconcurrency = 1\nqueue = 0\nstreams = 1").await
 }
 
 /// A connection with such a window for each call, and a second handle of its socket.
@@ -325,7 +337,7 @@ async fn call(send: &SendRequest<Bytes>, actor: &Actor, path: &str) -> Response<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_reads_nothing_of_a_stream_is_reset_and_its_permit_released() {
     let seen = Arc::new(Seen::default());
-    let (gateway, actor, outside) = impatient(&seen).await;
+    let (gateway, actor, outside) = impatient(&seen, Duration::from_secs(5)).await;
     let mut answering = start(&actor, PULL).await;
     answering.next().await.unwrap().unwrap();
     assert_eq!(actor.call(PULL, json!({ "parts": 1 })).await.reason(), "RATE_LIMITED");
@@ -335,7 +347,7 @@ async fn a_caller_that_reads_nothing_of_a_stream_is_reset_and_its_permit_release
     // A slow reader continues.
     let mut answering = start(&actor, PULL).await;
     for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(350)).await;
         answering.next().await.unwrap().unwrap();
     }
     drop((answering, gateway));
@@ -349,7 +361,7 @@ async fn a_caller_that_reads_nothing_of_a_stream_is_reset_and_its_permit_release
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_without_a_window_does_not_make_the_gateway_keep_a_response() {
     let seen = Arc::new(Seen::default());
-    let (_gateway, actor, outside) = impatient(&seen).await;
+    let (_gateway, actor, outside) = impatient(&seen, SECOND).await;
     // Enough for a part of it.
     let (send, connection, _socket) = with_window(&outside, 1_000).await;
     tokio::spawn(connection);
@@ -371,7 +383,7 @@ async fn a_caller_without_a_window_does_not_make_the_gateway_keep_a_response() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_does_not_read_its_socket_is_disconnected() {
     let seen = Arc::new(Seen::default());
-    let (_gateway, actor, outside) = impatient(&seen).await;
+    let (_gateway, actor, outside) = impatient(&seen, SECOND).await;
     let (send, connection, mut socket) = with_window(&outside, (1 << 31) - 1).await;
     let mut connection = std::pin::pin!(connection);
     // The connection is driven until the response starts, then no more.
@@ -399,7 +411,7 @@ async fn a_caller_that_does_not_read_its_socket_is_disconnected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_client_stream_blocks_no_other_call_to_its_source() {
     let seen = Arc::new(Seen::default());
-    let (gateway, actor, outside) = impatient(&seen).await;
+    let (gateway, actor, outside) = impatient(&seen, SECOND).await;
     let (send, connection, _socket) = with_window(&outside, 65_535).await;
     tokio::spawn(connection);
     let (_answer, request) = begin(&send, &actor, PUSH, false).await;

@@ -85,7 +85,7 @@ async fn t6_a_stream_continues_if_its_contract_withholds_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t6_a_call_in_flight_returns_nothing_that_the_current_contract_withholds() {
     let (stage, source, actor) = with_source("").await;
-    source.plan(Plan::After(Duration::from_millis(1_500)));
+    source.plan(Plan::After(Duration::from_secs(5)));
     let changes = async {
         while source.under_way() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -140,13 +140,14 @@ fn only_entries_that_are_there_are_cosigned() {
     // The site is behind; it comes while the witness waits.
     let told = reason(site.ask(&witness, 300, 700));
     assert!(told.contains("is one of 300 entries, not of 700"), "{told}");
+    let mut sealer = Sealer::open(LogPaths::new(&site.data()), site.signer()).unwrap();
+    let note = site.note(700);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| match &witness.losses()[..] {
-            [] => request(&witness, &leaves(&site.entries), 300, 700, site.note(700)),
+            [] => request(&witness, &leaves(&site.entries), 300, 700, note),
             losses => panic!("{losses:?}"),
         });
-        let mut sealer = Sealer::open(LogPaths::new(&site.data()), site.signer()).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(100));
         sealer.store(&site.entries[300..700], &site.note(700)).unwrap();
         is_cosigned(&waiting.join().unwrap());
     });

@@ -2,6 +2,7 @@
 //! is told from an altered log by the exit code.
 
 use crate::support::{Stage, UNIT, audit_cli, until};
+use ndxp_gateway::exchange_log::reader::LogReader;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +35,12 @@ async fn carried(stage: &Stage) -> tempfile::TempDir {
             audit_cli(stage, &["export", "--client", "one-stop-shop", "--out", &to(&format!("e.{form}"))]);
         assert!(done, "{error}");
     }
+    // Each of these is an event; sealing it replaces files.
+    stage.settle();
+    until("all is sealed", || {
+        let reader = LogReader::open(&stage.data()).unwrap();
+        reader.sealed() == reader.size()
+    });
     for file in files(&stage.data().join("log")) {
         let copy = folder.path().join("log").join(file.strip_prefix(stage.data().join("log")).unwrap());
         std::fs::create_dir_all(copy.parent().unwrap()).unwrap();

@@ -334,6 +334,8 @@ impl Actor {
 
 /// How long a fact may take to come true on a busy machine. What a promise gives less time is measured where it is tested.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// How much later than the gateway promises something may be seen: a busy machine stands still for a second or two.
+pub const STALL: Duration = Duration::from_secs(3);
 
 /// Waits until a condition holds; returns how long it took.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {

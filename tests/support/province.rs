@@ -17,8 +17,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How old the view of the registry may be.
-pub const MAX_VIEW_AGE: Duration = Duration::from_secs(3);
+/// How old the view of the registry may be, and when a batch that etcd does not take is refused, where etcd is always there: a busy
+/// machine stands still for a second or two.
+const MAX_VIEW_AGE: Duration = Duration::from_secs(30);
+const REFUSE_AFTER: Duration = Duration::from_secs(10);
 
 /// Calls a day of `kiosk`.
 pub const KIOSK_QUOTA: u64 = 40;
@@ -32,17 +34,18 @@ pub struct Province {
     https: Vec<u16>,
     pub sandbox: Sandbox,
     max_view_age: Duration,
+    refuse_after: Duration,
     _dir: tempfile::TempDir,
 }
 
 impl Province {
     /// With a client `shop` that has all scopes, and a client `kiosk` that may read enterprises, [`KIOSK_QUOTA`] times a day.
     pub fn start() -> Option<Self> {
-        Self::start_with(MAX_VIEW_AGE)
+        Self::start_with(MAX_VIEW_AGE, REFUSE_AFTER)
     }
 
-    /// The same, whose gateways refuse after another time without etcd.
-    pub fn start_with(max_view_age: Duration) -> Option<Self> {
+    /// The same, whose gateways refuse after other times without etcd.
+    pub fn start_with(max_view_age: Duration, refuse_after: Duration) -> Option<Self> {
         let etcd = EtcdCluster::start()?;
         let (dir, folder) = lay(&|_| {});
         let sandbox = Sandbox::start(SandboxConfig::load(&folder.sandbox_config()).map_err(show).unwrap()).unwrap();
@@ -51,7 +54,7 @@ impl Province {
         let https = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
         drop(listeners);
         let gateways = (0..MEMBERS).map(|_| None).collect();
-        let mut province = Province { https, etcd, folder, gateways, sandbox, max_view_age, _dir: dir };
+        let mut province = Province { https, etcd, folder, gateways, sandbox, max_view_age, refuse_after, _dir: dir };
         (0..MEMBERS).for_each(|at| province.configure(at));
         let first = province.config(0);
         let seed = Config { data: province.folder.path.join("data"), ..first };
@@ -88,9 +91,10 @@ impl Province {
             format!(
                 "{text}\n[keys]\nencryption_secret = {{ file = \"secrets/keys\" }}\n[cluster]\netcd = [{}]\n\
                  tiles = [{tiles}]\ntiles_certificate = \"pki/to-sources.pem\"\ntiles_key = \"pki/to-sources.key\"\n\
-                 max_view_age_s = {}\nrefuse_after_ms = 2000\nspool = [\"budgetunit/GetUnit\"]\n",
+                 max_view_age_s = {}\nrefuse_after_ms = {}\nspool = [\"budgetunit/GetUnit\"]\n",
                 urls.join(", "),
-                self.max_view_age.as_secs()
+                self.max_view_age.as_secs(),
+                self.refuse_after.as_millis()
             )
         });
     }

@@ -1,7 +1,7 @@
 //! Every right expires on time: anything that runs on an open connection ends within a second of it.
 
 use crate::support::ca::{Ca, crl, lay_cas};
-use crate::support::{Actor, Stage, UNIT, files};
+use crate::support::{Actor, STALL, Stage, UNIT, files};
 use bytes::Bytes;
 use ndxp_gateway::caller::{CallerFiles, GatewayClient, StreamingResponse};
 use ndxp_gateway::exchange_log::Kind;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic_types::StatusExt;
 
+const SECOND: Duration = Duration::from_secs(1);
 const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
 const TAIL: &str = "/ndxp.audit.v1.AuditService/Tail";
 
@@ -33,12 +34,18 @@ async fn watching(stage: &Stage, actor: &Actor, number: usize) -> StreamingRespo
     answering
 }
 
+/// Whether this time (Unix milliseconds) is within a second after an end (Unix seconds), and not before it.
+fn is_prompt(what: &str, at: i64, end: i64) {
+    let late = at - end * 1_000;
+    let most = i64::try_from((SECOND + STALL).as_millis()).unwrap();
+    assert!((0..most).contains(&late), "{what}: {late} ms after its end");
+}
+
 /// Waits for a stream's end, which must come within a second after this time (Unix seconds), not earlier; returns its reason.
 async fn ends_at(what: &str, at: i64, mut stream: StreamingResponse) -> (String, String) {
-    let ended = tokio::time::timeout(Duration::from_secs(20), async { while let Ok(Some(_)) = stream.next().await {} });
+    let ended = tokio::time::timeout(Duration::from_secs(30), async { while let Ok(Some(_)) = stream.next().await {} });
     ended.await.unwrap_or_else(|_| panic!("{what}: the stream goes on"));
-    let late = jiff::Timestamp::now().as_millisecond() - at * 1_000;
-    assert!((0..1_000).contains(&late), "{what}: {late} ms after its end");
+    is_prompt(what, jiff::Timestamp::now().as_millisecond(), at);
     let (metadata, status) = stream.end();
     let exchange = metadata.get("ndxp-exchange-id").map(|id| id.to_str().unwrap().to_owned()).unwrap_or_default();
     (status.get_details_error_info().map(|info| info.reason).unwrap_or_default(), exchange)
@@ -54,7 +61,7 @@ async fn wait_for(at: i64) {
 async fn t6_a_stream_ends_with_its_grant_and_others_continue() {
     let stage = Stage::start();
     stage.client("short");
-    let end = now() + 5;
+    let end = now() + 12;
     stage.grant("short", &["*"], |grant| grant.not_after = end);
     let (short, long) = (stage.actor("short"), stage.system("long"));
     let mut other = watching(&stage, &long, 1).await;
@@ -75,7 +82,7 @@ async fn t6_a_stream_ends_with_the_trust_in_its_token_s_key() {
     let actor = stage.system("clerk");
     let stream = watching(&stage, &actor, 0).await;
     // A new key; the old one is trusted for some seconds more.
-    let end = now() + 4;
+    let end = now() + 6;
     let old = stage.store.keys().unwrap().pop().unwrap();
     let fresh = ndxp_gateway::registry::SigningKey { kid: "another".into(), created: now(), ..old };
     stage.store.add_key(&fresh, end).unwrap();
@@ -86,21 +93,21 @@ async fn t6_a_stream_ends_with_the_trust_in_its_token_s_key() {
 async fn t6_a_call_in_flight_ends_with_its_grant_and_an_earlier_one_does_not() {
     let stage = Stage::start();
     stage.client("short");
-    let end = now() + 4;
+    let end = now() + 8;
     stage.grant("short", &["*"], |grant| grant.not_after = end);
     let short = stage.actor("short");
     short.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    stage.sandbox.faults.set("budgetunit", Fault { latency_ms: 5_000, ..Default::default() });
+    stage.sandbox.faults.set("budgetunit", Fault { latency_ms: 12_000, ..Default::default() });
     let told = short.call(UNIT, json!({ "unitCode": "1057000" })).await;
-    let late = jiff::Timestamp::now().as_millisecond() - end * 1_000;
+    let ended = jiff::Timestamp::now().as_millisecond();
     assert_eq!((told.reason().as_str(), told.messages.len()), ("SCOPE_NOT_GRANTED", 0));
-    assert!((0..1_000).contains(&late), "{late} ms after its end");
+    is_prompt("a call", ended, end);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flight() {
     let stage = Stage::start();
-    let end = short_lived(&stage, "short", Duration::from_secs(9)) + 1;
+    let end = short_lived(&stage, "short", Duration::from_secs(12)) + 1;
     stage.grant("short", &["*"], |_| {});
     let short = stage.actor("short");
     let long = stage.system("long");
@@ -120,19 +127,20 @@ async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flig
     let closed = async {
         let mut heard = Vec::new();
         let _ = quiet.read_to_end(&mut heard).await;
-        (heard, jiff::Timestamp::now().as_millisecond() - end * 1_000)
+        (heard, jiff::Timestamp::now().as_millisecond())
     };
     let web_closed = async {
         let mut heard = Vec::new();
         let _ = web.read_to_end(&mut heard).await;
-        (heard, jiff::Timestamp::now().as_millisecond() - end * 1_000)
+        (heard, jiff::Timestamp::now().as_millisecond())
     };
     let both = async { tokio::join!(ends_at("certificate", end, stream), closed, web_closed) };
-    let ((reason, exchange), (heard, late), (answer, web_late)) =
-        tokio::time::timeout(Duration::from_secs(20), both).await.expect("a connection stays");
+    let ((reason, exchange), (heard, ended), (answer, web_ended)) =
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("a connection stays");
     assert_eq!(reason, "CERTIFICATE_REVOKED");
     assert_eq!(stage.entry(&exchange).entry.reason, reason);
-    assert!((0..1_500).contains(&late) && (0..1_500).contains(&web_late), "{late} and {web_late} ms after its end");
+    is_prompt("a gRPC connection", ended, end);
+    is_prompt("an HTTPS connection", web_ended, end);
     // GOAWAY is frame type 7 on stream 0.
     assert!(heard.windows(6).any(|frame| frame[0] == 7 && frame[2..6] == [0; 4]), "no GOAWAY: {heard:?}");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
@@ -167,7 +175,7 @@ async fn until_closed(stage: &Stage, own: &CallerFiles, port: &str) -> impl Futu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list() {
-    let end = now() + 9;
+    let end = now() + 15;
     let at_end = std::time::UNIX_EPOCH + Duration::from_secs(end.unsigned_abs());
     // A CA is valid through its last second.
     let last = at_end - Duration::from_secs(1);
@@ -200,8 +208,8 @@ async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list()
     std::fs::write(crl(&stage.folder), others + &renewed.list(2, &[])).unwrap();
     let mut expected = Vec::new();
     for (name, port, cause, closed) in closing {
-        let at = tokio::time::timeout(Duration::from_secs(15), closed).await.unwrap_or_else(|_| panic!("{name} stays"));
-        assert!((0..1_300).contains(&(at - end * 1_000)), "{name} at {port}: {} ms after the end", at - end * 1_000);
+        let at = tokio::time::timeout(Duration::from_secs(25), closed).await.unwrap_or_else(|_| panic!("{name} stays"));
+        is_prompt(&format!("{name} at {port}"), at, end);
         expected.push((port.to_owned(), cause.to_owned()));
     }
     let staying = staying.into_iter().map(|(name, closed)| async move {
@@ -222,7 +230,7 @@ async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list()
 #[tokio::test(flavor = "multi_thread")]
 async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
     let stage = Stage::start();
-    let life = Duration::from_secs(8);
+    let life = Duration::from_secs(12);
     stage.folder.pki().issue_for("hoa", &PkiRole::Staff("hoa".into()), life).unwrap();
     let end = ndxp_gateway::pki::show(&files(&stage.folder, "hoa").certificate).unwrap().not_after + 1;
     for id in ["lan", "minh"] {
@@ -241,9 +249,9 @@ async fn t6_an_auditor_s_stream_ends_with_the_role_or_the_certificate() {
     stage.store.remove_staff("lan").unwrap();
     let removed = Instant::now();
     let mut lan = lan;
-    let ended = tokio::time::timeout(Duration::from_secs(3), async { while let Ok(Some(_)) = lan.next().await {} });
+    let ended = tokio::time::timeout(Duration::from_secs(10), async { while let Ok(Some(_)) = lan.next().await {} });
     ended.await.expect("an auditor's stream outlives the role");
-    assert!(removed.elapsed() < Duration::from_secs(1), "{:?}", removed.elapsed());
+    assert!(removed.elapsed() < SECOND + STALL, "{:?}", removed.elapsed());
     assert_eq!(lan.end().1.get_details_error_info().unwrap().reason, "STAFF_UNKNOWN");
     assert_eq!(ends_at("an auditor's certificate", end, hoa).await.0, "CERTIFICATE_REVOKED");
     let goes_on = async { while let Ok(Some(_)) = minh.next().await {} };
@@ -259,10 +267,10 @@ async fn t6_a_right_that_began_later_does_not_end_earlier() {
     // A token and a grant with some seconds left serve until then, on the same connection.
     let stage = Stage::start();
     stage.client("short");
-    let end = now() + 4;
+    let end = now() + 6;
     stage.grant("short", &["*"], |grant: &mut Grant| grant.not_after = end);
     let short = stage.actor("short");
-    while now() < end - 1 {
+    while now() < end - 3 {
         short.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -31,7 +31,7 @@ impl Cas {
 
     fn lay(&self, folder: &DevFolder) {
         lay_cas(folder, &[&self.good, &self.late], &(self.good.list(1, &[13]) + &self.late.list_with(1, &[], over)));
-        edit(&folder.gateway_config(), |text| text.replace("[listen]\n", "[listen]\nhandshake_timeout_ms = 1000\n"));
+        edit(&folder.gateway_config(), |text| text.replace("[listen]\n", "[listen]\nhandshake_timeout_ms = 6000\n"));
     }
 }
 

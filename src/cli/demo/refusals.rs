@@ -16,6 +16,12 @@ const VERIFY: &str = "/ndxp.population.v1.PopulationService/VerifyCitizen";
 const CITIZEN: &str = "/ndxp.population.v1.PopulationService/GetCitizen";
 const ENTERPRISE: &str = "/ndxp.business.v1.BusinessService/GetEnterprise";
 
+/// How long a change may take to be in force, or a second call to be the one too many: the promise is a second, and a busy machine
+/// stands still for a while.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(10);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
 struct RefusalTrial<'t> {
     participants: &'t Participants<'t>,
     base: &'t str,
@@ -53,6 +59,7 @@ pub async fn all(
 }
 
 impl RefusalTrial<'_> {
+    /// A call that is to be refused, as soon as what refuses it is in force.
     async fn with(
         &mut self,
         who: &str,
@@ -64,8 +71,17 @@ impl RefusalTrial<'_> {
             Some(operation) => encode(&operation.request.message, &what.request).map_err(CliError::Failed)?,
             None => Bytes::new(),
         };
-        let began = Instant::now();
-        let answered = actor.call(what.path, what.purpose, what.official, vec![request]).await?;
+        let first = Instant::now();
+        let (began, answered) = loop {
+            let began = Instant::now();
+            let answered = actor.call(what.path, what.purpose, what.official, vec![request.clone()]).await?;
+            // A call that is served still, or once more.
+            let waits = answered.reason().is_empty() && first.elapsed() < IN_FORCE_WITHIN;
+            if !waits {
+                break (began, answered);
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
         let reason = answered.reason();
         let logged = !answered.text(crate::server::LOG_INDEX).is_empty();
         self.lines.push(TourLine {
@@ -104,13 +120,10 @@ impl RefusalTrial<'_> {
         self.token(shop, &forged, "forges a token", Reason::TokenInvalid).await?;
         self.token(shop, &early, "uses a token that begins in an hour", Reason::TokenNotYetValid).await?;
         self.token("registry-office", &good, "uses another system's token", Reason::TokenNotBound).await?;
-        // A change of the registry takes effect within a second; the short token expires as quickly.
-        tokio::time::sleep(Duration::from_millis(2_100)).await;
         self.token(shop, &expired, "uses an expired token", Reason::TokenExpired).await?;
         self.token("left-alone", &revoked, "uses a revoked token", Reason::TokenRevoked).await?;
         let still_good = self.participants.actor(self.base, "left-alone")?;
         self.participants.suspend("left-alone")?;
-        tokio::time::sleep(Duration::from_millis(800)).await;
         let what = TrialRequest::catalogues("calls while suspended");
         self.with("left-alone", &still_good, what, Reason::ClientSuspended).await
     }
@@ -136,7 +149,6 @@ impl RefusalTrial<'_> {
             ("small-quota", "calls twice a day, may once", Reason::QuotaExceeded),
         ] {
             let actor = self.participants.actor(self.base, who)?;
-            actor.call(CATALOGUES, "", "", vec![Bytes::new()]).await?;
             self.with(who, &actor, TrialRequest::catalogues(title), reason).await?;
         }
         Ok(())

@@ -48,7 +48,7 @@ impl Officials {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<ReplyBody>> {
-        let fault = self.faults.of("officials");
+        let fault = self.faults.requested("officials");
         http::before(fault).await?;
         let result = match fault.kind {
             FaultKind::CredentialsRefused | FaultKind::CredentialsExpired => {
