@@ -4,7 +4,7 @@
 # are run, ten times as many.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export CARGO_TARGET_DIR="$PWD/target/simulator"
+export CARGO_TARGET_DIR="$PWD/target/simulator" CARGO_INCREMENTAL=1
 for patch in simulator/mutants/*.patch; do
     name=$(basename "$patch" .patch)
     copy=target/mutants
