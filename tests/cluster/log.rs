@@ -280,7 +280,7 @@ fn without_a_quorum_appends_are_refused_within_a_second_and_then_the_log_goes_on
             times.push(took);
         }
         times.sort_unstable();
-        assert!(times[10] < Duration::from_millis(200), "{times:?}");
+        assert!(times[17] < Duration::from_millis(200), "{times:?}");
         assert!(!log.is_writable());
     }
     gateways.etcd.restart(0);

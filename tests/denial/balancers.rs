@@ -146,7 +146,7 @@ fn balanced() -> Stage {
     Stage::prepared(&|folder| {
         crate::support::edit(&folder.gateway_config(), |text| {
             let keys = "proxy_protocol_from = [\"127.0.0.2\", \"127.0.0.3\"]\nmax_connections_per_peer = 3\n\
-                        handshake_timeout_ms = 8000\n";
+                        handshake_timeout_ms = 5000\n";
             text.replacen("[listen]\n", &format!("[listen]\n{keys}"), 1)
         });
     })
@@ -194,7 +194,7 @@ async fn d5_silent_connections_behind_a_balancer_count_for_the_real_peer() {
     }
     // A timeout is reported with its real peer.
     let mut stream = from("127.0.0.2", grpc, &proxy_header([10, 20, 7, 7], 50_000)).await;
-    assert!(is_turned_away(&mut stream, 30_000).await);
+    assert!(is_turned_away(&mut stream, 8_000).await);
     let by =
         |peer: &str, cause: &str| stage.entries().iter().any(|one| one.entry.peer == peer && one.entry.cause == cause);
     // Nobody waits for such entries.
@@ -225,7 +225,7 @@ async fn d5_half_a_header_counts_for_its_balancer_and_blocks_nobody_else() {
     newest.write_all(&header[20..]).await.unwrap();
     assert_eq!(call_on(&stage, &shop, "shop", newest).await.unwrap().0, "0");
     // The others time out, and the balancer is named.
-    assert!(is_turned_away(held.last_mut().unwrap(), 30_000).await);
+    assert!(is_turned_away(held.last_mut().unwrap(), 8_000).await);
     crate::support::until("all of them over", || refused(&stage, "timeout") == 63);
     crate::support::until("their entries", || stage.entries().iter().any(|one| one.entry.cause == "timeout"));
     let timeouts = stage.entries().into_iter().filter(|one| one.entry.cause == "timeout");

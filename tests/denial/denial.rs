@@ -34,10 +34,16 @@ async fn receipt(actor: &Actor, of: Of) -> Told {
 async fn sealed_receipt(actor: &Actor, of: Of) -> Told {
     let began = Instant::now();
     loop {
+        let asked = Instant::now();
         let told = receipt(actor, of.clone()).await;
         if told.reason() != "OBJECT_UNKNOWN" {
             return told.ok();
         }
+        assert!(
+            asked.elapsed() > Duration::from_millis(2_500),
+            "the gateway waits three seconds: {:?}",
+            asked.elapsed()
+        );
         assert!(began.elapsed() < LIMIT, "no receipt of {of:?}");
     }
 }

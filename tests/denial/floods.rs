@@ -1,7 +1,7 @@
 //! Floods: what a caller with a valid certificate, or anybody with a TCP connection, can send without end. Memory stays bounded, and
 //! the others' calls continue.
 
-use crate::support::{Actor, Outside, Running, UNIT, files, secured};
+use crate::support::{Actor, Outside, Running, STALL, UNIT, files, secured};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -275,7 +275,7 @@ async fn a_revoked_caller_is_closed_however_busy_it_keeps_the_gateway() {
     assert!(goes_on.is_err(), "it was closed before");
     let own = files(&attacked.outside.folder, "one-stop-shop").certificate;
     attacked.outside.folder.pki().revoke(&own).unwrap();
-    tokio::time::timeout(Duration::from_secs(20), writing).await.expect("it goes on").unwrap();
+    tokio::time::timeout(Duration::from_secs(3) + STALL, writing).await.expect("it goes on").unwrap();
 }
 
 /// The HTTPS port's output on a new connection, after these bytes, until it closes it.

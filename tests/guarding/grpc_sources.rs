@@ -2,7 +2,7 @@
 
 use crate::support::grpc_source;
 
-use crate::support::{Actor, Stage, Told, breaker, hasty, until};
+use crate::support::{Actor, LIMIT, Stage, Told, breaker, hasty, until};
 use futures_util::future::join_all;
 use grpc_source::{BRIEF, BRIEF_WRITE, LIST, PUSH, Plan, READ, Source, WRITE, with_source, with_streams};
 use ndxp_gateway::drivers::http::connector;
@@ -315,7 +315,8 @@ async fn b1_a_connection_closed_for_resets_is_not_the_source_s_failure() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let (told, ()) = tokio::join!(patient, hurried);
+        let both = async { tokio::join!(patient, hurried).0 };
+        let told = tokio::time::timeout(LIMIT, both).await.expect("its connection is not closed");
         // It was in flight when its connection closed.
         assert_eq!(told.reason(), "WRITE_OUTCOME_UNKNOWN");
         assert_eq!(told.answered.status.get_details_error_info().unwrap().metadata["source_code"], "ENHANCE_YOUR_CALM");

@@ -1,6 +1,8 @@
 //! One slow or broken source never hurts the others, and a short failure does not reach the caller.
 
-use crate::support::{CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, Stage, UNIT, VERIFY, edit};
+use crate::support::{
+    CITIZEN, ENTERPRISE, LIMIT, OFFICIAL_OF, PROCEDURE, PROGRESS, STALL, Stage, Told, UNIT, VERIFY, edit,
+};
 use ndxp_gateway::sandbox::province::Province;
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::sandbox::{Fault, FaultKind};
@@ -16,6 +18,12 @@ fn one_worker() -> Stage {
     Stage::prepared(&|folder| {
         edit(&folder.gateway_config(), |text| text.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1));
     })
+}
+
+/// A call and what goes on at its source meanwhile; both end.
+async fn met(call: impl Future<Output = Told>, source: impl Future<Output = ()>) -> Told {
+    let both = async { tokio::join!(call, source).0 };
+    tokio::time::timeout(LIMIT, both).await.expect("the call did not reach its source")
 }
 
 /// Breaks a source until one request has met it.
@@ -51,7 +59,7 @@ async fn a_read_that_did_not_reach_its_source_is_retried_on_every_protocol() {
         // The connections exist: the first request is the call's.
         actor.call(path, request.clone()).await.ok();
         let mended = broken_once(&stage, source, FaultKind::Close.into());
-        let (told, ()) = tokio::join!(actor.call(path, request), mended);
+        let told = met(actor.call(path, request), mended).await;
         assert_eq!(told.code(), Code::Ok, "{source}: {:?}", told.answered.status);
         assert_eq!(stage.entry(&told.exchange()).entry.attempts, 2, "{source}");
     }
@@ -59,7 +67,7 @@ async fn a_read_that_did_not_reach_its_source_is_retried_on_every_protocol() {
     let busy = Fault { kind: FaultKind::Status, status: Some(503), ..Fault::default() };
     let mended = broken_once(&stage, "business", busy);
     let call = actor.call(ENTERPRISE, json!({ "enterpriseCode": province.enterprises[1].code }));
-    let (told, ()) = tokio::join!(call, mended);
+    let told = met(call, mended).await;
     assert_eq!((told.code(), stage.entry(&told.exchange()).entry.attempts), (Code::Ok, 2));
     let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0);
@@ -92,7 +100,7 @@ async fn a_write_is_never_sent_twice_and_a_deadline_is_kept() {
     let metadata = [("ndxp-purpose", "1.004222"), ("ndxp-official", "022080990129"), ("grpc-timeout", "3S")];
     let told = actor.raw(ENTERPRISE, &metadata, vec![message]).await.unwrap();
     assert_eq!(told.reason(), "SOURCE_UNAVAILABLE");
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3) + STALL, "{:?}", began.elapsed());
     let attempts = stage.entry(&told.exchange()).entry.attempts;
     assert!((2..=3).contains(&attempts), "{attempts}");
 }
@@ -165,7 +173,7 @@ async fn whatever_happens_to(source: &str, path: &str, request: impl Fn(&Provinc
                 other.call(PROCEDURE, json!({ "procedureCode": "1.004222" })).await.ok();
                 times.push(began.elapsed());
             }
-            median(times)
+            most_of(times)
         };
         let (reasons, time) = tokio::join!(crowd, others);
         stage.sandbox.faults.clear(source);
@@ -269,10 +277,10 @@ async fn open_loop(actor: &crate::support::Actor, code: &str, every: Duration, c
     futures_util::future::join_all(calls).await
 }
 
-/// The middle one: a machine that stands still for a second changes one, what is blocked changes all.
-fn median(mut times: Vec<Duration>) -> Duration {
+/// What four of five took at most: a machine that stands still for a second changes one or two, what is blocked changes all.
+fn most_of(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
-    times[times.len() / 2]
+    times[times.len() * 4 / 5]
 }
 
 /// The durations of successful calls, in order.
@@ -301,7 +309,7 @@ async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
             times.push(began.elapsed());
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        assert!(median(times.clone()) < Duration::from_secs(1), "{times:?}");
+        assert!(most_of(times.clone()) < Duration::from_secs(1), "{times:?}");
     };
     let (ended, ()) = tokio::join!(open_loop(&actor, &code, Duration::from_millis(25), 280), others);
     let count = |reason: &str| ended.iter().filter(|(ended, _)| ended == reason).count();
@@ -310,7 +318,7 @@ async fn at_ten_times_a_source_s_capacity_the_excess_is_refused_early() {
     assert!(count("") >= 16, "only {} were answered", count(""));
     // The first ones may be a burst; calls that arrive after the first second wait for about one call, not for the queue of 1,000.
     let times = answered_in(&ended[40..]);
-    assert!(times.len() >= 8 && times[times.len() / 2] < Duration::from_millis(3_500), "{times:?}");
+    assert!(times.len() >= 8 && times[times.len() * 3 / 4] < Duration::from_millis(3_500), "{times:?}");
     stage.verify();
 }
 
@@ -333,14 +341,14 @@ async fn a_source_with_less_capacity_than_configured_is_not_overloaded() {
     // Eight seconds at ten times its capacity.
     let ended = open_loop(&actor, &code, Duration::from_millis(3), 2_640).await;
     let found = places();
-    assert!((3..=24).contains(&found), "{found} places");
+    assert!((4..=16).contains(&found), "{found} places");
     let answered = ended.iter().filter(|(ended, _)| ended.is_empty()).count();
     assert!(answered >= 150, "only {answered} of 264 were answered");
     let refused = ended.iter().filter(|(ended, _)| ended == "GATEWAY_OVERLOADED").count();
     assert_eq!(answered + refused, 2_640, "{ended:?}");
     // A call admitted after the limit has adapted waits for a few calls, not for the 192 that permits and queue can hold.
     let times = answered_in(&ended[1_800..]);
-    assert!(times.len() > 20 && times[times.len() / 2] < Duration::from_millis(900), "{times:?}");
+    assert!(times.len() > 20 && times[times.len() * 3 / 4] < Duration::from_millis(900), "{times:?}");
     stage.verify();
 }
 
