@@ -1,6 +1,6 @@
 //! Changes by administrators are in force at once, everywhere, and in the log.
 
-use crate::support::{Actor, STALL, Stage, UNIT, files, show, until};
+use crate::support::{Actor, SECOND, STALL, Stage, UNIT, files, show, until};
 use ndxp_gateway::config::Config;
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::exchange_log::file_events::FILE_EVENT;
@@ -85,7 +85,7 @@ async fn open_streams_end_within_a_second_of_the_revocation() {
         let ended =
             tokio::time::timeout(Duration::from_secs(10), async { while let Ok(Some(_)) = stream.next().await {} });
         ended.await.unwrap_or_else(|_| panic!("{id}: the stream goes on"));
-        assert!(began.elapsed() < Duration::from_secs(1) + STALL, "{id}: {:?}", began.elapsed());
+        assert!(began.elapsed() < SECOND + STALL, "{id}: {:?}", began.elapsed());
         let (metadata, status) = stream.end();
         use tonic_types::StatusExt;
         assert_eq!(status.get_details_error_info().unwrap().reason, reason);

@@ -2,7 +2,7 @@
 
 use crate::etcd::{LIMIT, MEMBERS};
 use crate::province::{ADMINISTRATOR, KIOSK_QUOTA, Province};
-use crate::support::{Actor, CITIZEN, ENTERPRISE, Told, UNIT, entries, exchanges, ops_page, until};
+use crate::support::{Actor, CITIZEN, ENTERPRISE, SECOND, Told, UNIT, entries, exchanges, ops_page, until};
 use ndxp_gateway::audit::replay::Replay;
 use ndxp_gateway::exchange_log::reader::Found;
 use ndxp_gateway::exchange_log::verify::verify_data;
@@ -12,8 +12,6 @@ use ndxp_gateway::server::registry_path;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn request(province: &Province, operation: &str) -> Value {
     let all = samples(&province.sandbox.province);

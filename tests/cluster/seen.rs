@@ -3,14 +3,12 @@
 use crate::browser::Browser;
 use crate::etcd::{LIMIT, MEMBERS};
 use crate::province::{ADMINISTRATOR, APPROVER, Province};
-use crate::support::{files, until};
+use crate::support::{SECOND, files, until};
 use ndxp_gateway::admin::api::{EtcdRole, GetClusterRequest, GetClusterResponse, RegistryChange};
 use ndxp_gateway::caller::GatewayClient;
 use prost::Message;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 const PAGE: &str = "/console/cluster";
 

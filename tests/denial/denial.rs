@@ -425,12 +425,14 @@ async fn dawdle_until(
                 assert!(status.as_ref().is_none_or(is_admission_s), "{status:?}");
                 status.is_none()
             });
-            let settled = all - held() == 4 * (sent - calls.len());
-            match settled {
-                true if held() == all => return calls,
-                true => break,
-                false => tokio::time::sleep(Duration::from_millis(10)).await,
+            let missing = all - held();
+            if missing == 0 {
+                return calls;
             }
+            if missing == 4 * (sent - calls.len()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     panic!("{} of {all} MB of large messages were taken", held());

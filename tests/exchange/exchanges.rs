@@ -1,6 +1,6 @@
 //! The main job: every operation of every source, end to end, and the fields that a grant allows.
 
-use crate::support::{Actor, CITIZEN, LIMIT, Stage, VERIFY, approved_grant, ops_text};
+use crate::support::{Actor, CITIZEN, LIMIT, SECOND, Stage, VERIFY, approved_grant, cancelled_when, ops_text};
 use ndxp_gateway::contract::options::DataClass;
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::sandbox::samples::{holds, samples};
@@ -123,7 +123,7 @@ async fn a_withdrawn_grant_and_a_revoked_token_are_refused_within_a_second() {
         stage.store.withdraw_grant(&grant).unwrap();
         withdrawn = withdrawn.min(ends_with(&actor, &claim, "SCOPE_NOT_GRANTED").await);
     }
-    assert!(withdrawn < Duration::from_secs(1) && revoked < Duration::from_secs(1), "{withdrawn:?}, {revoked:?}");
+    assert!(withdrawn < SECOND && revoked < SECOND, "{withdrawn:?}, {revoked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,15 +157,7 @@ async fn a_call_that_its_caller_cancels_is_logged_as_cancelled() {
     stage.sandbox.faults.set("business", ndxp_gateway::sandbox::FaultKind::Hang);
     let code = stage.sandbox.province.enterprises[0].code.clone();
     let call = actor.call(crate::support::ENTERPRISE, json!({ "enterpriseCode": code }));
-    let at_source = async {
-        while stage.sandbox.faults.count("business") == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        told = call => panic!("{}", told.reason()),
-        () = at_source => {}
-    }
+    cancelled_when(|| stage.sandbox.faults.count("business") > 0, call).await;
     crate::support::until("the cancelled exchange", || {
         let all = stage.entries();
         let mut cancelled = all.iter().map(|one| &one.entry).filter(|entry| entry.reason == "CANCELLED_BY_CALLER");

@@ -1,13 +1,11 @@
 //! A write that was sent and got no clear response may have been done: its caller learns that, and never that it may be repeated. A
 //! write that was certainly not done may be repeated.
 
-use crate::support::approved_grant;
-use crate::support::{Stage, Told, edit, hasty, until};
+use crate::support::{Stage, Told, approved_grant, cancelled_when, edit, hasty, until};
 use ndxp_gateway::exchange_log::Kind;
 use ndxp_gateway::sandbox::samples::{Sample, samples};
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::json;
-use std::time::Duration;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -118,10 +116,7 @@ async fn l10_a_caller_that_stops_waiting_leaves_a_write_open() {
     assert_eq!(unknown(&stage, &told), "CALLER_DEADLINE");
     // And one that cancels, as soon as its request is at the source.
     let (asked, sent) = (stage.entries().len(), stage.sandbox.faults.count(SOURCE));
-    tokio::select! {
-        told = call(&stage, &write) => panic!("{}", told.reason()),
-        () = async { while stage.sandbox.faults.count(SOURCE) == sent { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
-    }
+    cancelled_when(|| stage.sandbox.faults.count(SOURCE) > sent, call(&stage, &write)).await;
     let ended = || {
         let all = stage.entries();
         all.iter().skip(asked).map(|one| one.entry.clone()).find(|entry| entry.kind() == Kind::Exchange)

@@ -1,6 +1,6 @@
 //! Every row of the status table, provoked through the real listener: status, reason, details and a log entry.
 
-use crate::support::{Actor, CITIZEN, ENTERPRISE, PROCEDURE, Stage, Told, UNIT, VERIFY, edit};
+use crate::support::{Actor, CITIZEN, ENTERPRISE, PROCEDURE, Stage, Told, UNIT, VERIFY, comes, edit};
 use ndxp_gateway::exchange_log::checkpoint::LogSigner;
 use ndxp_gateway::exchange_log::journal::segments;
 use ndxp_gateway::exchange_log::{Entry, ExchangeLog, Kind, LogPaths};
@@ -189,9 +189,7 @@ async fn sources_that_fail() {
     let slow = actor.raw(ENTERPRISE, &[("grpc-timeout", "3000m")], vec![message]);
     let before = faults.count("business");
     let (slow, crowded) = tokio::join!(slow, async {
-        while faults.count("business") == before {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        comes("it is at its source", || faults.count("business") > before).await;
         actor.call(ENTERPRISE, code(&stage)).await
     });
     refused(&stage, &slow.unwrap(), Reason::CallerDeadline);

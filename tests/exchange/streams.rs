@@ -1,6 +1,6 @@
 //! Streams: a slow end slows the other end down, memory stays bounded, and a caller that leaves also ends the call at the source.
 
-use crate::support::{Actor, LIMIT, Outside, Running, memory, show, until};
+use crate::support::{Actor, LIMIT, Outside, Running, SECOND, cancelled_when, memory, show, until};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use h2::client::SendRequest;
@@ -22,7 +22,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 
-const SECOND: Duration = Duration::from_secs(1);
 const PULL: &str = "/ndxp.bulk.v1.BulkService/Pull";
 const WAIT: &str = "/ndxp.bulk.v1.BulkService/Wait";
 const PUSH: &str = "/ndxp.bulk.v1.BulkService/Push";
@@ -247,15 +246,7 @@ async fn a_cancelled_call_is_cancelled_at_the_source() {
     drop(answering);
     gone(1);
     // A call that waits for its response, and one whose own deadline passes.
-    let at_source = async |count: u64| {
-        while seen.waiting.load(Ordering::Relaxed) < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        _ = start(&actor, WAIT) => panic!("it was answered"),
-        () = at_source(1) => {}
-    }
+    cancelled_when(|| seen.waiting.load(Ordering::Relaxed) == 1, start(&actor, WAIT)).await;
     gone(2);
     let message = actor.encode(WAIT, &json!({ "parts": 1 }));
     let told = actor.raw(WAIT, &[("grpc-timeout", "3S")], vec![message]).await.unwrap();

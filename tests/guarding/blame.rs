@@ -1,7 +1,8 @@
 //! Blame: nothing that a caller does counts against a source, and nothing that one operation does counts against another.
 
 use crate::support::{
-    Actor, ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, UNIT, breaker, breaker_clients, breaker_for_all, hasty, until,
+    Actor, ENTERPRISE, OFFICIAL_OF, PROGRESS, Stage, UNIT, breaker, breaker_clients, breaker_for_all, comes, hasty,
+    until,
 };
 use ndxp_gateway::sandbox::{Fault, FaultKind};
 use serde_json::{Value, json};
@@ -248,9 +249,7 @@ async fn b2_a_write_that_times_out_in_the_queue_leaves_no_intent() {
     let procedure = json!({ "procedureCode": "1.004222" });
     let holder = hasty(&actor, crate::support::PROCEDURE, &procedure, "4S");
     let waits = async {
-        while stage.sandbox.faults.count("publicservice") == asked {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        comes("it is at its source", || stage.sandbox.faults.count("publicservice") > asked).await;
         hasty(&actor, PROGRESS, progress, "300m").await
     };
     let (_, told) = tokio::join!(holder, waits);

@@ -1,7 +1,7 @@
 //! A contract that is changed while calls are in flight: they disclose nothing that the present contract withholds.
 
 use crate::support::grpc_source::{LIST, Plan, READ, Source, with_source};
-use crate::support::{Actor, Stage, edit};
+use crate::support::{Actor, Stage, comes, edit};
 use ndxp_gateway::caller::{CompleteResponse, StreamingResponse};
 use serde_json::json;
 use std::sync::Arc;
@@ -87,9 +87,7 @@ async fn t6_a_call_in_flight_returns_nothing_that_the_current_contract_withholds
     let (stage, source, actor) = with_source("").await;
     source.plan(Plan::After(Duration::from_secs(5)));
     let changes = async {
-        while source.under_way() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        comes("it is at its source", || source.under_way() > 0).await;
         change(&stage, FIELD, "bytes data = 1 [(ndxp.contract.v1.field) = { data_class: SENSITIVE }];");
     };
     let (told, ()) = tokio::join!(actor.call(READ, json!({ "parts": 1 })), changes);

@@ -2,7 +2,7 @@
 
 use crate::support::grpc_source;
 
-use crate::support::{Actor, LIMIT, Stage, Told, breaker, hasty, until};
+use crate::support::{Actor, LIMIT, Stage, Told, breaker, comes, hasty, until};
 use futures_util::future::join_all;
 use grpc_source::{BRIEF, BRIEF_WRITE, LIST, PUSH, Plan, READ, Source, WRITE, with_source, with_streams};
 use ndxp_gateway::drivers::http::connector;
@@ -326,9 +326,7 @@ async fn b1_a_connection_closed_for_resets_is_not_the_source_s_failure() {
 
 /// Waits until that many calls have reached a source.
 async fn until_at(source: &Source, calls: u32) {
-    while source.calls() < calls {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    comes("calls at their source", || source.calls() >= calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

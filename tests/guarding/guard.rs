@@ -1,8 +1,6 @@
 //! One slow or broken source never hurts the others, and a short failure does not reach the caller.
 
-use crate::support::{
-    CITIZEN, ENTERPRISE, LIMIT, OFFICIAL_OF, PROCEDURE, PROGRESS, STALL, Stage, Told, UNIT, VERIFY, edit,
-};
+use crate::support::{CITIZEN, ENTERPRISE, OFFICIAL_OF, PROCEDURE, PROGRESS, STALL, Stage, UNIT, VERIFY, comes, edit};
 use ndxp_gateway::sandbox::province::Province;
 use ndxp_gateway::sandbox::samples::samples;
 use ndxp_gateway::sandbox::{Fault, FaultKind};
@@ -20,23 +18,13 @@ fn one_worker() -> Stage {
     })
 }
 
-/// A call and what goes on at its source meanwhile; both end.
-async fn met(call: impl Future<Output = Told>, source: impl Future<Output = ()>) -> Told {
-    let both = async { tokio::join!(call, source).0 };
-    tokio::time::timeout(LIMIT, both).await.expect("the call did not reach its source")
-}
-
 /// Breaks a source until one request has met it.
 fn broken_once(stage: &Stage, source: &'static str, fault: Fault) -> impl Future<Output = ()> {
     let before = stage.sandbox.faults.count(source);
     stage.sandbox.faults.set(source, fault);
     let faults = stage.sandbox.faults.clone();
     async move {
-        while faults.count(source) == before {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        // What counts a request and what fails it are two steps of a source.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        comes("it has met the fault", || faults.count(source) > before).await;
         faults.clear(source);
     }
 }
@@ -59,7 +47,7 @@ async fn a_read_that_did_not_reach_its_source_is_retried_on_every_protocol() {
         // The connections exist: the first request is the call's.
         actor.call(path, request.clone()).await.ok();
         let mended = broken_once(&stage, source, FaultKind::Close.into());
-        let told = met(actor.call(path, request), mended).await;
+        let (told, ()) = tokio::join!(actor.call(path, request), mended);
         assert_eq!(told.code(), Code::Ok, "{source}: {:?}", told.answered.status);
         assert_eq!(stage.entry(&told.exchange()).entry.attempts, 2, "{source}");
     }
@@ -67,7 +55,7 @@ async fn a_read_that_did_not_reach_its_source_is_retried_on_every_protocol() {
     let busy = Fault { kind: FaultKind::Status, status: Some(503), ..Fault::default() };
     let mended = broken_once(&stage, "business", busy);
     let call = actor.call(ENTERPRISE, json!({ "enterpriseCode": province.enterprises[1].code }));
-    let told = met(call, mended).await;
+    let (told, ()) = tokio::join!(call, mended);
     assert_eq!((told.code(), stage.entry(&told.exchange()).entry.attempts), (Code::Ok, 2));
     let told = actor.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
     assert_eq!(stage.entry(&told.exchange()).entry.attempts, 0);

@@ -334,6 +334,8 @@ impl Actor {
 
 /// How long a fact may take to come true on a busy machine. What a promise gives less time is measured where it is tested.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Within which the gateway promises much.
+pub const SECOND: Duration = Duration::from_secs(1);
 /// How much later than the gateway promises something may be seen: a busy machine stands still for a second or two.
 pub const STALL: Duration = Duration::from_secs(3);
 
@@ -345,6 +347,23 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
         std::thread::sleep(Duration::from_millis(10));
     }
     began.elapsed()
+}
+
+/// [`until`] beside another future of the same task.
+pub async fn comes(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Cancels a call when this holds, as soon as its source has it.
+pub async fn cancelled_when<T>(at_source: impl FnMut() -> bool, call: impl Future<Output = T>) {
+    tokio::select! {
+        _ = call => panic!("it was answered"),
+        () = comes("it is at its source", at_source) => {}
+    }
 }
 
 /// A process of the gateway's binary; dropping it stops it.

@@ -1,7 +1,7 @@
 //! Certificates that must not pass: each is refused at the handshake, or at the call if the certificate itself is in order, and logged.
 
 use crate::support::ca::{Ca, ca_params, publish};
-use crate::support::{Actor, STALL, Stage, UNIT, files, until};
+use crate::support::{Actor, SECOND, STALL, Stage, UNIT, files, until};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -111,7 +111,7 @@ async fn a_published_revocation_list_is_applied_within_a_second_and_a_bad_one_is
     *slot.lock().unwrap() = std::fs::read(stage.folder.pki().crl()).unwrap();
     let published = Instant::now();
     while actor.raw(UNIT, &[], vec![actor.encode(UNIT, &ask)]).await.is_ok() {
-        assert!(published.elapsed() < Duration::from_secs(1) + STALL, "the revoked one is still let in");
+        assert!(published.elapsed() < SECOND + STALL, "the revoked one is still let in");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     other.call(UNIT, ask).await.ok();

@@ -1,7 +1,7 @@
 //! Every right expires on time: anything that runs on an open connection ends within a second of it.
 
 use crate::support::ca::{Ca, crl, lay_cas};
-use crate::support::{Actor, STALL, Stage, UNIT, files};
+use crate::support::{Actor, SECOND, STALL, Stage, UNIT, files};
 use bytes::Bytes;
 use ndxp_gateway::caller::{CallerFiles, GatewayClient, StreamingResponse};
 use ndxp_gateway::exchange_log::Kind;
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic_types::StatusExt;
 
-const SECOND: Duration = Duration::from_secs(1);
 const WATCH: &str = "/ndxp.criminalrecord.v1.CriminalRecordService/WatchRequest";
 const TAIL: &str = "/ndxp.audit.v1.AuditService/Tail";
 
@@ -34,8 +33,8 @@ async fn watching(stage: &Stage, actor: &Actor, number: usize) -> StreamingRespo
     answering
 }
 
-/// Whether this time (Unix milliseconds) is within a second after an end (Unix seconds), and not before it.
-fn is_prompt(what: &str, at: i64, end: i64) {
+/// Asserts that this time (Unix milliseconds) is within a second after an end (Unix seconds), and not before it.
+fn assert_prompt(what: &str, at: i64, end: i64) {
     let late = at - end * 1_000;
     let most = i64::try_from((SECOND + STALL).as_millis()).unwrap();
     assert!((0..most).contains(&late), "{what}: {late} ms after its end");
@@ -45,7 +44,7 @@ fn is_prompt(what: &str, at: i64, end: i64) {
 async fn ends_at(what: &str, at: i64, mut stream: StreamingResponse) -> (String, String) {
     let ended = tokio::time::timeout(Duration::from_secs(30), async { while let Ok(Some(_)) = stream.next().await {} });
     ended.await.unwrap_or_else(|_| panic!("{what}: the stream goes on"));
-    is_prompt(what, jiff::Timestamp::now().as_millisecond(), at);
+    assert_prompt(what, jiff::Timestamp::now().as_millisecond(), at);
     let (metadata, status) = stream.end();
     let exchange = metadata.get("ndxp-exchange-id").map(|id| id.to_str().unwrap().to_owned()).unwrap_or_default();
     (status.get_details_error_info().map(|info| info.reason).unwrap_or_default(), exchange)
@@ -101,7 +100,7 @@ async fn t6_a_call_in_flight_ends_with_its_grant_and_an_earlier_one_does_not() {
     let told = short.call(UNIT, json!({ "unitCode": "1057000" })).await;
     let ended = jiff::Timestamp::now().as_millisecond();
     assert_eq!((told.reason().as_str(), told.messages.len()), ("SCOPE_NOT_GRANTED", 0));
-    is_prompt("a call", ended, end);
+    assert_prompt("a call", ended, end);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,8 +138,8 @@ async fn t6_a_certificate_s_expiry_closes_its_connections_and_ends_calls_in_flig
         tokio::time::timeout(Duration::from_secs(30), both).await.expect("a connection stays");
     assert_eq!(reason, "CERTIFICATE_REVOKED");
     assert_eq!(stage.entry(&exchange).entry.reason, reason);
-    is_prompt("a gRPC connection", ended, end);
-    is_prompt("an HTTPS connection", web_ended, end);
+    assert_prompt("a gRPC connection", ended, end);
+    assert_prompt("an HTTPS connection", web_ended, end);
     // GOAWAY is frame type 7 on stream 0.
     assert!(heard.windows(6).any(|frame| frame[0] == 7 && frame[2..6] == [0; 4]), "no GOAWAY: {heard:?}");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
@@ -209,7 +208,7 @@ async fn t6_open_connections_end_with_a_ca_above_or_with_their_revocation_list()
     let mut expected = Vec::new();
     for (name, port, cause, closed) in closing {
         let at = tokio::time::timeout(Duration::from_secs(25), closed).await.unwrap_or_else(|_| panic!("{name} stays"));
-        is_prompt(&format!("{name} at {port}"), at, end);
+        assert_prompt(&format!("{name} at {port}"), at, end);
         expected.push((port.to_owned(), cause.to_owned()));
     }
     let staying = staying.into_iter().map(|(name, closed)| async move {

@@ -1,7 +1,7 @@
 //! Tokens: their maximum number, their rate, the cost of listings for others, and refusals at issue.
 
 use crate::support::tokens::ended;
-use crate::support::{STALL, Stage, UNIT, edit, files, until};
+use crate::support::{SECOND, STALL, Stage, UNIT, edit, files, until};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -124,13 +124,13 @@ async fn d2_a_revocation_and_a_suspension_are_effective_within_a_second_while_to
         }
         let began = Instant::now();
         while actor.call(UNIT, ask.clone()).await.reason() != reason {
-            assert!(began.elapsed() < Duration::from_secs(1) + STALL, "{reason} is not in force after a second");
+            assert!(began.elapsed() < SECOND + STALL, "{reason} is not in force after a second");
         }
     }
     // Meanwhile calls continue.
     let began = Instant::now();
     third.call(UNIT, ask).await.ok();
-    assert!(began.elapsed() < Duration::from_secs(1) + STALL, "{:?}", began.elapsed());
+    assert!(began.elapsed() < SECOND + STALL, "{:?}", began.elapsed());
     stop.store(true, Ordering::Relaxed);
     load.join_all().await;
 }
@@ -152,7 +152,7 @@ async fn d2_reads_calls_and_changes_do_not_wait_for_each_other_s_writers() {
     assert_eq!(page.tokens.len(), 1);
     person.ask::<api::Client>("GetClient", api::ClientId { id: "clerk".into() }).await.unwrap();
     clerk.call(UNIT, json!({ "unitCode": "1057000" })).await.ok();
-    assert!(began.elapsed() < Duration::from_secs(1) + STALL, "{:?}", began.elapsed());
+    assert!(began.elapsed() < SECOND + STALL, "{:?}", began.elapsed());
     drop(registry);
     // Tokens cannot be recorded, but a suspension is made and takes effect.
     person.ask::<api::Client>("SuspendClient", api::ClientId { id: "clerk".into() }).await.unwrap();
@@ -162,7 +162,7 @@ async fn d2_reads_calls_and_changes_do_not_wait_for_each_other_s_writers() {
         });
         told.reason() == "CLIENT_SUSPENDED"
     });
-    assert!(took < Duration::from_secs(1) + STALL, "{took:?}");
+    assert!(took < SECOND + STALL, "{took:?}");
     drop(issued);
 }
 

@@ -26,6 +26,9 @@ use tonic::Code;
 
 /// An operation of open data that needs neither purpose nor official.
 const CATALOGUES: &str = "/ndxp.catalogue.v1.CatalogueService/ListCatalogues";
+/// How long a change of the registry may take to be in force. The promise is a second, and the tour says how long a revocation took; a busy
+/// machine stands still for some more.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(4);
 
 #[derive(Args)]
 pub struct DemoArgs {

@@ -2,7 +2,7 @@
 //! the sheet for a citizen.
 
 use super::participants::Participants;
-use super::{CATALOGUES, TourLine};
+use super::{CATALOGUES, IN_FORCE_WITHIN, TourLine};
 use crate::audit::service::api::{GetReceiptRequest, GetReceiptResponse, get_receipt_request::Of};
 use crate::cli::CliError;
 use crate::cli::audit::{SheetCatalogue, SubjectArgs, subject_document};
@@ -19,10 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const RECEIPT: &str = "/ndxp.audit.v1.AuditService/GetReceipt";
-/// How long the log may take to seal an entry, and a revocation to take effect. The promise is a second for the latter, and the line says
-/// how long it took; a busy machine stands still for some more.
+/// How long the log may take to seal an entry.
 const SEALED_WITHIN: Duration = Duration::from_secs(10);
-const REVOKED_WITHIN: Duration = Duration::from_secs(4);
 const ALTERS: [&str; 3] = ["somebody", "alters a byte of a copy of the log", "named"];
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -68,8 +66,8 @@ pub async fn revocation(participants: &Participants<'_>, base: &str) -> Result<T
     loop {
         let reason = caller.call(CATALOGUES, "", "", vec![Bytes::new()]).await?.reason();
         let took = began.elapsed();
-        if reason == Reason::TokenRevoked.as_str() || took > REVOKED_WITHIN {
-            let ok = before.reason().is_empty() && took <= REVOKED_WITHIN;
+        if reason == Reason::TokenRevoked.as_str() || took > IN_FORCE_WITHIN {
+            let ok = before.reason().is_empty() && took <= IN_FORCE_WITHIN;
             let result = format!("{reason} {} ms after the revocation", took.as_millis());
             return Ok(line(["one-stop-shop", "calls on with a revoked token", "TOKEN_REVOKED"], result, began, ok));
         }
